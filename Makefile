@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# `make` alone tells what there is. Everything runs in .venv, which the first target makes.
+
+SHELL := /bin/sh
+BIN := .venv/bin
+ROOT := $(CURDIR)
+FUZZ_SECONDS ?= 3600
+C_FILES = $(shell find lxc_cr_plugin/native tests demo \( -name '*.c' -o -name '*.h' \) ! -name _engine.c)
+SH_FILES = demo.sh test.sh .ci/run $(shell find tools tests vagrant lxc_cr_plugin/hooks config -name '*.sh')
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap lint format test unit bench fuzz sanitize docs clean
+
+help: ## This text
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+bootstrap: ## Install what is missing and build the engine into .venv
+	@CR_ROOT=$(ROOT) sh -c '. tools/bootstrap.sh; cr_bootstrap test'
+
+lint: bootstrap ## ruff, mypy, clang-format, shellcheck and the ceilings
+	$(BIN)/pytest -q tests/test_linters.py tests/unit/test_ceilings.py
+
+format: bootstrap ## Let ruff and clang-format rewrite the sources
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
+
+test: ## Everything, as ./test.sh
+	./test.sh
+
+unit: bootstrap ## Only what needs no container
+	$(BIN)/pytest -q tests/unit
+
+bench: bootstrap ## Measure; report to tests/bench/report/ (beside CRIU >= 4 if that is in PATH)
+	$(BIN)/python tests/bench/run.py
+
+fuzz: bootstrap ## Fuzz the decoder and the manifest for FUZZ_SECONDS (3600)
+	CR_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/unit/test_fuzz_record.py tests/unit/test_fuzz_manifest.py
+
+sanitize: bootstrap ## The tests on an engine built with ASan and UBSan
+	tools/sanitize.sh
+
+docs: bootstrap ## Generate docs/support-matrix.md from the last test run
+	$(BIN)/python tools/support_matrix.py
+
+clean: ## Remove what was built; .venv stays
+	rm -rf build dist *.egg-info lxc_cr_plugin/native/_engine.c lxc_cr_plugin/native/_engine*.so
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

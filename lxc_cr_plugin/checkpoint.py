@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A checkpoint, step by step: `checkpoint()` is the contents page.
+
+Nothing of Python runs while the container stands still, except with --stop, where it stands until
+the image has its name.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from . import __version__, check, manifest, native
+from .container import STOPPED, Container
+from .errors import CheckpointError, LxcCrError
+from .freezer import memory_use
+from .image import required_kinds
+from .journal import CHECKPOINT, Journals, entry_of_this_process
+from .log import Reporter, human_size, human_time
+from .manifest import Manifest
+from .native import CheckpointResult
+from .run import signals_ignored
+from .store import DEFAULT_TAG, Image, Reference, Staging, Store, writing
+
+# What an image holds besides memory, for the look at the free space: records, page tables. Bytes.
+RECORDS_ESTIMATE = 16 << 20
+
+# How long LXC may take to see that its container has ended, seconds.
+STOP_TIMEOUT = 30.0
+
+
+class Checkpoint(NamedTuple):
+    """What was made."""
+
+    image: Image
+    numbers: CheckpointResult
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files of the image."""
+        return sum(path.stat().st_size for path in self.image.path.rglob("*") if path.is_file())
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json; times in nanoseconds, sizes in bytes."""
+        return {
+            "image": self.image.reference(),
+            "digest": f"sha256:{self.image.digest}",
+            "path": str(self.image.path),
+            "buffered": self.image.buffered,
+            "size": self.size,
+            **{k: v for k, v in self.numbers._asdict().items() if k != "clocks"},
+        }
+
+    def summary(self, *, stopped: bool) -> str:
+        """For people."""
+        n = self.numbers
+        stood = "ended with the checkpoint" if stopped else f"stood {human_time(n.downtime)}"
+        return (
+            f"Checkpoint {self.image.reference()}: {n.processes} processes, {n.threads} threads, "
+            f"{stood}\n"
+            f"  {human_size(self.size)} in {self.image.path}"
+            + (" (in memory: keep it with `lxc-cr flush`)" if self.image.buffered else "")
+        )
+
+
+def checkpoint(
+    container: Container,
+    *,
+    reference: Reference,
+    stop: bool,
+    buffered: bool,
+    store: Store,
+    journals: Journals,
+    report: Reporter,
+    fault: str | None = None,
+) -> Checkpoint:
+    """Checkpoint a running container into @store under the name @reference.
+
+    With @stop the container ends at the instant of the image, else it runs on. If anything raises,
+    it runs on and there is no image, unless the message says otherwise. @buffered leaves the image
+    in memory.
+    """
+    with ExitStack() as undo:
+        lock = undo.enter_context(
+            journals.locked(container=container.name, lxcpath=container.lxcpath)
+        )
+        subject = check.examine(container)
+        # The engine looks for everything else, as `lxc-cr check` does, before it stops anybody.
+        check.refuse(container, check.prove_isolation(container, subject, report=report))
+
+        with report.step("space", "Look whether the image will fit"):
+            need = memory_use(subject.cgroups) + RECORDS_ESTIMATE
+            store.check_space(need, buffered=buffered)
+        with report.step("staging", "Make a staging directory"):
+            staging = undo.enter_context(store.staging(buffered=buffered))
+        with report.step("journal", "Write down what is about to happen"):
+            entry = entry_of_this_process(
+                operation=CHECKPOINT,
+                container=container.name,
+                lxcpath=container.lxcpath,
+                freezer=subject.cgroups.freezer,
+            )
+            undo.enter_context(journals.written(entry))
+
+        committed: list[Image] = []
+
+        def commit(numbers: CheckpointResult) -> None:
+            with report.step("manifest", "Hash the files and write the manifest"):
+                write_manifest(container, staging, subject.target, numbers)
+            # Nothing may come between the name of the image and the end of the container.
+            undo.enter_context(signals_ignored())
+            with report.step("commit", f"Rename the image to {reference}"):
+                tag = reference.tag or DEFAULT_TAG
+                committed.append(store.commit(staging, container=reference.container, tag=tag))
+
+        with report.step("engine", f"Checkpoint process {subject.target.init_pid} and all below"):
+            try:
+                numbers = native.checkpoint(
+                    target=subject.target,
+                    image_fd=staging.fd,
+                    stop=stop,
+                    commit=commit,
+                    listener=report,
+                    keep=(lock,),
+                    fault=fault,
+                )
+            except LxcCrError as error:
+                explain(container, error, committed=committed)
+                raise
+        if stop:
+            with report.step("stopped", "Wait until LXC has cleaned up"):
+                wait_until_stopped(container)
+        return Checkpoint(committed[0], numbers)
+
+
+def explain(container: Container, error: LxcCrError, *, committed: list[Image]) -> None:
+    """Raise in place of the engine's @error one that says more, if there is more to say."""
+    if committed:
+        raise CheckpointError(
+            f"Image {committed[0].reference()} is complete, but the engine failed while it ended "
+            f"the container: {error}",
+            hint=f"`lxc-info {container.address}` shows whether it still runs",
+        ) from error
+    check.refuse(container, list(error.obstacles))
+
+
+def write_manifest(
+    container: Container, staging: Staging, target: native.Target, numbers: CheckpointResult
+) -> None:
+    """Write manifest.json for the files in @staging."""
+    statistics = numbers._asdict()
+    del statistics["clocks"]
+    host = os.uname()
+    made = Manifest(
+        engine=__version__,
+        requires=required_kinds(staging.path),
+        created=manifest.now(),
+        container={
+            "name": container.name,
+            "lxcpath": container.lxcpath,
+            "runtime": container.runtime,
+            "init_pid": target.init_pid,
+            "config": container.config_text(),
+            "rootfs": container.rootfs(),
+        },
+        clocks=numbers.clocks._asdict(),
+        host={
+            "kernel": host.release,
+            "machine": host.machine,
+            "hostname": socket.gethostname(),
+            "page_size": os.sysconf("SC_PAGE_SIZE"),
+        },
+        statistics=statistics,
+        files=manifest.describe_files(staging.path),
+    )
+    with writing(f"Failed to write '{manifest.NAME}'"):
+        (staging.path / manifest.NAME).write_bytes(made.encode())
+
+
+def wait_until_stopped(container: Container) -> None:
+    """Wait for the runtime to notice that its container has ended; CheckpointError if it does not.
+
+    The image is complete by then.
+    """
+    if not container.wait_for(STOPPED, timeout=STOP_TIMEOUT):
+        raise CheckpointError(
+            f"The image is complete, but container '{container.name}' did not stop within "
+            f"{STOP_TIMEOUT:.0f} s",
+            hint=f"Stop it with `lxc-stop -k {container.address}`",
+        )

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The command line: arguments to one call, its outcome to text and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import __version__, config
+from .config import Settings
+from .errors import HostError, LxcCrError, UsageError, exit_codes
+from .log import Reporter
+from .run import signals_cancel
+
+if TYPE_CHECKING:
+    from .container.lxc import LxcContainer
+    from .journal import Journals
+    from .store import Store
+
+FAULT_VARIABLE = "LXC_CR_FAULT"
+
+
+class Session:
+    """What every command works with, made when it is first needed."""
+
+    def __init__(self, arguments: argparse.Namespace, settings: Settings, report: Reporter) -> None:
+        self.arguments = arguments
+        self.settings = settings
+        self.report = report
+        self.fault = os.environ.get(FAULT_VARIABLE)
+
+    def store(self) -> Store:
+        """The image store, without what killed commands had begun to write."""
+        from .store import Store
+
+        store = Store(root=self.settings.store, buffer=self.settings.buffer_dir)
+        store.sweep()
+        return store
+
+    def journals(self) -> Journals:
+        """The journals, after what killed commands have left was repaired."""
+        from .journal import Journals
+
+        journals = Journals(
+            run_dir=self.settings.run_dir, report=self.report, stop_container=stop_container
+        )
+        journals.repair()
+        return journals
+
+    def container(self) -> LxcContainer:
+        """The container that the command names."""
+        return open_container(self.arguments.name, self.settings.lxcpath)
+
+
+def open_container(name: str, lxcpath: str | None) -> LxcContainer:
+    """A container of LXC; HostError when Python's binding of LXC is not there."""
+    try:
+        from .container.lxc import LxcContainer
+    except ImportError as error:
+        raise HostError(
+            f"Python's binding of LXC does not load: {error}",
+            hint="Install it into the same Python: pip install lxc (needs lxc-dev)",
+        ) from error
+    return LxcContainer(name=name, lxcpath=lxcpath)
+
+
+def stop_container(name: str, lxcpath: str) -> bool:
+    """End a container that a failed restart has left; False when it did not run."""
+    from .container import STOPPED
+
+    container = open_container(name, lxcpath)
+    if container.state() == STOPPED:
+        return False
+    container.kill()
+    return True
+
+
+def checkpoint(session: Session) -> int:
+    """lxc-cr checkpoint NAME."""
+    from .checkpoint import checkpoint as run
+    from .store import Reference
+
+    arguments = session.arguments
+    reference = Reference.parse(arguments.image or arguments.name, container=arguments.name)
+    if reference.digest:
+        raise UsageError("A new image cannot be given its digest", hint="Write --image NAME:TAG")
+    done = run(
+        session.container(),
+        reference=reference,
+        stop=arguments.stop,
+        buffered=arguments.buffered,
+        store=session.store(),
+        journals=session.journals(),
+        report=session.report,
+        fault=session.fault,
+    )
+    session.report.result(
+        {"command": "checkpoint", **done.as_json()}, text=done.summary(stopped=arguments.stop)
+    )
+    return 0
+
+
+def restart(session: Session) -> int:
+    """lxc-cr restart NAME [REF]."""
+    from .restore import restart as run
+    from .store import Reference
+
+    arguments = session.arguments
+    reference = Reference.parse(arguments.reference or arguments.name, container=arguments.name)
+    done = run(
+        session.container(),
+        image=session.store().resolve(reference),
+        journals=session.journals(),
+        run_dir=session.settings.run_dir,
+        timeout=session.settings.restart_timeout,
+        report=session.report,
+        fault=session.fault,
+    )
+    session.report.result(
+        {"command": "restart", **done.as_json()}, text=done.summary(arguments.name)
+    )
+    return 0
+
+
+def check(session: Session) -> int:
+    """lxc-cr check NAME."""
+    from .check import examine, find_obstacles, refuse
+
+    container = session.container()
+    session.journals()
+    found = find_obstacles(container, examine(container), report=session.report)
+    refuse(container, found)
+    session.report.result(
+        {"command": "check", "container": container.name, "obstacles": 0},
+        text=f"Container '{container.name}' can be checkpointed now",
+    )
+    return 0
+
+
+def ls(session: Session) -> int:
+    """lxc-cr ls [NAME]."""
+    from .listing import rows, table
+
+    session.journals()
+    found = rows(session.store().images(), container=session.arguments.name)
+    session.report.result({"command": "ls", "images": found}, text=table(found))
+    return 0
+
+
+def inspect(session: Session) -> int:
+    """lxc-cr inspect REF."""
+    from .image import read_records, verify_by_engine, verify_pages, verify_records
+    from .listing import image_as_json, image_text
+    from .store import Reference
+
+    session.journals()
+    image = session.store().resolve(Reference.parse(session.arguments.reference))
+    manifest = image.manifest()
+    with session.report.step("verify", f"Verify {image.reference()}"):
+        verify_records(image, manifest)
+        verify_pages(image, manifest)
+        verify_by_engine(image, listener=session.report)
+    records = read_records(image.path)
+    session.report.result(
+        {"command": "inspect", **image_as_json(image, manifest, records)},
+        text=image_text(image, manifest, records),
+    )
+    return 0
+
+
+def rm(session: Session) -> int:
+    """lxc-cr rm REF..."""
+    from .store import Reference
+
+    session.journals()
+    store = session.store()
+    for text in session.arguments.reference:
+        image = store.resolve(Reference.parse(text))
+        store.remove(image)
+        session.report.result(
+            {"command": "rm", "digest": f"sha256:{image.digest}", "tags": list(image.tags)},
+            text=f"Removed {image.container}@sha256:{image.digest[:12]}"
+            + "".join(f" {image.container}:{tag}" for tag in image.tags),
+        )
+    return 0
+
+
+def flush(session: Session) -> int:
+    """lxc-cr flush REF."""
+    from .store import Reference
+
+    session.journals()
+    store = session.store()
+    image = store.flush(store.resolve(Reference.parse(session.arguments.reference)))
+    session.report.result(
+        {"command": "flush", "digest": f"sha256:{image.digest}", "path": str(image.path)},
+        text=f"Image {image.reference()} is in {image.path}",
+    )
+    return 0
+
+
+def epilog() -> str:
+    """The end of the help text: references and exit codes."""
+    lines = [f"  {code:>3}  {meaning}" for code, meaning in exit_codes()]
+    return "\n".join(
+        [
+            "an image REF is NAME (its latest), NAME:TAG or NAME@sha256:DIGEST (8 digits or more)",
+            "",
+            "exit codes:",
+            *lines,
+        ]
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    add = common.add_argument
+    add("-P", "--lxcpath", metavar="DIR", help="where LXC keeps its containers")
+    add("--store", metavar="DIR", help="where images lie (default: /var/lib/lxc-cr)")
+    add("--config", metavar="FILE", type=Path, help="instead of /etc/lxc-cr.toml")
+    add("--json", action="store_true", help="one JSON object per line on stdout")
+    add("--debug", action="store_true", help="show every step before it runs")
+    top = argparse.ArgumentParser(
+        prog="lxc-cr",
+        description="Checkpoint running LXC containers and restart them.",
+        epilog=epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+    )
+    top.add_argument("--version", action="version", version=f"lxc-cr {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(
+        run: Callable[[Session], int], text: str, *, aliases: tuple[str, ...] = ()
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            run.__name__, aliases=list(aliases), help=text, description=text, parents=[common]
+        )
+        made.set_defaults(run=run)
+        return made
+
+    one = command(checkpoint, "Checkpoint a running container.")
+    one.add_argument("name", metavar="NAME", help="the container")
+    one.add_argument("--stop", action="store_true", help="end it at the instant of the image")
+    one.add_argument("--image", metavar="REF", help="name of the image (default: NAME:latest)")
+    one.add_argument(
+        "--buffered", action="store_true", help="leave the image in memory until `lxc-cr flush`"
+    )
+    one = command(restart, "Restart a stopped container from an image.", aliases=("restore",))
+    one.add_argument("name", metavar="NAME", help="the container")
+    one.add_argument("reference", metavar="REF", nargs="?", help="default: NAME:latest")
+    one = command(check, "Say what stands in the way of a checkpoint; stops nothing.")
+    one.add_argument("name", metavar="NAME", help="the container")
+    one = command(ls, "List images.")
+    one.add_argument("name", metavar="NAME", nargs="?", help="only those of this container")
+    one = command(inspect, "Verify an image and show what it holds.")
+    one.add_argument("reference", metavar="REF", help="the image")
+    one = command(rm, "Remove images and the tags that point to them.")
+    one.add_argument("reference", metavar="REF", nargs="+", help="the images")
+    one = command(flush, "Write a buffered image to the disk.")
+    one.add_argument("reference", metavar="REF", help="the image")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    arguments = parser().parse_args(argv)
+    given = vars(arguments)
+    report = Reporter(
+        json_lines=given.get("json", False),
+        debug=given.get("debug", False),
+        fault=os.environ.get(FAULT_VARIABLE),
+    )
+    try:
+        with signals_cancel():
+            refuse_user()
+            settings = config.load(
+                file=given.get("config"), store=given.get("store"), lxcpath=given.get("lxcpath")
+            )
+            code: int = arguments.run(Session(arguments, settings, report))
+    except LxcCrError as error:
+        report.error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing is left to be said to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        # A bug: say so in a form that machines understand as well, and where with --debug.
+        if report.debugging:
+            traceback.print_exc()
+        failure = LxcCrError(
+            f"Internal error: {type(error).__name__}: {error}",
+            hint="Please report it, with the output of the same command and --debug",
+        )
+        report.error(failure)
+        return failure.exit_code
+    finally:
+        report.close()
+    return code
+
+
+def refuse_user() -> None:
+    """Raise HostError unless we are root."""
+    if os.geteuid() != 0:
+        raise HostError("lxc-cr must run as root", hint="Use sudo")

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What we need of a container runtime. lxc.py is the first implementation."""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+from ..errors import LxcCrError
+
+STOPPED = "STOPPED"
+RUNNING = "RUNNING"
+FROZEN = "FROZEN"
+
+
+class Start(Protocol):
+    """A start under way in a process of its own; leave its `with` block when it is over."""
+
+    pidfd: int
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+
+    def __exit__(self, *_: object) -> None:
+        """End the process if it still runs. The container is not touched."""
+
+    def wait(self) -> int | None:
+        """Wait for the start to end; 0 when the container runs."""
+
+    def failure(self) -> LxcCrError:
+        """Why a start that has ended failed."""
+
+
+class Container(Protocol):
+    """One container of one runtime."""
+
+    @property
+    def name(self) -> str:
+        """Its name, unique in `lxcpath`."""
+
+    @property
+    def lxcpath(self) -> str:
+        """The absolute directory that holds the runtime's containers."""
+
+    @property
+    def address(self) -> str:
+        """Options that name it to the runtime's own tools, for advice that can be pasted."""
+
+    @property
+    def runtime(self) -> str:
+        """Name of the runtime, for the manifest."""
+
+    def defined(self) -> bool:
+        """Whether it exists."""
+
+    def state(self) -> str:
+        """STOPPED, RUNNING, FROZEN or one of the runtime's states in between."""
+
+    def mount_places(self) -> list[str]:
+        """Where its configuration has something mounted, relative to its root."""
+
+    def init_pid(self) -> int:
+        """Host pid of its init; raises ContainerError when it does not run."""
+
+    def rootfs(self) -> str:
+        """Where its root filesystem lies, in the runtime's own notation."""
+
+    def config_text(self) -> str:
+        """Its configuration as the runtime would save it."""
+
+    def shares_network(self) -> bool:
+        """Whether its configuration asks for the host's network."""
+
+    def cgroup_hint(self) -> str | None:
+        """A name that the cgroup of its init will contain after a start; None: unknown."""
+
+    def start(self, *, hook: list[str], keep: tuple[int, ...] = ()) -> Start:
+        """Start it; @hook, a command, runs on the host while its init stands before exec.
+
+        @keep lists descriptors that the starting process holds until its end (a lock, say).
+        """
+
+    def kill(self) -> None:
+        """End all its processes and wait until the runtime has cleaned up."""
+
+    def wait_for(self, state: str, *, timeout: float) -> bool:
+        """Wait at most @timeout seconds for @state."""

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""LXC through its own Python binding.
+
+Three properties of liblxc shape this file. Its command socket is named after a hash of the lxcpath
+as spelled, so a relative path finds no running container: paths are made absolute. start() holds
+Python's global lock until the container runs: it gets a process of its own. And what is appended
+to the configuration in memory is never saved, which is how the hook leaves no trace.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import lxc
+
+from ..errors import ContainerError, HostError, LxcCrError, RestartError
+from ..run import Child, fork, until
+from . import STOPPED
+
+# How long LXC may take to clean up after a kill, seconds.
+STOP_TIMEOUT = 30.0
+
+
+class LxcStart(Child):
+    """The process in which liblxc starts a container; what it prints is kept for the error."""
+
+    def __init__(self, child: Child, *, container: LxcContainer, output: int) -> None:
+        super().__init__(pid=child.pid, pidfd=child.pidfd)
+        self._container = container
+        self._output = output
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        if self._output >= 0:
+            os.close(self._output)
+        self._output = -1
+
+    def failure(self) -> LxcCrError:
+        """RestartError with what liblxc printed."""
+        text = os.pread(self._output, 1 << 16, 0).decode(errors="replace").strip()
+        reason = f": {text.splitlines()[-1]}" if text else ""
+        return RestartError(
+            f"LXC could not start container '{self._container.name}'{reason}",
+            hint=f"Try `lxc-start {self._container.address} -F -l DEBUG -o /dev/stderr` "
+            "to see whether it starts without a checkpoint",
+        )
+
+
+class LxcContainer:
+    """A container of LXC; see `Container` for the meaning of each method."""
+
+    runtime = "lxc"
+
+    def __init__(self, *, name: str, lxcpath: str | None = None) -> None:
+        """@lxcpath: None is LXC's default. Raises HostError when liblxc does not work at all."""
+        if not name or "/" in name or name in (".", ".."):
+            raise ContainerError(f"'{name}' cannot be the name of a container")
+        self.name = name
+        self.lxcpath = str(Path(lxcpath or lxc.default_config_path).absolute())
+        self.address = f"-n {shlex.quote(name)}"
+        if self.lxcpath != lxc.default_config_path:
+            self.address = f"-P {shlex.quote(self.lxcpath)} {self.address}"
+        self._lxc = self._open()
+
+    def _open(self) -> Any:
+        try:
+            return lxc.Container(self.name, self.lxcpath)
+        except Exception as error:
+            raise HostError(f"liblxc refused container '{self.name}': {error}") from error
+
+    def defined(self) -> bool:
+        return bool(self._lxc.defined)
+
+    def state(self) -> str:
+        return str(self._lxc.state)
+
+    def init_pid(self) -> int:
+        pid = int(self._lxc.init_pid)
+        if pid <= 0:
+            raise ContainerError(f"Container '{self.name}' is not running")
+        return pid
+
+    def rootfs(self) -> str:
+        return self._item("lxc.rootfs.path")
+
+    def config_text(self) -> str:
+        return Path(self._lxc.config_file_name).read_text(errors="surrogateescape")
+
+    def shares_network(self) -> bool:
+        return self._item("lxc.net.0.type") == "none" or bool(self._item("lxc.namespace.share.net"))
+
+    def mount_places(self) -> list[str]:
+        entries = self._items("lxc.mount.entry")
+        fstab = self._item("lxc.mount.fstab")
+        if fstab:
+            with suppress(OSError):
+                entries += Path(fstab).read_text(errors="surrogateescape").splitlines()
+        # fstab(5): what, where, type, options
+        fields = [line.split() for line in entries if not line.lstrip().startswith("#")]
+        return [words[1] for words in fields if len(words) > 1]
+
+    def cgroup_hint(self) -> str | None:
+        moved = ("lxc.cgroup.dir", "lxc.cgroup.dir.container")
+        if any(self._item(key) for key in moved):
+            return None
+        if lxc.get_global_config_item("lxc.cgroup.pattern"):
+            return None
+        return f"lxc.payload.{self.name}"
+
+    def start(self, *, hook: list[str], keep: tuple[int, ...] = ()) -> LxcStart:
+        output = os.memfd_create("lxc-start", os.MFD_CLOEXEC)
+
+        def work() -> int:
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            container = self._open()
+            # LXC hands a hook to the shell.
+            if not container.append_config_item("lxc.hook.start-host", shlex.join(hook)):
+                return 2
+            # No arguments: an empty tuple would become an init without argv[0].
+            return 0 if container.start() else 1
+
+        return LxcStart(
+            fork(work, keep=(output, *keep), session=True), container=self, output=output
+        )
+
+    def kill(self) -> None:
+        self._lxc.stop()
+        if not self.wait_for(STOPPED, timeout=STOP_TIMEOUT):
+            raise ContainerError(
+                f"Container '{self.name}' did not stop within {STOP_TIMEOUT:.0f} s",
+                hint=f"Look at it with `lxc-info {self.address}`",
+            )
+
+    def wait_for(self, state: str, *, timeout: float) -> bool:
+        # Not lxc's own wait(): it would hold the global lock and with it our signal handlers.
+        return until(lambda: self.state() == state, timeout=timeout)
+
+    def _items(self, key: str) -> list[str]:
+        """The values of a key that may be given several times."""
+        try:
+            values = self._lxc.get_config_item(key)
+        except KeyError:
+            return []
+        return [values] if isinstance(values, str) else [str(value) for value in values or ()]
+
+    def _item(self, key: str) -> str:
+        """A configuration value; "" when it is not set or this LXC has no such key."""
+        try:
+            value = self._lxc.get_config_item(key)
+        except KeyError:
+            return ""
+        return value if isinstance(value, str) else ""

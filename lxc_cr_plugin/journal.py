@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a command is about to do to a container, written down before it is touched.
+
+A command can be killed at any moment. The next one finds the journal, sees from the lock that
+nobody works on that container any more, and undoes what is left: a frozen cgroup, a restart that
+was not confirmed, the meeting place. A lock is held by an open file, which the engine's process
+inherits; so an engine that outlives its command still counts as somebody at work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from .errors import ContainerError, HostError, LxcCrError, os_message
+from .freezer import Freezer
+from .log import Reporter
+from .run import start_time, until
+
+CHECKPOINT = "checkpoint"
+RESTART = "restart"
+
+# How long to wait for the engine of a command that was killed: it finishes what it began. Seconds.
+ORPHAN_PATIENCE = 15.0
+
+
+class Entry(NamedTuple):
+    """One command under way; `freezer` is a directory that was not frozen when it began."""
+
+    operation: str
+    container: str
+    lxcpath: str
+    pid: int
+    started: int
+    freezer: str | None = None
+    freezer_is_v2: bool = False
+    meeting_place: str | None = None
+    confirmed: bool = False
+
+
+# Ends the container (name, lxcpath) of a restart that was not confirmed; False: it did not run.
+StopContainer = Callable[[str, str], bool]
+
+
+class Journals:
+    """The directory of journals and locks. Raises HostError when it is not safe to use."""
+
+    def __init__(self, *, run_dir: Path, report: Reporter, stop_container: StopContainer) -> None:
+        prepare_directory(run_dir)
+        self._dir = run_dir
+        self._report = report
+        self._stop_container = stop_container
+
+    def repair(self) -> None:
+        """Undo what commands that were killed have left; every command begins with this."""
+        for path in sorted(self._dir.glob("*.json")):
+            with _open_lock(path) as fd:
+                if _try_lock(fd):
+                    self._repair(path)
+
+    @contextlib.contextmanager
+    def locked(self, *, container: str, lxcpath: str) -> Iterator[int]:
+        """Hold the container's lock; yields the descriptor that an engine has to inherit.
+
+        Raises ContainerError when another command works on the container. The engine of a command
+        that was killed gets a moment to finish.
+        """
+        path = self._path(container=container, lxcpath=lxcpath)
+        with _open_lock(path) as fd:
+            if not _try_lock(fd):
+                entry = _read(path)
+                if entry is None or start_time(entry.pid) == entry.started:
+                    raise _busy(container, entry)
+                self._report.info("Waiting for the engine of a killed command to finish")
+                if not until(lambda: _try_lock(fd), timeout=ORPHAN_PATIENCE, pause=0.02):
+                    raise _busy(container, entry)
+            self._repair(path)
+            yield fd
+
+    def written(self, entry: Entry) -> Journal:
+        """A journal of @entry for a `with` block; the container must be locked."""
+        path = self._path(container=entry.container, lxcpath=entry.lxcpath)
+        return Journal(path=path, entry=entry, stop_container=self._stop_container)
+
+    def _path(self, *, container: str, lxcpath: str) -> Path:
+        """The journal of a container: readable, unique and short."""
+        digest = hashlib.sha256(os.fsencode(f"{lxcpath}/{container}")).hexdigest()[:16]
+        return self._dir / f"{quote(container, safe='')[:100]}-{digest}.json"
+
+    def _repair(self, path: Path) -> None:
+        """Undo what the journal at @path describes, whose lock we hold."""
+        entry = _read(path)
+        if entry:
+            try:
+                done = undo(entry, stop_container=self._stop_container)
+            except (LxcCrError, OSError) as error:
+                self._report.warning(f"Failed to repair container '{entry.container}': {error}")
+                return
+            self._report.info(
+                f"Repaired container '{entry.container}' after a killed {entry.operation}: "
+                + (", ".join(done) or "nothing was left")
+            )
+        path.unlink(missing_ok=True)
+
+
+class Journal:
+    """The journal of one command: written at the start of a `with` block, undone at its end."""
+
+    def __init__(self, *, path: Path, entry: Entry, stop_container: StopContainer) -> None:
+        self._path = path
+        self._entry = entry
+        self._stop_container = stop_container
+
+    def __enter__(self) -> Journal:
+        _write(self._path, self._entry)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        undo(self._entry, stop_container=self._stop_container)
+        self._path.unlink(missing_ok=True)
+
+    def released(self) -> None:
+        """Note, for the next command, that a restart is complete: the engine calls this.
+
+        Should the command die before it has confirmed that, the container is good and stays.
+        """
+        _write(self._path, self._entry._replace(confirmed=True))
+
+    def confirm(self) -> None:
+        """Note that a restart succeeded: from here on the container is not to be stopped."""
+        self._entry = self._entry._replace(confirmed=True)
+        _write(self._path, self._entry)
+
+
+def prepare_directory(run_dir: Path) -> None:
+    """Make @run_dir; raises HostError when it is not safe to use."""
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = run_dir.lstat()
+    except OSError as error:
+        raise HostError(f"Failed to make '{run_dir}': {os_message(error)}") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise HostError(
+            f"'{run_dir}' can be written by others than root",
+            hint="Set run_dir in /etc/lxc-cr.toml to a directory of root alone",
+        )
+
+
+def entry_of_this_process(
+    *,
+    operation: str,
+    container: str,
+    lxcpath: str,
+    freezer: Freezer | None = None,
+    meeting_place: Path | None = None,
+) -> Entry:
+    """A journal entry for the command that runs in this process."""
+    pid = os.getpid()
+    return Entry(
+        operation=operation,
+        container=container,
+        lxcpath=lxcpath,
+        pid=pid,
+        started=start_time(pid) or 0,
+        freezer=str(freezer.path) if freezer else None,
+        freezer_is_v2=bool(freezer and freezer.is_v2),
+        meeting_place=str(meeting_place) if meeting_place else None,
+    )
+
+
+def undo(entry: Entry, *, stop_container: StopContainer) -> list[str]:
+    """Undo what @entry describes, as far as there is anything; what was done, for the user."""
+    done = []
+    if entry.freezer:
+        freezer = Freezer(Path(entry.freezer), entry.freezer_is_v2)
+        if freezer.frozen():
+            freezer.thaw()
+            done.append("thawed it")
+    if entry.meeting_place and Path(entry.meeting_place).exists():
+        shutil.rmtree(entry.meeting_place, ignore_errors=True)
+        done.append("removed its meeting place")
+    unfinished = entry.operation == RESTART and not entry.confirmed
+    if unfinished and stop_container(entry.container, entry.lxcpath):
+        done.append("stopped it")
+    return done
+
+
+@contextlib.contextmanager
+def _open_lock(journal: Path) -> Iterator[int]:
+    fd = os.open(journal.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _busy(container: str, entry: Entry | None) -> ContainerError:
+    who = f"the {entry.operation} of process {entry.pid}" if entry else "another lxc-cr"
+    return ContainerError(
+        f"Container '{container}' is being worked on by {who}", hint="Wait until it has finished"
+    )
+
+
+def _read(path: Path) -> Entry | None:
+    try:
+        return Entry(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _write(path: Path, entry: Entry) -> None:
+    # No fsync: a journal need not survive the machine, and /run is a tmpfs.
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(entry._asdict()))
+    new.rename(path)

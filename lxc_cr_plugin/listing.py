@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Images as tables and trees for people, and as JSON for machines.
+
+What a record holds is declared by the engine's field tables and grows with them, so nothing here
+insists on a field: what is missing is left out, what is unknown appears with --json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from .errors import LxcCrError
+from .image import Records
+from .log import human_size, human_time
+from .manifest import Manifest
+from .store import Image
+
+# Deeper trees than this are drawn flat: an image may hold any nonsense.
+DEEPEST = 100
+
+
+def rows(images: Iterable[Image], *, container: str | None) -> list[dict[str, Any]]:
+    """One dictionary per image, newest first; an image that cannot be read says why."""
+    found = [_row(image) for image in images if container in (None, image.container)]
+    return sorted(found, key=lambda row: str(row.get("created", "")), reverse=True)
+
+
+def _row(image: Image) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "container": image.container,
+        "tags": list(image.tags),
+        "digest": f"sha256:{image.digest}",
+        "buffered": image.buffered,
+        "path": str(image.path),
+    }
+    try:
+        manifest = image.manifest()
+    except LxcCrError as error:
+        return {**row, "damaged": str(error)}
+    return {
+        **row,
+        "created": manifest.created,
+        "size": manifest.size(),
+        "downtime": manifest.statistics["downtime"],
+    }
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """The rows of `ls` for people."""
+    lines = [["CONTAINER", "TAGS", "DIGEST", "CREATED", "SIZE", "DOWNTIME", ""]]
+    for row in found:
+        head = [row["container"], ",".join(row["tags"]) or "-", row["digest"][7:19]]
+        if "damaged" in row:
+            lines.append([*head, "damaged", "-", "-", row["damaged"]])
+            continue
+        downtime = human_time(row["downtime"]) if row["downtime"] else "-"
+        note = "buffered" if row["buffered"] else ""
+        lines.append([*head, row["created"], human_size(row["size"]), downtime, note])
+    return _columns(lines)
+
+
+def _columns(lines: Sequence[Sequence[str]], *, indent: str = "") -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(indent + "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def image_as_json(image: Image, manifest: Manifest, records: Records) -> dict[str, Any]:
+    """Everything that is known about an image."""
+    return {
+        "digest": f"sha256:{image.digest}",
+        "path": str(image.path),
+        "buffered": image.buffered,
+        "tags": list(image.tags),
+        "manifest": {
+            **manifest._asdict(),
+            "files": [file._asdict() for file in manifest.files],
+        },
+        "objects": records.objects,
+        "header": records.header,
+        "state": [record._asdict() for record in records.state],
+    }
+
+
+def image_text(image: Image, manifest: Manifest, records: Records) -> str:
+    """An image for people: where it comes from, its processes, descriptors and memory."""
+    numbers = manifest.statistics
+    tags = ", ".join(f"{image.container}:{tag}" for tag in image.tags) or "no tag"
+    parts = [
+        f"{tags} (sha256:{image.digest[:12]})",
+        _columns(
+            [
+                ["container", manifest.container["name"]],
+                ["created", manifest.created],
+                ["host", f"{manifest.host['hostname']}, kernel {manifest.host['kernel']}"],
+                ["written by", f"lxc-cr {manifest.engine}"],
+                ["downtime", human_time(numbers["downtime"]) if numbers["downtime"] else "ended"],
+                ["size", f"{human_size(manifest.size())} in {len(manifest.files)} files"],
+                ["path", str(image.path)],
+            ],
+            indent="  ",
+        ),
+        _section("processes", process_tree(records)),
+        _section("descriptors", descriptor_table(records)),
+        _section("memory", memory_table(records)),
+        _section("records", _counts(records)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _section(title: str, body: str) -> str:
+    return f"{title}:\n{body}" if body else ""
+
+
+def process_tree(records: Records) -> str:
+    """Processes with their children indented; names in quotes, as they may hold anything."""
+    names = {
+        fields.get("tid"): fields.get("comm", "")
+        for _, fields in _of_kind(records, "thread")
+        if isinstance(fields.get("tid"), int)
+    }
+    parents = {
+        fields["pid"]: fields.get("ppid")
+        for _, fields in _of_kind(records, "process")
+        if isinstance(fields.get("pid"), int)
+    }
+    lines = []
+    for pid in _in_tree_order(parents):
+        depth, above = 0, parents[pid]
+        while isinstance(above, int) and above in parents and depth < DEEPEST:
+            depth, above = depth + 1, parents[above]
+        lines.append(f"  {'  ' * (depth % DEEPEST)}{pid} {names.get(pid, '')!r}")
+    return "\n".join(lines)
+
+
+def _in_tree_order(parents: dict[int, Any]) -> list[int]:
+    """All keys of @parents, each after its parent, as far as that is possible."""
+    children: dict[int | None, list[int]] = {}
+    for pid, parent in parents.items():
+        known = parent if isinstance(parent, int) and parent in parents else None
+        children.setdefault(known, []).append(pid)
+    order: list[int] = []
+    pending = children.get(None, [])[::-1]
+    while pending:
+        pid = pending.pop()
+        order.append(pid)
+        pending.extend(reversed(children.get(pid, [])))
+    # Processes that are each other's parents belong to no tree.
+    return order + sorted(parents.keys() - set(order))
+
+
+def descriptor_table(records: Records) -> str:
+    """Which process holds which open file under which number."""
+    pids = _pids(records)
+    objects = {item.get("id"): item for item in records.objects if _is_id(item.get("id"))}
+    lines = []
+    for owner, fields in _of_kind(records, "files"):
+        descriptors = fields.get("descriptors")
+        for row in descriptors if isinstance(descriptors, list) else ():
+            match row:
+                case [int(fd), int(number), *_]:
+                    item = objects.get(number, {})
+                    kind = str(item.get("type") or item.get("kind") or "?")
+                    path = _printable(item.get("path"))
+                    lines.append([pids.get(owner, "?"), str(fd), str(number), kind, path])
+    if not lines:
+        return ""
+    return _columns([["PID", "FD", "OBJECT", "TYPE", "PATH"], *lines], indent="  ")
+
+
+def memory_table(records: Records) -> str:
+    """Memory mappings with their address range and what they map."""
+    pids = _pids(records)
+    lines = []
+    for owner, fields in _of_kind(records, "memory"):
+        mappings = fields.get("vmas")
+        for mapping in mappings if isinstance(mappings, list) else ():
+            match mapping:
+                case {"start": int(start), "end": int(end), **rest}:
+                    size = human_size(max(0, end - start))
+                    address = f"{start:012x}-{end:012x}"
+                    protection = _protection(rest.get("protection"))
+                    name = _printable(rest.get("name"))
+                    lines.append([pids.get(owner, "?"), address, protection, size, name])
+    if not lines:
+        return ""
+    return _columns([["PID", "RANGE", "", "SIZE", "PATH"], *lines], indent="  ")
+
+
+def _of_kind(records: Records, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    return ((record.id, record.fields) for record in records.state if record.kind == kind)
+
+
+def _pids(records: Records) -> dict[int, str]:
+    """The pid of each process by the id of its record."""
+    return {number: str(fields.get("pid", "?")) for number, fields in _of_kind(records, "process")}
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int)
+
+
+def _protection(bits: object) -> str:
+    if not isinstance(bits, int):
+        return ""
+    return "".join(letter if bits & 1 << n else "-" for n, letter in enumerate("rwx"))
+
+
+def _printable(path: object) -> str:
+    if not path:
+        return ""
+    return path if isinstance(path, str) and path.isprintable() else repr(path)
+
+
+def _counts(records: Records) -> str:
+    counts: dict[str, int] = {}
+    for record in records.state:
+        counts[record.kind] = counts.get(record.kind, 0) + 1
+    lines = [[kind, str(count)] for kind, count in counts.items()]
+    return _columns(lines, indent="  ") if lines else ""

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The engine, and the only module that imports it.
+
+Every call that does work runs in a process of its own (process.py): the engine traces and forks,
+which wants a single thread and nobody else's wait(2) around it; it can crash without taking the
+command with it; and when it dies the kernel lets go of every task that it held. The numbers of a
+result lie in memory that both processes share, because with --stop the manifest needs them before
+the call returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import mmap
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import (
+    Cancelled,
+    CheckpointError,
+    HostError,
+    ImageError,
+    LxcCrError,
+    Obstacle,
+    RestartError,
+)
+from ..run import Pipe
+from ._engine import ffi, lib
+from .process import Emit, EngineProcess, Listener, Work, died
+
+__all__ = [
+    "CheckpointResult",
+    "Clocks",
+    "Restart",
+    "RestartResult",
+    "Target",
+    "check",
+    "checkpoint",
+    "checkpoint_steps",
+    "image_check",
+    "kind_fields",
+    "kinds",
+    "restart_steps",
+]
+
+
+class Target(NamedTuple):
+    """What to checkpoint: the host's pid of the container's init and the directories of its cgroup.
+
+    `cgroup` holds all its tasks; `freezer` is None when there is nothing to freeze it with.
+    """
+
+    init_pid: int
+    cgroup: str
+    freezer: str | None
+    freezer_is_v2: bool
+
+
+class Clocks(NamedTuple):
+    """The reference clocks read together at T0, nanoseconds."""
+
+    monotonic: int
+    boottime: int
+    realtime: int
+
+
+class CheckpointResult(NamedTuple):
+    """Numbers of a checkpoint; times in nanoseconds, `pages` of 4096 bytes."""
+
+    clocks: Clocks
+    downtime: int
+    stopping: int
+    collecting: int
+    writing: int
+    processes: int
+    threads: int
+    files: int
+    pages: int
+
+
+class RestartResult(NamedTuple):
+    """Numbers of a restart; times in nanoseconds, `pages` of 4096 bytes, `init_pid` of the host."""
+
+    init_pid: int
+    loading: int
+    building: int
+    releasing: int
+    processes: int
+    threads: int
+    files: int
+    pages: int
+
+
+class Starter(Protocol):
+    """The process that starts the container; run.Child with a reason for its failure."""
+
+    pidfd: int
+
+    def wait(self) -> int | None:
+        """Its exit code, 0 for success."""
+
+    def failure(self) -> LxcCrError:
+        """What to tell the user about a failed start."""
+
+
+def kinds() -> list[str]:
+    """Names of the kinds of kernel objects this engine knows, in the order of its table."""
+    return _names(lib.cr_kind_name)
+
+
+def kind_fields(kind: str) -> Any:
+    """Field names, types and docs of @kind as the engine declares them; None: nothing recorded."""
+    text = lib.cr_kind_fields(kinds().index(kind))
+    if not text:
+        return None
+    try:
+        return json.loads(ffi.string(text))
+    finally:
+        lib.cr_text_free(text)
+
+
+def checkpoint_steps() -> list[str]:
+    """Steps of a checkpoint in order; each is a place for fault injection."""
+    return _names(lib.cr_checkpoint_step)
+
+
+def restart_steps() -> list[str]:
+    """Steps of a restart in order; each is a place for fault injection."""
+    return _names(lib.cr_restart_step)
+
+
+def check(*, target: Target, listener: Listener) -> list[Obstacle]:
+    """What stands in the way of a checkpoint, found without stopping anything.
+
+    Raises HostError and others only when the look itself fails.
+    """
+
+    def call(ears: Any) -> Any:
+        options, alive = _checkpoint_options(target=target, image_fd=-1, fault=None)
+        return _keeping(alive, lib.cr_check(options, ears, ffi.new("uint32_t *")))
+
+    with EngineProcess(_work(call, listener), failure=HostError, listener=listener) as engine:
+        engine.finish()
+        return engine.obstacles
+
+
+def checkpoint(
+    *,
+    target: Target,
+    image_fd: int,
+    stop: bool,
+    commit: Callable[[CheckpointResult], None],
+    listener: Listener,
+    keep: tuple[int, ...] = (),
+    fault: str | None = None,
+) -> CheckpointResult:
+    """Checkpoint @target into the directory @image_fd.
+
+    @commit is called once all files of the engine are durable. With @stop the container stands
+    still during that call: if it returns, the engine ends the container; if it raises, the
+    container runs on and the exception is passed on. @keep lists descriptors that the engine holds
+    until its end (a lock, say). The engine looks for obstacles first, before it stops anything.
+    Raises CheckpointError, UnsupportedError and IsolationError (with obstacles), HostError,
+    StoreError (disk full), EngineDied, Cancelled.
+    """
+    shared = mmap.mmap(-1, mmap.PAGESIZE)
+    numbers = ffi.cast("struct cr_checkpoint_result *", ffi.from_buffer(shared))
+    with Pipe() as written, Pipe() as verdict:
+
+        def call(ears: Any) -> Any:
+            options, alive = _checkpoint_options(target=target, image_fd=image_fd, fault=fault)
+            options.stop = stop
+            options.written_fd = written.write
+            options.commit_fd = verdict.read
+            return _keeping(alive, lib.cr_checkpoint(options, ears, numbers))
+
+        passed = (image_fd, written.write, verdict.read, *keep)
+        with (
+            EngineProcess(
+                _work(call, listener), failure=CheckpointError, listener=listener, keep=passed
+            ) as engine,
+            # Left before the engine is: without a C it lets the container run on, and that must
+            # have happened when the caller hears of a failure.
+            contextlib.closing(verdict),
+        ):
+            written.close_write()
+            verdict.close_read()
+            if engine.wait_for(written.read) != b"W":
+                engine.finish()
+                raise died(0)
+            commit(_checkpoint_result(numbers))
+            with contextlib.suppress(BrokenPipeError):
+                os.write(verdict.write, b"C")
+            engine.finish()
+    return _checkpoint_result(numbers)
+
+
+def image_check(*, image_fd: int, listener: Listener) -> None:
+    """Read and check the image in directory @image_fd without touching anything else.
+
+    Raises ImageError when the image is damaged or newer than this engine.
+    """
+    work = _work(lambda ears: lib.cr_image_check(image_fd, ears), listener)
+    with EngineProcess(work, failure=ImageError, listener=listener, keep=(image_fd,)) as engine:
+        engine.finish()
+
+
+class Restart:
+    """A restart under way, in this order: `wait_ready()`, start the runtime, `finish()`.
+
+    @request_fd and @reply_fd are the two fifos of the meeting place; @timeout, in seconds, is for
+    the runtime's hook to come there. @released is called inside the engine's process as soon as
+    all tasks run. @keep lists descriptors that the engine holds until its end (a lock, say).
+    Leaving the `with` block early calls the engine off.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_fd: int,
+        request_fd: int,
+        reply_fd: int,
+        cgroup_hint: str | None,
+        timeout: float,
+        listener: Listener,
+        released: Callable[[], None],
+        keep: tuple[int, ...] = (),
+        fault: str | None = None,
+    ) -> None:
+        shared = mmap.mmap(-1, mmap.PAGESIZE)
+        self._numbers = ffi.cast("struct cr_restart_result *", ffi.from_buffer(shared))
+        self._shared = shared
+        self._supervisor = Pipe()
+        self._ready = Pipe()
+
+        def call(ears: Any) -> Any:
+            options = ffi.new("struct cr_restart_options *")
+            alive = [_text(cgroup_hint), _text(fault)]
+            options.cgroup_hint, options.fault = alive
+            options.image_fd = image_fd
+            options.request_fd = request_fd
+            options.reply_fd = reply_fd
+            options.supervisor_fd = self._supervisor.read
+            options.ready_fd = self._ready.write
+            options.timeout = int(timeout * 1e9)
+            error = _keeping(alive, lib.cr_restart(options, ears, self._numbers))
+            if not error:
+                released()
+            return error
+
+        ours = (self._supervisor.read, self._ready.write)
+        self._engine = EngineProcess(
+            _work(call, listener),
+            failure=RestartError,
+            listener=listener,
+            keep=(image_fd, request_fd, reply_fd, *ours, *keep),
+        )
+        self._supervisor.close_read()
+        self._ready.close_write()
+
+    def __enter__(self) -> Restart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+        self._engine.__exit__()
+        self._ready.close()
+
+    def wait_ready(self) -> None:
+        """Return when the image stands in memory and the runtime may start."""
+        if self._engine.wait_for(self._ready.read) != b"R":
+            self._engine.finish()
+            raise died(0)
+
+    def finish(self, *, starter: Starter) -> RestartResult:
+        """Wait for the engine's end while @starter starts the container.
+
+        A start that fails before the engine has met its init is passed on as starter.failure().
+        Raises RestartError, UnsupportedError, ImageError, HostError, EngineDied, Cancelled.
+        """
+        if not self._engine.ended_before(starter.pidfd) and starter.wait() != 0:
+            self.cancel()
+            # When the engine failed first, the failed start is only the consequence.
+            with contextlib.suppress(Cancelled):
+                self._engine.finish()
+            raise starter.failure()
+        self._engine.finish()
+        numbers = self._numbers
+        return RestartResult(*(int(getattr(numbers, name)) for name in RestartResult._fields))
+
+    def cancel(self) -> None:
+        """Call the engine off: it undoes what it has begun."""
+        self._supervisor.close()
+
+
+class _Ears(NamedTuple):
+    """What the callbacks below find behind their context."""
+
+    emit: Emit
+    lowest_level: int
+
+
+def _work(call: Callable[[Any], Any], listener: Listener) -> Work:
+    """Wrap @call, which gets a struct cr_listener and returns a struct cr_error, for the child."""
+    lowest_level = listener.lowest_level
+
+    def work(emit: Emit) -> dict[str, Any] | None:
+        handle = ffi.new_handle(_Ears(emit, lowest_level))
+        ears = ffi.new("struct cr_listener *")
+        ears.context = handle
+        ears.log = lib.engine_log
+        ears.progress = lib.engine_progress
+        ears.obstacle = lib.engine_obstacle
+        error = _keeping([handle], call(ears))
+        # The process ends now, so nobody frees the error.
+        return _error(error) if error else None
+
+    return work
+
+
+def _names(name: Callable[[int], Any]) -> list[str]:
+    names: list[str] = []
+    while text := name(len(names)):
+        names.append(_string(text))
+    return names
+
+
+def _checkpoint_options(
+    *, target: Target, image_fd: int, fault: str | None
+) -> tuple[Any, list[Any]]:
+    """A struct cr_checkpoint_options, and what must be kept alive as long as it is used."""
+    options = ffi.new("struct cr_checkpoint_options *")
+    alive = [_text(target.cgroup), _text(target.freezer), _text(fault)]
+    options.cgroup, options.freezer, options.fault = alive
+    options.init_pid = target.init_pid
+    options.freezer_is_v2 = target.freezer_is_v2
+    options.image_fd = image_fd
+    options.written_fd = -1
+    options.commit_fd = -1
+    return options, alive
+
+
+def _checkpoint_result(numbers: Any) -> CheckpointResult:
+    clocks = Clocks(*(int(getattr(numbers.clocks, name)) for name in Clocks._fields))
+    rest = (int(getattr(numbers, name)) for name in CheckpointResult._fields[1:])
+    return CheckpointResult(clocks, *rest)
+
+
+def _keeping(_alive: list[Any], error: Any) -> Any:
+    """@error; taking @_alive as an argument kept that memory until the call had returned."""
+    return error
+
+
+def _text(text: str | None) -> Any:
+    return ffi.NULL if text is None else ffi.new("char[]", os.fsencode(text))
+
+
+def _string(text: Any) -> str:
+    return str(ffi.string(text).decode(errors="surrogateescape"))
+
+
+def _error(error: Any) -> dict[str, Any]:
+    """A struct cr_error as the dictionary that process.py understands."""
+    names = ffi.typeof("enum cr_code").elements
+    members = {name: getattr(error, name) for name in ("comm", "object", "message", "remedy")}
+    return {
+        "code": names.get(error.code, str(error.code)),
+        "errnum": error.errnum,
+        "errno_name": errno.errorcode.get(error.errnum),
+        "pid": error.pid,
+        **{name: _string(text) for name, text in members.items() if text},
+    }
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def engine_log(context: Any, level: int, text: Any) -> None:
+    """Log line of the engine; its levels are Python's: (level + 1) * 10."""
+    emit, lowest_level = ffi.from_handle(context)
+    if (level + 1) * 10 >= lowest_level:
+        emit({"event": "log", "level": (level + 1) * 10, "text": _string(text)})
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def engine_progress(context: Any, stage: Any, done: int, total: int) -> None:
+    """How far a stage of the engine has come."""
+    emit = ffi.from_handle(context).emit
+    emit({"event": "progress", "stage": _string(stage), "done": done, "total": total})
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def engine_obstacle(context: Any, error: Any) -> None:
+    """One thing that stands in the way of a checkpoint."""
+    emit = ffi.from_handle(context).emit
+    emit({"event": "obstacle", **_error(error)})

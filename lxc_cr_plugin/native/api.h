@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Everything that crosses the border between the engine and Python. The C compiler includes this
+ * file and cffi's cdef() gets the same text without its preprocessor lines, so neither can drift
+ * from the other. Sizes are bytes, times nanoseconds, pids those of the host unless said.
+ */
+#ifndef CR_API_H
+#define CR_API_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* One code per decision that a caller can take. */
+enum cr_code {
+	CR_OK = 0,
+	CR_SYSTEM = 1,	    /* a system call failed; errnum says how */
+	CR_UNSUPPORTED = 2, /* an object that cannot be dumped or restored (yet) */
+	CR_ISOLATION = 3,   /* shared with a process outside the container */
+	CR_GONE = 4,	    /* a task died under our hands */
+	CR_IMAGE = 5,	    /* the image is damaged, newer than this engine, or lies */
+	CR_HOST = 6,	    /* this host cannot do it: kernel feature, limit, missing file */
+	CR_CANCELLED = 7,   /* the supervisor went away or asked to stop */
+	CR_MEMORY = 8,
+	CR_INTERNAL = 9,
+};
+
+struct cr_error {
+	int code;   /* enum cr_code */
+	int errnum; /* positive errno, 0 when none */
+	int pid;    /* as the container sees it, 0 when no process is concerned */
+	const char *comm;
+	const char *object; /* kind concerned, for machines; may be NULL */
+	const char *message;
+	const char *remedy; /* what to do about it; may be NULL */
+};
+
+void cr_error_free(struct cr_error *error);
+
+/* Levels are Python's: (level + 1) * 10. */
+enum cr_level { CR_DEBUG = 0, CR_INFO = 1, CR_WARNING = 2, CR_ERROR = 3 };
+
+/*
+ * What the engine has to say while it works; never called inside the stop.
+ * step: 'log' lines come with level and text; 'progress' with stage, done and total (bytes or
+ * items); 'obstacle' with an error that check or checkpoint found (borrowed for the call).
+ */
+struct cr_listener {
+	void *context;
+	void (*log)(void *context, int level, const char *text);
+	void (*progress)(void *context, const char *stage, uint64_t done, uint64_t total);
+	void (*obstacle)(void *context, const struct cr_error *error);
+};
+
+struct cr_clocks {
+	uint64_t monotonic;
+	uint64_t boottime;
+	uint64_t realtime;
+};
+
+struct cr_checkpoint_options {
+	int init_pid;	     /* the container's init */
+	const char *cgroup;  /* directory of the cgroup that holds all its tasks */
+	const char *freezer; /* its directory in the v1 freezer or v2 hierarchy; NULL: none */
+	bool freezer_is_v2;
+	int image_fd;	/* directory that gets objects.cbor, state.cbor, pages, files/ */
+	bool stop;	/* keep everything stopped until commit_fd says C, then end the container */
+	int written_fd; /* one byte W is written when all files are durable; -1: nobody waits */
+	int commit_fd;	/* with stop: read C (end the container) or anything else (let it run on) */
+	const char
+		*fault; /* test hook: "STEP" dies with SIGKILL there, "STEP!" fails there; NULL */
+};
+
+struct cr_checkpoint_result {
+	struct cr_clocks clocks; /* T0 */
+	uint64_t downtime;   /* from the first stopped task to the last one released; 0 with stop */
+	uint64_t stopping;   /* of that: until all tasks stood */
+	uint64_t collecting; /* of that: until all state was in memory */
+	uint64_t writing;    /* afterwards: encode, write, fsync */
+	uint32_t processes;
+	uint32_t threads;
+	uint32_t files;
+	uint64_t pages; /* stored, in pages of 4096 bytes */
+};
+
+struct cr_restart_options {
+	int image_fd;
+	int request_fd;	   /* fifo, read: the runtime's hook writes the host pid of the init to take
+			      over, and \n */
+	int reply_fd;	   /* fifo, write: "go\n" once that init is seized, "abort\n" else */
+	int supervisor_fd; /* end of file here: the supervisor has died; -1: none */
+	int ready_fd; /* one byte R is written when the image stands in memory and the runtime may
+			 start */
+	const char *cgroup_hint; /* name the init's cgroup path must contain; NULL: any */
+	uint64_t timeout;	 /* for the runtime to come to its hook */
+	const char *fault;
+};
+
+struct cr_restart_result {
+	int init_pid;
+	uint64_t loading;  /* read and check the records */
+	uint64_t building; /* from the hook's call until all tasks stood ready */
+	uint64_t releasing;
+	uint32_t processes;
+	uint32_t threads;
+	uint32_t files;
+	uint64_t pages;
+};
+
+/* Obstacles go to listener->obstacle; an error is returned only when the look itself failed. */
+struct cr_error *cr_check(const struct cr_checkpoint_options *options,
+			  const struct cr_listener *listener, uint32_t *obstacles);
+
+struct cr_error *cr_checkpoint(const struct cr_checkpoint_options *options,
+			       const struct cr_listener *listener,
+			       struct cr_checkpoint_result *result);
+
+struct cr_error *cr_restart(const struct cr_restart_options *options,
+			    const struct cr_listener *listener, struct cr_restart_result *result);
+
+/* Read and check an image without touching anything. Errors are CR_IMAGE or CR_SYSTEM. */
+struct cr_error *cr_image_check(int image_fd, const struct cr_listener *listener);
+
+/* The steps of a checkpoint and of a restart, in order, for fault injection; NULL after the last
+ * one. */
+const char *cr_checkpoint_step(unsigned int index);
+const char *cr_restart_step(unsigned int index);
+
+/* Kinds this engine knows, in the order of the table; NULL after the last one. */
+const char *cr_kind_name(unsigned int index);
+
+/* Field names, types and docs of a kind as a JSON text for cr_text_free(); NULL: no such kind. */
+char *cr_kind_fields(unsigned int index);
+void cr_text_free(char *text);
+
+#endif

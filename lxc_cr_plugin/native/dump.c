@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The contents page of a checkpoint. */
+#include "dump.h"
+
+#include <fcntl.h>
+#include <search.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+#include "cleanup.h"
+#include "collect.h"
+#include "image/inventory.h"
+#include "isolation.h"
+#include "outsiders.h"
+#include "steps.h"
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static struct cr_error *open_kernel(struct dump *dump)
+{
+	TRY(kernel_reader_open(&dump->kernel));
+	return kernel_vma_program_open(&dump->vma_program);
+}
+
+static struct cr_error *look(struct dump *dump, uint64_t *memory)
+{
+	struct list tids = {0};
+
+	TRY(cgroup_tasks(dump->options->cgroup, dump->image.pool, &tids));
+	TRY(collect_tree(dump, tids.items, tids.count));
+	TRY(isolation_check(dump));
+	TRY(collect_checks(dump));
+	TRY(outsiders_check(dump));
+	*memory = collect_memory_estimate(dump);
+	collect_forget(dump);
+	return NULL;
+}
+
+/*
+ * Look at everything while it runs: obstacles are found before anybody is stopped, and room is
+ * made. Tasks start, execute and end under our eyes, which can look like an obstacle: only what is
+ * there again and again is one, and only the last look is told about.
+ */
+static struct cr_error *survey(struct dump *dump, uint64_t *memory)
+{
+	enum { LOOKS = 3 };
+
+	dump->running = true;
+	for (int i = 1; i <= LOOKS; i++) {
+		dump->obstacles = 0;
+		dump->tell = i == LOOKS;
+		TRY(look(dump, memory));
+		if (!dump->obstacles)
+			break;
+	}
+	dump->running = false;
+	return NULL;
+}
+
+static struct cr_error *prepare(struct dump *dump)
+{
+	uint64_t memory;
+
+	TRY(step(dump->options->fault, CHECKPOINT_PREPARE));
+	TRY(open_kernel(dump));
+	log_progress(&dump->log, "prepare", 0, 1);
+	TRY(survey(dump, &memory));
+	if (dump->obstacles)
+		return error_new(CR_UNSUPPORTED,
+				 "The container cannot be checkpointed: %u obstacles",
+				 dump->obstacles);
+	TRY(page_store_prepare(&dump->image.pages, memory / PAGE));
+	log_progress(&dump->log, "prepare", 1, 1);
+	return NULL;
+}
+
+static struct cr_error *stop(struct dump *dump)
+{
+	TRY(step(dump->options->fault, CHECKPOINT_STOP));
+	log_hold(&dump->log);
+	return stop_all(&dump->stopped, &dump->log);
+}
+
+static struct cr_error *collect(struct dump *dump)
+{
+	struct list tids = {0};
+
+	TRY(step(dump->options->fault, CHECKPOINT_STOPPED));
+	for (size_t i = 0; i < dump->stopped.tasks.count; i++) {
+		pid_t *slot = list_append(dump->image.pool, &tids, sizeof(*slot));
+
+		if (!slot)
+			return error_nomem();
+		*slot = ((struct stopped_task *)dump->stopped.tasks.items)[i].tid;
+	}
+	TRY(collect_tree(dump, tids.items, tids.count));
+	TRY(isolation_check(dump));
+	TRY(step(dump->options->fault, CHECKPOINT_TREE));
+	TRY(collect_states(dump));
+	TRY(step(dump->options->fault, CHECKPOINT_STATES));
+	TRY(collect_pages(dump));
+	return step(dump->options->fault, CHECKPOINT_PAGES);
+}
+
+static void read_clocks(struct cr_clocks *clocks)
+{
+	clocks->monotonic = clock_ns(CLOCK_MONOTONIC);
+	clocks->boottime = clock_ns(CLOCK_BOOTTIME);
+	clocks->realtime = clock_ns(CLOCK_REALTIME);
+}
+
+static void release(struct dump *dump)
+{
+	stop_release(&dump->stopped, dump->init ? dump->init->host_tid : 0);
+	log_release(&dump->log);
+}
+
+/* The result is complete before the supervisor hears that everything is written: the manifest quotes it. */
+static struct cr_error *write_out(struct dump *dump, struct cr_checkpoint_result *result)
+{
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
+
+	TRY(step(dump->options->fault, CHECKPOINT_WRITE));
+	TRY(inventory_write(&dump->image, dump->options->image_fd, &dump->log));
+	result->pages = dump->image.pages.count;
+	result->writing = clock_ns(CLOCK_MONOTONIC) - begin;
+	TRY(step(dump->options->fault, CHECKPOINT_WRITTEN));
+	if (dump->options->written_fd >= 0 && write(dump->options->written_fd, "W", 1) != 1)
+		return error_new(CR_CANCELLED, "The supervisor has gone");
+	return NULL;
+}
+
+/* With --stop: everything stands until the image is committed, and runs on if it never is. */
+static struct cr_error *await_commit(struct dump *dump)
+{
+	char verdict = 0;
+
+	if (read(dump->options->commit_fd, &verdict, 1) != 1 || verdict != 'C')
+		return error_new(CR_CANCELLED,
+				 "The image was not committed; the container runs on");
+	TRY(step(dump->options->fault, CHECKPOINT_COMMITTED));
+	if (kill(dump->init->host_tid, SIGKILL) < 0)
+		return error_sys("Failed to end the container");
+	return NULL;
+}
+
+static void count(const struct dump *dump, struct cr_checkpoint_result *result)
+{
+	result->clocks = dump->clocks;
+	result->processes = (uint32_t)dump->image.processes.count;
+	result->threads = dump->image.threads;
+	result->files = dump->open_files;
+	result->pages = dump->image.pages.count;
+}
+
+static struct cr_error *checkpoint(struct dump *dump, struct cr_checkpoint_result *result)
+{
+	uint64_t begin, stopped, collected;
+	struct cr_error *error;
+
+	TRY(prepare(dump));
+	begin = clock_ns(CLOCK_MONOTONIC);
+	error = stop(dump);
+	read_clocks(&dump->clocks);
+	stopped = dump->clocks.monotonic;
+	if (!error)
+		error = collect(dump);
+	collected = clock_ns(CLOCK_MONOTONIC);
+	if (error || !dump->options->stop)
+		release(dump);
+	result->downtime = dump->options->stop ? 0 : clock_ns(CLOCK_MONOTONIC) - begin;
+	log_release(&dump->log);
+	if (error)
+		return error;
+	result->stopping = stopped - begin;
+	result->collecting = collected - stopped;
+	count(dump, result);
+	error = write_out(dump, result);
+	if (!error && dump->options->stop)
+		error = await_commit(dump);
+	if (dump->options->stop)
+		release(dump);
+	return error;
+}
+
+static struct cr_error *dump_init(struct dump *dump, const struct cr_checkpoint_options *options,
+				  const struct cr_listener *listener)
+{
+	memset(dump, 0, sizeof(*dump));
+	log_init(&dump->log, listener);
+	dump->options = options;
+	dump->root = -1;
+	proc_raise_own_limit();
+	TRY(pool_create(8 << 20, &dump->image.pool));
+	dump->stopped = (struct stop_set){
+		.pool = dump->image.pool,
+		.cgroup = options->cgroup,
+		.freezer = options->freezer,
+		.freezer_is_v2 = options->freezer_is_v2,
+	};
+	return NULL;
+}
+
+static void keep_node(void *node)
+{
+	(void)node; /* lives in the pool */
+}
+
+static void dump_deinit(struct dump *dump)
+{
+	collect_forget(dump);
+	tdestroy(dump->known_paths, keep_node);
+	kernel_vma_program_close(dump->vma_program);
+	kernel_reader_close(dump->kernel);
+	page_store_deinit(&dump->image.pages);
+	pool_destroy(dump->image.pool);
+	log_deinit(&dump->log);
+}
+
+struct cr_error *cr_checkpoint(const struct cr_checkpoint_options *options,
+			       const struct cr_listener *listener,
+			       struct cr_checkpoint_result *result)
+{
+	struct dump dump;
+	struct cr_error *error = dump_init(&dump, options, listener);
+
+	memset(result, 0, sizeof(*result));
+	if (!error)
+		error = checkpoint(&dump, result);
+	dump_deinit(&dump);
+	return error;
+}
+
+struct cr_error *cr_check(const struct cr_checkpoint_options *options,
+			  const struct cr_listener *listener, uint32_t *obstacles)
+{
+	struct dump dump;
+	struct cr_error *error = dump_init(&dump, options, listener);
+	uint64_t memory;
+
+	if (!error)
+		error = open_kernel(&dump);
+	if (!error)
+		error = survey(&dump, &memory);
+	*obstacles = dump.obstacles;
+	dump_deinit(&dump);
+	return error;
+}
+
+static bool is_refusal(const struct cr_error *error)
+{
+	return error->code == CR_UNSUPPORTED || error->code == CR_ISOLATION ||
+	       error->code == CR_HOST;
+}
+
+struct cr_error *dump_refuse(struct dump *dump, struct cr_error *error)
+{
+	const struct cr_listener *listener = dump->log.listener;
+
+	if (!error || !dump->running)
+		return error;
+	/* anything else is a task that changes while we look; under the stop it would be an error
+	 */
+	if (is_refusal(error)) {
+		dump->obstacles++;
+		if (dump->tell && listener && listener->obstacle)
+			listener->obstacle(listener->context, error);
+	}
+	cr_error_free(error);
+	return NULL;
+}
+
+struct kernel_task *dump_kernel_task(struct dump *dump, pid_t tid)
+{
+	size_t low = 0, high = dump->kernel_tasks.count;
+	struct kernel_task *tasks = dump->kernel_tasks.items;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (tasks[middle].pid == tid)
+			return &tasks[middle];
+		if (tasks[middle].pid < tid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}

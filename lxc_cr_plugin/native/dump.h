@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* State of one checkpoint, as the dump functions of the kinds see it. */
+#ifndef CR_DUMP_H
+#define CR_DUMP_H
+
+#include <sys/stat.h>
+
+#include "kernel/tasks.h"
+#include "kernel/vmas.h"
+#include "log.h"
+#include "model.h"
+#include "target/stop.h"
+
+/* Everything that can be learned of a descriptor without knowing what it is. */
+struct descriptor {
+	struct process *process;
+	int fd;
+	uint64_t flags; /* open(2), with O_CLOEXEC of this descriptor */
+	uint64_t position;
+	bool locked; /* fdinfo shows a lock or a lease */
+	struct stat stat;
+	struct bytes path;
+};
+
+struct dump {
+	const struct cr_checkpoint_options *options;
+	struct log log;
+	struct image image;
+	struct stop_set stopped;
+	bool running; /* the tasks are not stopped: only check functions may look */
+
+	struct kernel_reader *kernel;
+	struct kernel_vma_program *vma_program;
+	struct list kernel_tasks; /* struct kernel_task, ascending by pid */
+	struct cr_clocks clocks;
+
+	struct thread *init;	  /* leader of the container's init */
+	int root;		  /* its root directory, O_PATH: paths in the image start there */
+	ino_t host_namespaces[8]; /* of this process when it began */
+	ino_t namespaces[8];	  /* of init: namespace_names[] */
+	void *files;		  /* tsearch(3) tree of open file descriptions: file_identity.c */
+	struct list pipes;	  /* struct noted_pipe: outsiders.c */
+	void *known_paths;	  /* tsearch(3) tree: known_paths.c */
+	struct list shared_maps; /* struct object *: shared anonymous memory, by device and inode */
+	uint32_t open_files;
+	uint32_t obstacles; /* met in this look */
+	bool tell;	    /* the listener hears of them */
+};
+
+/* An obstacle was met: the listener hears of it; returns NULL while only checking, the error
+ * otherwise. */
+struct cr_error *dump_refuse(struct dump *dump, struct cr_error *error);
+
+/* The object behind a descriptor: found or dumped now. file.c */
+struct cr_error *file_object(struct dump *dump, struct process *process, int fd,
+			     struct object **ret, bool *cloexec);
+/* Look at one descriptor. file.c */
+struct cr_error *descriptor_look(struct dump *dump, struct process *process, int fd,
+				 struct descriptor *ret);
+struct cr_error *file_check(struct dump *dump, struct process *process, int fd);
+
+/* A descriptor of ours for the same open file description. */
+struct cr_error *descriptor_get(const struct descriptor *descriptor, int *ret);
+
+/* "fd 7 (/var/log/x)" for messages. */
+const char *descriptor_name(struct dump *dump, const struct descriptor *descriptor);
+
+/* What the kernel knows about thread @tid; NULL: not seen. */
+struct kernel_task *dump_kernel_task(struct dump *dump, pid_t tid);
+
+#endif

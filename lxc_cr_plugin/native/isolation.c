@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "isolation.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+
+#include "cleanup.h"
+
+/* What every task of a container shares with its init. The order is that of dump->namespaces. */
+static const char *const namespace_names[] = {
+	"ns/pid", "ns/mnt", "ns/net", "ns/ipc", "ns/uts", "ns/user", "ns/cgroup", "ns/time",
+};
+
+enum { NAMESPACES = sizeof(namespace_names) / sizeof(namespace_names[0]) };
+
+static struct cr_error *read_namespaces(pid_t pid, ino_t ret[NAMESPACES])
+{
+	_cleanup_close_ int proc = -1;
+
+	TRY(proc_open(pid, pid, &proc));
+	for (int i = 0; i < NAMESPACES; i++) {
+		struct stat stat;
+
+		/* a kernel without the namespace shows 0 for everybody */
+		ret[i] = fstatat(proc, namespace_names[i], &stat, 0) == 0 ? stat.st_ino : 0;
+	}
+	return NULL;
+}
+
+enum { USER = 5 }; /* in namespace_names */
+
+static struct cr_error *check_user_namespace(struct dump *dump, const ino_t *ours)
+{
+	struct cr_error *error;
+
+	if (dump->namespaces[USER] == ours[USER])
+		return NULL;
+	error = error_new(CR_UNSUPPORTED, "The container has a user namespace (lxc.idmap)");
+	error = error_object(error, "user_namespace");
+	return dump_refuse(dump,
+			   error_remedy(error, "Unprivileged containers are not supported yet"));
+}
+
+/* A container of its own has at least these apart from the host. */
+static struct cr_error *check_init(struct dump *dump)
+{
+	static const int needed[] = {0, 1, 3, 4}; /* pid, mnt, ipc, uts */
+	const ino_t *ours;
+
+	TRY(read_namespaces(dump->init->host_tid, dump->namespaces));
+	if (!dump->running)
+		return NULL;
+	/* before this process enters the container's ipc namespace, which it never leaves */
+	if (!dump->host_namespaces[0])
+		TRY(read_namespaces(getpid(), dump->host_namespaces));
+	ours = dump->host_namespaces;
+	TRY(check_user_namespace(dump, ours));
+	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+		const char *name = namespace_names[needed[i]] + strlen("ns/");
+		struct cr_error *error;
+
+		if (dump->namespaces[needed[i]] != ours[needed[i]])
+			continue;
+		error = error_new(CR_ISOLATION,
+				  "The container shares its %s namespace with the host", name);
+		TRY(dump_refuse(dump, error_remedy(error,
+						   "Remove the lxc.namespace.keep or share setting "
+						   "that says so")));
+	}
+	return NULL;
+}
+
+static struct cr_error *check_process(struct dump *dump, struct process *process)
+{
+	ino_t theirs[NAMESPACES];
+	struct cr_error *error = read_namespaces(process->host_pid, theirs);
+
+	if (error)
+		return dump_refuse(dump, error);
+	for (int i = 0; i < NAMESPACES; i++) {
+		/* a task that is ending has left some of them already */
+		if (theirs[i] == dump->namespaces[i] || (dump->running && !theirs[i]))
+			continue;
+		error = error_new(CR_UNSUPPORTED,
+				  "Process %d of the host (%s) is in a %s namespace "
+				  "of its own",
+				  process->host_pid, process->stat.comm,
+				  namespace_names[i] + strlen("ns/"));
+		error = error_object(error, "namespace");
+		error = error_remedy(error,
+				     "Nested namespaces are not supported yet; end the process "
+				     "or its service's sandboxing");
+		TRY(dump_refuse(dump, error));
+	}
+	return NULL;
+}
+
+/* /proc/sysvipc shows the objects of the reader's own namespace: this process enters the
+ * container's for good. */
+static struct cr_error *enter_ipc(struct dump *dump)
+{
+	_cleanup_close_ int proc = -1, ns = -1;
+
+	TRY(proc_open(dump->init->host_tid, dump->init->host_tid, &proc));
+	ns = openat(proc, "ns/ipc", O_RDONLY | O_CLOEXEC);
+	if (ns < 0 || setns(ns, CLONE_NEWIPC) < 0)
+		return error_sys("Failed to enter the container's ipc namespace");
+	return NULL;
+}
+
+/* Segments, queues and semaphores live without any process holding them. */
+static struct cr_error *check_sysv(struct dump *dump)
+{
+	static const struct {
+		const char *file, *what, *object;
+	} tables[] = {
+		{"shm", "shared memory segment", "sysv_shared_memory"},
+		{"msg", "message queue", "sysv_message_queue"},
+		{"sem", "semaphore set", "sysv_semaphore"},
+	};
+	_cleanup_close_ int dir = open("/proc/sysvipc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir < 0)
+		return NULL; /* a kernel without them */
+	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+		struct cr_error *error;
+		char *text, *line;
+
+		TRY(proc_read(dir, tables[i].file, dump->image.pool, &text, NULL));
+		line = strchr(text, '\n');
+		if (!line || !line[1])
+			continue;
+		error = error_new(CR_UNSUPPORTED,
+				  "The container has a System V %s (key, id: %.22s)",
+				  tables[i].what, line + 1);
+		error = error_remedy(
+			error_object(error, tables[i].object),
+			"Not supported yet; end the program that uses it, and remove it with "
+			"ipcrm");
+		TRY(dump_refuse(dump, error));
+	}
+	return NULL;
+}
+
+struct cr_error *isolation_check(struct dump *dump)
+{
+	TRY(check_init(dump));
+	if (dump->running)
+		TRY(enter_ipc(dump));
+	TRY(check_sysv(dump));
+	for_each (struct process *, process, &dump->image.processes)
+		TRY(check_process(dump, process));
+	return NULL;
+}

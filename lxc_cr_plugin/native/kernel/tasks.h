@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What only the kernel knows about a task, read from outside by a BPF iterator (iter/task) whose
+ * few instructions are assembled at run time from the kernel's own BTF: no compiler, no libbpf, no
+ * vmlinux.h. Nothing enters the target. Needs /sys/kernel/btf/vmlinux, CAP_BPF and CAP_PERFMON (or
+ * CAP_SYS_ADMIN).
+ */
+#ifndef CR_KERNEL_TASKS_H
+#define CR_KERNEL_TASKS_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "../error.h"
+#include "../pool.h"
+
+enum { KERNEL_SIGNALS = 64 };
+
+/* struct k_sigaction as x86-64 lays it out: what rt_sigaction(2) takes. */
+struct kernel_sigaction {
+	uint64_t handler;
+	uint64_t flags;
+	uint64_t restorer;
+	uint64_t mask;
+};
+
+struct kernel_task {
+	int32_t pid; /* thread id in the initial pid namespace */
+	int32_t tgid;
+	int32_t ppid;	     /* its parent's, in the initial pid namespace */
+	uint32_t exit_state; /* 0: alive, else zombie or dead */
+	uint32_t flags;	     /* PF_... */
+	uint32_t reserved;
+	/* sigaltstack(2) */
+	uint64_t sas_ss_sp;
+	uint64_t sas_ss_size;
+	uint32_t sas_ss_flags;
+	uint32_t pdeath_signal;
+	uint64_t clear_child_tid; /* address, set_tid_address(2) */
+	uint64_t set_child_tid;
+	uint32_t securebits;
+	uint32_t subreaper; /* signal->is_child_subreaper, 0 or 1 */
+	/* task->restart_block; expires and time are CLOCK_MONOTONIC ns of the initial time
+	 * namespace */
+	struct {
+		int32_t clockid;
+		int32_t type;
+		uint64_t rmtp;
+		uint64_t expires;
+	} nanosleep;
+	struct {
+		uint64_t uaddr;
+		uint32_t val;
+		uint32_t flags;
+		uint32_t bitset;
+		uint32_t reserved;
+		uint64_t time;
+	} futex;
+	struct {
+		uint64_t ufds;
+		int32_t nfds;
+		int32_t has_timeout;
+		uint64_t tv_sec;
+		uint64_t tv_nsec;
+	} poll;
+	/* interval timers; real: hrtimer expiry in CLOCK_MONOTONIC ns (0: not armed) and interval
+	 * in ns; virtual and prof: CPU time, ns */
+	uint64_t it_real_expires;
+	uint64_t it_real_incr;
+	uint64_t it_virt_expires, it_virt_incr;
+	uint64_t it_prof_expires, it_prof_incr;
+	uint64_t brk;	   /* mm->brk, 0 for a kernel thread */
+	uint64_t mm_flags; /* mm->flags; the lowest two bits: prctl(2) PR_GET_DUMPABLE */
+	/* Identities of what tasks share: kernel addresses, to be compared and nothing else. */
+	uint64_t mm, files, fs, sighand, seccomp_filter, cgroups, nsproxy;
+	struct kernel_sigaction actions[KERNEL_SIGNALS]; /* [signal - 1] */
+};
+
+struct kernel_reader; /* the loaded iterator: a few descriptors */
+
+/* Parses BTF, assembles, loads and links. Takes tens of milliseconds: not inside the stop.
+ * CR_HOST with a remedy when this kernel has no BTF or refuses BPF iterators. */
+struct cr_error *kernel_reader_open(struct kernel_reader **ret);
+void kernel_reader_close(struct kernel_reader *reader); /* NULL is fine */
+
+/* All tasks of the host that pass @wanted (NULL: all), zombies too.
+ * *ret: list of struct kernel_task in @pool. Well below 1 ms for a hundred tasks. */
+struct cr_error *kernel_reader_tasks(struct kernel_reader *reader, struct pool *pool,
+				     bool (*wanted)(void *context, const struct kernel_task *task),
+				     void *context, struct list *ret);
+
+static inline void cleanup_kernel_reader(struct kernel_reader **reader)
+{
+	kernel_reader_close(*reader);
+}
+
+#define _cleanup_kernel_reader_ __attribute__((cleanup(cleanup_kernel_reader)))
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What all open file descriptions have in common, whatever kind they are. */
+#ifndef CR_FILE_H
+#define CR_FILE_H
+
+#include "../dump.h"
+#include "../restore.h"
+
+struct file {
+	uint64_t flags; /* open(2), as F_GETFL gives them */
+	uint64_t position;
+	struct bytes path; /* from the container's root */
+	uint32_t mode;	   /* type and permissions */
+	uint32_t uid, gid;
+	uint64_t device, inode;
+	uint64_t size, mtime;
+	/* signal-driven I/O; owner is a host number until file_resolve_owner() */
+	int32_t owner;
+	uint32_t owner_type, owner_uid, owner_euid, signal;
+};
+
+/* Every state of a kind of open files begins with it. */
+#define FIELD_FILE(s) FIELD_STRUCT(s, file, file_fields, "open file description")
+
+extern const struct field file_fields[];
+
+void file_dump(const struct descriptor *descriptor, struct file *file);
+
+/* Refuse a file that its path does not lead to (deleted, renamed over, outside the container). */
+struct cr_error *file_check_path(struct dump *dump, const struct descriptor *descriptor);
+
+/*
+ * Open file->path in the container with the saved flags, check that it is what it was (S_IFMT of
+ * the mode, device number of a node), and leave our descriptor in object->fd.
+ */
+struct cr_error *file_reopen(struct restore *restore, struct object *object,
+			     const struct file *file);
+
+/* Status flags that open(2) does not take or that must come last. */
+struct cr_error *file_set_flags(const struct object *object, const struct file *file);
+
+/* The common part of the state of any kind of open file; NULL for other objects. */
+const struct file *file_of(const struct object *object);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef CR_FILES_H
+#define CR_FILES_H
+
+#include "../restore.h"
+
+struct files {
+	bool shared; /* with the parent: the table is there */
+	struct list descriptors;
+};
+
+struct files_row {
+	int32_t fd;
+	uint32_t object;
+	uint32_t close_on_exec;
+};
+
+extern const struct kind files_kind;
+
+/* Does the process use its parent's descriptor table (CLONE_FILES)? */
+bool files_shared(const struct process *process);
+/* Does one of its descriptors show @object? */
+bool files_hold(const struct process *process, const struct object *object);
+/* The highest descriptor number in the image, -1: there is none. */
+int files_highest(const struct image *image);
+
+#endif

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "memory.h"
+
+#include <fcntl.h>
+#include <linux/prctl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "../cleanup.h"
+#include "../kernel/vmas.h"
+#include "../known_paths.h"
+#include "memory_flags.h"
+
+static const struct field vma_fields[] = {
+	FIELD_UINT(struct vma, start, 0, ARCH_TASK_SIZE, "first address"),
+	FIELD_UINT(struct vma, end, PAGE, ARCH_TASK_SIZE, "address behind the last"),
+	FIELD_UINT(struct vma, protection, 0, 7, "PROT_READ 1, PROT_WRITE 2, PROT_EXEC 4"),
+	FIELD_UINT(struct vma, type, 0, VMA_TYPES - 1,
+		   "0 anonymous, 1 private file, 2 shared file, 3 shared anonymous, 4 made by the "
+		   "kernel"),
+	FIELD_UINT(struct vma, flags, 0, UINT64_MAX, "VM_ flags that a restart gives back"),
+	FIELD_UINT(struct vma, offset, 0, INT64_MAX, "in the file or object, bytes"),
+	FIELD_UINT(struct vma, object, 0, UINT32_MAX, "id of the shared memory, 0: none"),
+	FIELD_PATH(struct vma, name, "path in the container, or [vdso] and the like"),
+	FIELD_UINT(struct vma, file_size, 0, INT64_MAX, "size of the file at checkpoint"),
+	FIELD_UINT(struct vma, file_mtime, 0, UINT64_MAX, "its modification time, ns since 1970"),
+	FIELD_END,
+};
+
+static const struct field memory_fields[] = {
+	FIELD_UINT(struct memory_map, start_code, 0, ARCH_TASK_SIZE, "PR_SET_MM_START_CODE"),
+	FIELD_UINT(struct memory_map, end_code, 0, ARCH_TASK_SIZE, "PR_SET_MM_END_CODE"),
+	FIELD_UINT(struct memory_map, start_data, 0, ARCH_TASK_SIZE, "PR_SET_MM_START_DATA"),
+	FIELD_UINT(struct memory_map, end_data, 0, ARCH_TASK_SIZE, "PR_SET_MM_END_DATA"),
+	FIELD_UINT(struct memory_map, start_brk, 0, ARCH_TASK_SIZE, "PR_SET_MM_START_BRK"),
+	FIELD_UINT(struct memory_map, brk, 0, ARCH_TASK_SIZE, "brk(2)"),
+	FIELD_UINT(struct memory_map, start_stack, 0, ARCH_TASK_SIZE, "PR_SET_MM_START_STACK"),
+	FIELD_UINT(struct memory_map, arg_start, 0, ARCH_TASK_SIZE, "where /proc/PID/cmdline lies"),
+	FIELD_UINT(struct memory_map, arg_end, 0, ARCH_TASK_SIZE, "where it ends"),
+	FIELD_UINT(struct memory_map, env_start, 0, ARCH_TASK_SIZE, "where /proc/PID/environ lies"),
+	FIELD_UINT(struct memory_map, env_end, 0, ARCH_TASK_SIZE, "where it ends"),
+	FIELD_BYTES(struct memory_map, auxv, 1024, "auxiliary vector"),
+	FIELD_PATH(struct memory_map, exe, "program, path in the container"),
+	FIELD_UINT(struct memory_map, exe_size, 0, INT64_MAX, "its size at checkpoint"),
+	FIELD_UINT(struct memory_map, exe_mtime, 0, UINT64_MAX,
+		   "its modification time, ns since 1970"),
+	FIELD_LIST(struct memory_map, vmas, struct vma, vma_fields, 1 << 20, "mappings, ascending"),
+	FIELD_ROWS(
+		struct memory_map, extents, struct extent, extent_fields, 1 << 28,
+		"private pages: first page number, count, index in the pages file (2^64-1: zeros)"),
+	FIELD_END,
+};
+
+static uint64_t mtime_ns(const struct stat *stat)
+{
+	return (uint64_t)stat->st_mtim.tv_sec * 1000000000u + (uint64_t)stat->st_mtim.tv_nsec;
+}
+
+static bool has_name(const struct bytes *name, const char *text)
+{
+	return name->len == strlen(text) && !memcmp(name->data, text, name->len);
+}
+
+static bool starts_with(const struct bytes *name, const char *text)
+{
+	return name->len >= strlen(text) && !memcmp(name->data, text, strlen(text));
+}
+
+static bool ends_with(const struct bytes *name, const char *text)
+{
+	return name->len >= strlen(text) &&
+	       !memcmp(name->data + name->len - strlen(text), text, strlen(text));
+}
+
+static bool same_bytes(const struct bytes *a, const struct bytes *b)
+{
+	return a->len == b->len && !memcmp(a->data, b->data, a->len);
+}
+
+static struct cr_error *refuse_map(const struct proc_map *map, const char *object, const char *why,
+				   const char *remedy)
+{
+	struct cr_error *error =
+		error_new(CR_UNSUPPORTED, "Mapping 0x%lx-0x%lx (%s) %s", (unsigned long)map->start,
+			  (unsigned long)map->end,
+			  map->name.len ? (const char *)map->name.data : "anonymous", why);
+
+	return error_remedy(error_object(error, object), "%s", remedy);
+}
+
+static struct cr_error *check_flags(const struct proc_map *map, uint64_t flags)
+{
+	if (flags & VM_HUGETLB)
+		return refuse_map(map, "hugetlb", "uses hugetlb pages",
+				  "Not supported yet: use transparent huge pages instead");
+	if (flags & (VM_UFFD_MISSING | VM_UFFD_WP))
+		return refuse_map(map, "userfaultfd", "is watched by userfaultfd",
+				  "Unregister it before the checkpoint");
+	if (flags & (VM_PFNMAP | VM_IO | VM_MIXEDMAP))
+		return refuse_map(map, "device_mapping", "shows device memory",
+				  "Close the device before the checkpoint");
+	if (flags & ~(VM_RESTORED | VM_IMPLIED))
+		return refuse_map(map, "memory", "has a property that is not known here",
+				  "Not supported yet: update lxc-cr");
+	return NULL;
+}
+
+/* A name that a file in the container could not have been opened by. */
+static struct cr_error *check_name(const struct proc_map *map)
+{
+	static const struct {
+		const char *prefix, *object;
+	} others[] = {
+		{"/memfd:", "memfd"},
+		{"/SYSV", "sysv_shared_memory"},
+		{"anon_inode:", "anon_inode"},
+		{"socket:", "packet_socket"},
+		{"[uprobes]", "uprobes"},
+		{"[aio]", "aio"},
+		{"/[aio]", "aio"},
+	};
+
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		if (starts_with(&map->name, others[i].prefix))
+			return refuse_map(
+				map, others[i].object, "cannot be saved yet",
+				"Not supported yet: end the process, or close the object");
+	}
+	if (map->inode && ends_with(&map->name, " (deleted)") && !map->shared)
+		return refuse_map(map, "deleted_mapping", "shows a deleted file",
+				  "Not supported yet: restart the program, so that it maps the new "
+				  "file");
+	if (map->inode && map->shared && ends_with(&map->name, " (deleted)") &&
+	    !has_name(&map->name, "/dev/zero (deleted)"))
+		return refuse_map(map, "deleted_mapping", "shows a deleted file",
+				  "Not supported yet: restart the program, so that it maps the new "
+				  "file");
+	return NULL;
+}
+
+static bool is_special(const struct bytes *name)
+{
+	return has_name(name, "[vvar]") || has_name(name, "[vdso]") ||
+	       has_name(name, "[vvar_vclock]") || has_name(name, "[vsyscall]");
+}
+
+static enum vma_type type_of(const struct proc_map *map)
+{
+	if (is_special(&map->name))
+		return VMA_SPECIAL;
+	if (map->shared && has_name(&map->name, "/dev/zero (deleted)"))
+		return VMA_SHARED;
+	if (!map->inode)
+		return VMA_ANONYMOUS;
+	return map->shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE;
+}
+
+/* The file behind a mapping must still be what its path leads to, or a restart would map another
+ * one. */
+static struct cr_error *identify_file(struct dump *dump, struct process *process,
+				      const struct proc_map *map, struct vma *vma)
+{
+	char link[64];
+	struct stat mapped;
+	bool leads;
+
+	snprintf(link, sizeof(link), "map_files/%lx-%lx", (unsigned long)map->start,
+		 (unsigned long)map->end);
+	if (fstatat(process->proc, link, &mapped, 0) < 0)
+		return error_sys("Failed to look at mapping %s", link);
+	TRY(path_leads_to(dump, &map->name, &mapped, &leads));
+	if (!leads)
+		return refuse_map(map, "replaced_mapping",
+				  "shows a file that its path does not lead to any more",
+				  "Restart the program, so that it maps the new file");
+	vma->file_size = (uint64_t)mapped.st_size;
+	vma->file_mtime = mtime_ns(&mapped);
+	return NULL;
+}
+
+static struct cr_error *dump_vma(struct dump *dump, struct process *process,
+				 const struct proc_map *map, uint64_t flags,
+				 struct memory_map *memory)
+{
+	size_t count = memory->vmas.count;
+	struct vma *previous = count ? (struct vma *)memory->vmas.items + count - 1 : NULL;
+	struct vma *vma;
+	bool same_file = previous && same_bytes(&previous->name, &map->name);
+
+	TRY(check_name(map));
+	if (!is_special(&map->name))
+		TRY(check_flags(map, flags));
+	vma = list_append(dump->image.pool, &memory->vmas, sizeof(*vma));
+	if (!vma)
+		return error_nomem();
+	previous = vma - 1;
+	vma->start = map->start;
+	vma->end = map->end;
+	vma->protection = (map->read ? PROT_READ : 0) | (map->write ? PROT_WRITE : 0) |
+			  (map->execute ? PROT_EXEC : 0);
+	vma->type = type_of(map);
+	vma->flags = flags & (VM_RESTORED | VM_MAYWRITE);
+	vma->offset = vma->type == VMA_ANONYMOUS || vma->type == VMA_SPECIAL ? 0 : map->offset;
+	vma->name = map->name;
+	if (vma->type == VMA_SHARED)
+		return shared_memory_object(dump, process, map, &vma->object);
+	if (vma->type != VMA_FILE_PRIVATE && vma->type != VMA_FILE_SHARED)
+		return NULL;
+	if (!same_file || previous->type == VMA_SHARED)
+		return identify_file(dump, process, map, vma);
+	vma->file_size = previous->file_size;
+	vma->file_mtime = previous->file_mtime;
+	return NULL;
+}
+
+static struct cr_error *dump_vmas(struct dump *dump, struct process *process,
+				  struct memory_map *memory)
+{
+	struct kernel_vma_reader *reader = NULL;
+	struct list maps = {0}, vmas = {0};
+	const struct kernel_vma *known;
+	struct cr_error *error;
+	size_t k = 0;
+
+	TRY(proc_maps(process->proc, dump->image.pool, &maps));
+	TRY(kernel_vma_reader_open(dump->vma_program, process->host_pid, &reader));
+	error = kernel_vma_reader_read(reader, dump->image.pool, &vmas);
+	kernel_vma_reader_close(reader);
+	TRY(error);
+	known = vmas.items;
+	for (size_t i = 0; i < maps.count; i++) {
+		const struct proc_map *map = (struct proc_map *)maps.items + i;
+
+		if (has_name(&map->name, "[vsyscall]"))
+			continue; /* not in the address space, the same for every task */
+		while (k < vmas.count && known[k].end <= map->start)
+			k++;
+		if (k == vmas.count || known[k].start > map->start)
+			return error_new(CR_INTERNAL, "Failed to find the flags of mapping 0x%lx",
+					 (unsigned long)map->start);
+		TRY(dump_vma(dump, process, map, known[k].flags, memory));
+	}
+	return NULL;
+}
+
+static struct cr_error *dump_exe(struct dump *dump, struct process *process,
+				 struct memory_map *memory)
+{
+	struct stat running;
+	bool leads;
+
+	TRY(proc_link(process->proc, "exe", dump->image.pool, &memory->exe));
+	if (fstatat(process->proc, "exe", &running, 0) < 0)
+		return error_sys("Failed to look at the program of process %d", process->pid);
+	TRY(path_leads_to(dump, &memory->exe, &running, &leads));
+	if (!leads) {
+		struct cr_error *error = error_new(
+			CR_UNSUPPORTED, "Program '%s' was deleted or replaced while it runs",
+			(const char *)memory->exe.data);
+
+		return error_remedy(error_object(error, "deleted_program"),
+				    "Restart the service, so that it runs the new program");
+	}
+	memory->exe_size = (uint64_t)running.st_size;
+	memory->exe_mtime = mtime_ns(&running);
+	return NULL;
+}
+
+static struct cr_error *memory_dump(struct dump *dump, struct process *process, void *state)
+{
+	struct memory_map *memory = state;
+	const struct proc_stat *stat = &process->stat;
+	char *auxv;
+
+	process->memory = memory;
+	memory->start_code = stat->start_code;
+	memory->end_code = stat->end_code;
+	memory->start_data = stat->start_data;
+	memory->end_data = stat->end_data;
+	memory->start_brk = stat->start_brk;
+	memory->brk = process_leader(process)->kernel->brk;
+	memory->start_stack = stat->start_stack;
+	memory->arg_start = stat->arg_start;
+	memory->arg_end = stat->arg_end;
+	memory->env_start = stat->env_start;
+	memory->env_end = stat->env_end;
+	TRY(proc_read(process->proc, "auxv", dump->image.pool, &auxv, &memory->auxv.len));
+	memory->auxv.data = (uint8_t *)auxv;
+	TRY(dump_exe(dump, process, memory));
+	return dump_vmas(dump, process, memory);
+}
+
+/* The survey looks at the same things, into a scrap record. */
+static struct cr_error *memory_check(struct dump *dump, struct process *process)
+{
+	struct memory_map scrap = {0};
+	struct cr_error *error;
+
+	if (!dump->running)
+		return NULL;
+	error = memory_dump(dump, process, &scrap);
+	process->memory = NULL;
+	return error_task(error, process->pid, process->stat.comm);
+}
+
+/* Address space randomization gives every execve(2) another stack; only fork(2) keeps it. */
+const struct memory_map *memory_inherited(const struct process *process)
+{
+	const struct memory_map *ours = process->memory, *theirs;
+
+	if (!process->parent)
+		return NULL;
+	theirs = process->parent->memory;
+	return same_bytes(&ours->exe, &theirs->exe) && ours->start_stack == theirs->start_stack &&
+			       ours->arg_start == theirs->arg_start &&
+			       ours->start_brk == theirs->start_brk
+		       ? theirs
+		       : NULL;
+}
+
+bool memory_hides_file(const void *context, uint64_t page)
+{
+	const struct memory_map *memory = ((const struct process *)context)->memory;
+	const struct vma *vmas = memory->vmas.items;
+	size_t low = 0, high = memory->vmas.count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (vmas[middle].end <= page * PAGE)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < memory->vmas.count && vmas[low].type == VMA_FILE_PRIVATE;
+}
+
+struct cr_error *extents_validate(const struct image *image, const struct list *extents)
+{
+	const struct extent *extent = extents->items;
+	uint64_t next = 0;
+
+	for (size_t i = 0; i < extents->count; i++, extent++) {
+		if (extent->page < next || extent->count > UINT64_MAX / PAGE - extent->page)
+			return error_new(CR_IMAGE, "Page 0x%lx is out of order",
+					 (unsigned long)extent->page);
+		if (extent->index != EXTENT_ZERO &&
+		    (extent->count > image->pages.count ||
+		     extent->index > image->pages.count - extent->count))
+			return error_new(CR_IMAGE, "Page 0x%lx is not in the pages file",
+					 (unsigned long)extent->page);
+		next = extent->page + extent->count;
+	}
+	return NULL;
+}
+
+static struct cr_error *validate_vma(struct image *image, const struct vma *vma, uint64_t previous)
+{
+	struct object *object;
+
+	if (vma->start < previous || vma->end <= vma->start || vma->start % PAGE ||
+	    vma->end % PAGE || vma->offset % PAGE)
+		return error_new(CR_IMAGE, "Mapping 0x%lx is out of order",
+				 (unsigned long)vma->start);
+	if (vma->flags & ~(VM_RESTORED | VM_MAYWRITE))
+		return error_new(CR_IMAGE, "Mapping 0x%lx has unknown flags",
+				 (unsigned long)vma->start);
+	if (vma->type != VMA_SHARED)
+		return NULL;
+	object = image_object(image, vma->object);
+	if (!object || object->kind != &shared_memory_kind)
+		return error_new(CR_IMAGE, "Mapping 0x%lx shows no shared memory",
+				 (unsigned long)vma->start);
+	return extents_validate(image, shared_memory_extents(object));
+}
+
+struct cr_error *memory_validate(struct image *image, struct process *process)
+{
+	const struct memory_map *memory = process->memory;
+	const struct vma *vma = memory->vmas.items;
+	uint64_t previous = 0;
+
+	for (size_t i = 0; i < memory->vmas.count; i++) {
+		TRY(validate_vma(image, &vma[i], previous));
+		previous = vma[i].end;
+	}
+	return extents_validate(image, &memory->extents);
+}
+
+const struct kind memory_kind = {
+	.name = "memory",
+	.doc = "Address space: mappings, private pages, program",
+	.scope = SCOPE_PROCESS,
+	.size = sizeof(struct memory_map),
+	.fields = memory_fields,
+	.check_process = memory_check,
+	.dump_process = memory_dump,
+	/* restored by the tree, in an order of its own: memory_map.c */
+};

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* An address space: its VMAs, the contents of its private pages, and the shared memory it maps. */
+#ifndef CR_MEMORY_H
+#define CR_MEMORY_H
+
+#include "../dump.h"
+#include "../restore.h"
+
+/* What a VMA shows. */
+enum vma_type {
+	VMA_ANONYMOUS,	  /* private, no file */
+	VMA_FILE_PRIVATE, /* a file, with private copies of what was written */
+	VMA_FILE_SHARED,
+	VMA_SHARED,  /* shared anonymous memory: object says which */
+	VMA_SPECIAL, /* vvar, vdso: made by the kernel, only moved */
+	VMA_TYPES,
+};
+
+struct vma {
+	uint64_t start, end;
+	uint32_t protection; /* PROT_... */
+	uint32_t type;	     /* enum vma_type */
+	uint64_t flags;	     /* the kernel's VM_... that a restart gives back: memory_flags.h */
+	uint64_t offset;     /* in the file or object, bytes */
+	uint32_t object;     /* VMA_SHARED */
+	struct bytes name;   /* path, or [vdso] and the like */
+	uint64_t file_size;  /* of the file at checkpoint: a mapped file must not have changed */
+	uint64_t file_mtime; /* ns */
+};
+
+struct memory_map {
+	uint64_t start_code, end_code, start_data, end_data;
+	uint64_t start_brk, brk, start_stack;
+	uint64_t arg_start, arg_end, env_start, env_end;
+	struct bytes auxv;
+	struct bytes exe;
+	uint64_t exe_size, exe_mtime;
+	struct list vmas;    /* struct vma, ascending */
+	struct list extents; /* struct extent, by page, ascending: contents of private pages */
+	bool has_kin;	     /* dump only: another process may share pages copy-on-write */
+};
+
+extern const struct kind memory_kind;
+extern const struct kind shared_memory_kind;
+
+/* Set has_kin everywhere; before the pages are copied. */
+struct cr_error *memory_find_kin(struct dump *dump);
+/* Copy what collect_states() has found; pages that a child shares with its parent are saved once.
+ */
+struct cr_error *memory_copy_pages(struct dump *dump, struct process *process);
+
+/* What @process has from its parent by fork(2): the parent's memory, or NULL when it has executed
+ * another program. */
+const struct memory_map *memory_inherited(const struct process *process);
+
+/* Is page number @page of process @context a private copy of a file's page, so that zeros in it
+ * matter? */
+bool memory_hides_file(const void *context, uint64_t page);
+/* Hostile input: mappings ascend, pages lie in mappings and in the pages file. */
+struct cr_error *memory_validate(struct image *image, struct process *process);
+struct cr_error *extents_validate(const struct image *image, const struct list *extents);
+
+/* The object behind a shared anonymous mapping: found or made now. shared_memory.c */
+struct cr_error *shared_memory_object(struct dump *dump, struct process *process,
+				      const struct proc_map *map, uint32_t *id);
+/* Our descriptor of it, made and filled on first use by @process. */
+struct cr_error *shared_memory_fd(struct restore *restore, struct process *process, uint32_t id,
+				  int *ret);
+struct cr_error *shared_memory_copy(struct dump *dump, struct object *object);
+struct list *shared_memory_extents(const struct object *object);
+
+/*
+ * Build the address space of @process in its leader, which has a copy of the memory of whoever
+ * cloned it;
+ * @vdso: where the kernel's mappings lie in that.
+ */
+struct cr_error *memory_restore(struct restore *restore, struct process *process, uint64_t vdso);
+/* Where they lie in the end. */
+uint64_t memory_special_start(const struct process *process);
+/* Pages into place, after the VMAs stand. memory_fill.c */
+struct cr_error *memory_fill(struct restore *restore, struct process *process);
+/* What may only be set when nobody is cloned from this address space any more. */
+struct cr_error *memory_finish(struct restore *restore, struct process *process);
+
+#endif

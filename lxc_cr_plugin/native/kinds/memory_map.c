@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Building an address space in a task that starts with another one: init comes fresh from exec, a
+ * child with the memory of its parent as it stands in the image. What both have in common stays, so
+ * that pages which were shared copy-on-write stay shared.
+ */
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <linux/prctl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "../cleanup.h"
+#include "memory.h"
+#include "memory_flags.h"
+
+static bool same_name(const struct vma *a, const struct vma *b)
+{
+	return a->name.len == b->name.len && !memcmp(a->name.data, b->name.data, a->name.len);
+}
+
+static bool is_file(const struct vma *vma)
+{
+	return vma->type == VMA_FILE_PRIVATE || vma->type == VMA_FILE_SHARED;
+}
+
+/* Would a child that inherits @theirs see what @ours shows, where they overlap? */
+static bool same_backing(const struct vma *ours, const struct vma *theirs)
+{
+	if (ours->type != theirs->type || ours->type == VMA_SPECIAL ||
+	    ours->object != theirs->object)
+		return false;
+	if ((ours->flags ^ theirs->flags) & VM_GROWSDOWN)
+		return false;
+	if (ours->type == VMA_ANONYMOUS)
+		return true;
+	return ours->start - ours->offset == theirs->start - theirs->offset &&
+	       (!is_file(ours) || same_name(ours, theirs));
+}
+
+static struct cr_error *unmap(struct program *p, uint64_t start, uint64_t end)
+{
+	if (start >= end)
+		return NULL;
+	TRY(program_reserve(p, 1, 0));
+	program_call(p, "unmap memory", SYS_munmap, start, end - start);
+	return NULL;
+}
+
+static const struct list no_vmas;
+
+static const struct list *inherited_vmas(const struct process *process)
+{
+	const struct memory_map *theirs = memory_inherited(process);
+
+	return theirs ? &theirs->vmas : &no_vmas;
+}
+
+/* Where the kernel's own pages (vvar, vdso) lie now: *start of the first, 0 when there are none. */
+static const struct vma *first_special(const struct list *vmas)
+{
+	const struct vma *vma = vmas->items;
+
+	for (size_t i = 0; i < vmas->count; i++) {
+		if (vma[i].type == VMA_SPECIAL)
+			return &vma[i];
+	}
+	return NULL;
+}
+
+/* Remove what the child does not keep of its parent's mappings. */
+static struct cr_error *unmap_inherited(struct program *p, struct process *process)
+{
+	const struct list *theirs = inherited_vmas(process), *ours = &process->memory->vmas;
+	const struct vma *their = theirs->items, *our = ours->items, *end = our + ours->count;
+
+	for (size_t i = 0; i < theirs->count; i++) {
+		uint64_t kept = their[i].start;
+
+		if (their[i].type == VMA_SPECIAL)
+			continue;
+		while (our < end && our->end <= their[i].start)
+			our++;
+		for (const struct vma *at = our; at < end && at->start < their[i].end; at++) {
+			if (!same_backing(at, &their[i]))
+				continue;
+			TRY(unmap(p, kept,
+				  at->start < their[i].start ? their[i].start : at->start));
+			kept = at->end > their[i].end ? their[i].end : at->end;
+		}
+		TRY(unmap(p, kept, their[i].end));
+	}
+	return NULL;
+}
+
+/* Pages that the parent has and the child had given back: they must read as zeros (or as the file)
+ * again. */
+static struct cr_error *zap_inherited(struct program *p, struct process *process)
+{
+	const struct memory_map *inherited = memory_inherited(process);
+	const struct list *ours = &process->memory->extents, *theirs;
+	const struct extent *our = ours->items, *end = our + ours->count, *their;
+
+	if (!inherited)
+		return NULL;
+	theirs = &inherited->extents;
+	their = theirs->items;
+	for (size_t i = 0; i < theirs->count; i++) {
+		uint64_t page = their[i].page, last = page + their[i].count;
+
+		while (page < last) {
+			uint64_t next;
+
+			while (our < end && our->page + our->count <= page)
+				our++;
+			next = our < end && our->page < last ? our->page : last;
+			if (next > page) {
+				TRY(program_reserve(p, 1, 0));
+				program_call(p, "give pages back", SYS_madvise, page * PAGE,
+					     (next - page) * PAGE, MADV_DONTNEED);
+				/* the range may have been unmapped as a whole: then there is
+				 * nothing to do */
+				program_may_fail(p);
+			}
+			page = next < last ? our->page + our->count : last;
+		}
+	}
+	return NULL;
+}
+
+/* Move one of the kernel's mappings; by way of @spare where both places overlap. */
+static struct cr_error *move_special(struct program *p, uint64_t from, uint64_t to, uint64_t len,
+				     uint64_t spare)
+{
+	bool overlap = from < to + len && to < from + len;
+
+	if (from == to)
+		return NULL;
+	if (overlap) {
+		program_call(p, "move the vdso", SYS_mremap, from, len, len,
+			     MREMAP_MAYMOVE | MREMAP_FIXED, spare);
+		from = spare;
+	}
+	program_call(p, "move the vdso", SYS_mremap, from, len, len, MREMAP_MAYMOVE | MREMAP_FIXED,
+		     to);
+	return NULL;
+}
+
+/* vvar and vdso stay together in their order; the kernel of the image and ours agree on their
+ * sizes. */
+static struct cr_error *place_special(struct restore *restore, struct process *process,
+				      uint64_t now)
+{
+	const struct vma *first = first_special(&process->memory->vmas), *vma = first;
+	const struct vma *end =
+		(struct vma *)process->memory->vmas.items + process->memory->vmas.count;
+	uint64_t spare = restore->area + ((PROGRAM_AREA + PAGE - 1) & ~(PAGE - 1));
+
+	if (!first)
+		return error_new(CR_UNSUPPORTED, "Process %d has no vdso", process->pid);
+	TRY(program_reserve(restore->program, 16, 0));
+	/* ascending when moving down, so that no mapping lands on one that has not moved yet */
+	if (first->start < now) {
+		for (; vma < end && vma->type == VMA_SPECIAL; vma++)
+			TRY(move_special(restore->program, now + (vma->start - first->start),
+					 vma->start, vma->end - vma->start, spare));
+		return NULL;
+	}
+	while (vma < end && vma->type == VMA_SPECIAL)
+		vma++;
+	while (vma-- > first)
+		TRY(move_special(restore->program, now + (vma->start - first->start), vma->start,
+				 vma->end - vma->start, spare));
+	return NULL;
+}
+
+static struct cr_error *describe_layout(struct restore *restore, struct process *process, int exe)
+{
+	const struct memory_map *memory = process->memory;
+	struct program *p = restore->program;
+	struct prctl_mm_map map = {
+		.start_code = memory->start_code,
+		.end_code = memory->end_code,
+		.start_data = memory->start_data,
+		.end_data = memory->end_data,
+		.start_brk = memory->start_brk,
+		.brk = memory->brk,
+		.start_stack = memory->start_stack,
+		.arg_start = memory->arg_start,
+		.arg_end = memory->arg_end,
+		.env_start = memory->env_start,
+		.env_end = memory->env_end,
+		.auxv_size = (uint32_t)memory->auxv.len,
+		.exe_fd = (uint32_t)exe,
+	};
+	uint64_t address;
+
+	map.auxv = (void *)program_data(p, memory->auxv.data, memory->auxv.len);
+	address = program_data(p, &map, sizeof(map));
+	program_call(p, "set the memory layout", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, address,
+		     sizeof(map), 0);
+	return NULL;
+}
+
+/* The kernel takes a new exe file only while nothing maps the old one: call between unmapping and
+ * mapping. */
+static struct cr_error *set_layout(struct restore *restore, struct process *process)
+{
+	struct program *p = restore->program;
+	int exe;
+
+	if (memory_inherited(process))
+		return describe_layout(restore, process, -1);
+	exe = program_call(
+		p, image_text(&restore->image, "open program '%s'", process->memory->exe.data),
+		SYS_openat, (uint64_t)AT_FDCWD, program_bytes(p, &process->memory->exe),
+		O_RDONLY | O_CLOEXEC);
+	TRY(program_run(p));
+	exe = (int)program_result(p, exe);
+	TRY(describe_layout(restore, process, exe));
+	program_call(p, "close the program", SYS_close, (uint64_t)exe);
+	return program_run(p);
+}
+
+static uint64_t map_flags(const struct vma *vma)
+{
+	bool shared = vma->type == VMA_FILE_SHARED || vma->type == VMA_SHARED;
+
+	return MAP_FIXED | (shared ? MAP_SHARED : MAP_PRIVATE) |
+	       (vma->type == VMA_ANONYMOUS ? MAP_ANONYMOUS : 0) |
+	       (vma->flags & VM_GROWSDOWN ? MAP_GROWSDOWN : 0) |
+	       (vma->flags & VM_NORESERVE ? MAP_NORESERVE : 0);
+}
+
+/* Memory that was writable once stays charged (VM_ACCOUNT) when it is not any more, if it has
+ * pages. */
+static uint64_t first_protection(const struct vma *vma)
+{
+	bool was_writable = vma->flags & VM_ACCOUNT &&
+			    (vma->type == VMA_ANONYMOUS || vma->type == VMA_FILE_PRIVATE);
+
+	return vma->protection | (was_writable ? PROT_WRITE : 0);
+}
+
+/* An open file that mappings follow on; one open serves neighbours of the same file. */
+struct open_mapping {
+	const struct vma *of;
+	int call;
+};
+
+static struct cr_error *close_mapping(struct program *p, struct open_mapping *open)
+{
+	if (!open->of)
+		return NULL;
+	program_call(p, "close a mapped file", SYS_close, program_result_of(p, open->call));
+	program_indirect(p, 0);
+	open->of = NULL;
+	return NULL;
+}
+
+static struct cr_error *open_mapping(struct restore *restore, const struct vma *vma,
+				     struct open_mapping *open)
+{
+	struct program *p = restore->program;
+	bool writes = vma->type == VMA_FILE_SHARED && vma->flags & VM_MAYWRITE;
+
+	if (open->of && open->of->type == vma->type && same_name(open->of, vma) &&
+	    open->of->flags == vma->flags)
+		return NULL;
+	TRY(close_mapping(p, open));
+	open->call = program_call(
+		p, image_text(&restore->image, "open mapped file '%s'", vma->name.data), SYS_openat,
+		(uint64_t)AT_FDCWD, program_bytes(p, &vma->name),
+		(writes ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	open->of = vma;
+	return NULL;
+}
+
+static struct cr_error *map_shared(struct restore *restore, struct process *process,
+				   const struct vma *vma, uint64_t start, uint64_t end)
+{
+	struct program *p = restore->program;
+	uint64_t number;
+	int fd;
+
+	TRY(shared_memory_fd(restore, process, vma->object, &fd));
+	TRY(channel_send(&restore->channel, &fd, 1));
+	number = channel_receive(&restore->channel, p, 1);
+	program_call(p, "map shared memory", SYS_mmap, start, end - start, vma->protection,
+		     map_flags(vma), number, vma->offset + (start - vma->start));
+	program_indirect(p, 4);
+	program_call(p, "close shared memory", SYS_close, number);
+	program_indirect(p, 0);
+	return program_run(p);
+}
+
+/* Map [start, end) of @vma. */
+static struct cr_error *map_part(struct restore *restore, struct process *process,
+				 const struct vma *vma, uint64_t start, uint64_t end,
+				 struct open_mapping *open)
+{
+	struct program *p = restore->program;
+	uint64_t offset = vma->offset + (start - vma->start);
+
+	if (start >= end)
+		return NULL;
+	if (p->count + 4 > PROGRAM_OPS || p->data_len + vma->name.len + 64 > PROGRAM_DATA) {
+		TRY(close_mapping(p, open));
+		TRY(program_run(p));
+	}
+	if (vma->type == VMA_SHARED) {
+		TRY(close_mapping(p, open));
+		return map_shared(restore, process, vma, start, end);
+	}
+	if (is_file(vma))
+		TRY(open_mapping(restore, vma, open));
+	program_call(p, "map memory", SYS_mmap, start, end - start, first_protection(vma),
+		     map_flags(vma), is_file(vma) ? program_result_of(p, open->call) : (uint64_t)-1,
+		     offset);
+	if (is_file(vma))
+		program_indirect(p, 4);
+	return NULL;
+}
+
+/* Everything of @process that it has not inherited; differing protections are changed. */
+static struct cr_error *map_missing(struct restore *restore, struct process *process)
+{
+	const struct list *theirs = inherited_vmas(process), *ours = &process->memory->vmas;
+	const struct vma *their = theirs->items, *their_end = their + theirs->count;
+	const struct vma *our = ours->items;
+	struct open_mapping open = {0};
+
+	for (size_t i = 0; i < ours->count; i++) {
+		uint64_t at = our[i].start;
+
+		if (our[i].type == VMA_SPECIAL)
+			continue;
+		while (their < their_end && their->end <= our[i].start)
+			their++;
+		for (const struct vma *t = their; t < their_end && t->start < our[i].end; t++) {
+			uint64_t begin = t->start > our[i].start ? t->start : our[i].start;
+			uint64_t end = t->end < our[i].end ? t->end : our[i].end;
+
+			if (!same_backing(&our[i], t))
+				continue;
+			TRY(map_part(restore, process, &our[i], at, begin, &open));
+			if (t->protection != our[i].protection) {
+				TRY(program_reserve(restore->program, 2, 0));
+				program_call(restore->program, "protect memory", SYS_mprotect,
+					     begin, end - begin, our[i].protection);
+			}
+			at = end;
+		}
+		TRY(map_part(restore, process, &our[i], at, our[i].end, &open));
+	}
+	TRY(close_mapping(restore->program, &open));
+	return program_run(restore->program);
+}
+
+/* Everything but the program area and the kernel's mappings, which lie at @vdso. */
+static struct cr_error *unmap_all(struct restore *restore, struct process *process, uint64_t vdso)
+{
+	struct program *p = restore->program;
+	const struct vma *special = first_special(&process->memory->vmas);
+	uint64_t area_end = restore->area + 2 * PROGRAM_AREA;
+	uint64_t vdso_end = vdso;
+
+	for (const struct vma *vma = special;
+	     vma && vma < (struct vma *)process->memory->vmas.items + process->memory->vmas.count &&
+	     vma->type == VMA_SPECIAL;
+	     vma++)
+		vdso_end += vma->end - vma->start;
+	if (restore->area < vdso) {
+		TRY(unmap(p, 0, restore->area));
+		TRY(unmap(p, area_end, vdso));
+		return unmap(p, vdso_end, ARCH_TASK_SIZE);
+	}
+	TRY(unmap(p, 0, vdso));
+	TRY(unmap(p, vdso_end, restore->area));
+	return unmap(p, area_end, ARCH_TASK_SIZE);
+}
+
+static struct cr_error *protect(struct restore *restore, struct process *process)
+{
+	const struct vma *vma = process->memory->vmas.items;
+	struct program *p = restore->program;
+
+	for (size_t i = 0; i < process->memory->vmas.count; i++, vma++) {
+		if (vma->type == VMA_SPECIAL || first_protection(vma) == vma->protection)
+			continue;
+		TRY(program_reserve(p, 1, 0));
+		program_call(p, "protect memory", SYS_mprotect, vma->start, vma->end - vma->start,
+			     vma->protection);
+	}
+	return program_run(p);
+}
+
+struct cr_error *memory_restore(struct restore *restore, struct process *process, uint64_t vdso)
+{
+	restore_begin(restore, process);
+	if (memory_inherited(process))
+		TRY(unmap_inherited(restore->program, process));
+	else
+		TRY(unmap_all(restore, process, vdso));
+	TRY(place_special(restore, process, vdso));
+	TRY(program_run(restore->program));
+	TRY(set_layout(restore, process));
+	TRY(zap_inherited(restore->program, process));
+	TRY(map_missing(restore, process));
+	TRY(memory_fill(restore, process));
+	/* with its pages in place: an empty mapping that may not be written any more is not charged
+	 */
+	return protect(restore, process);
+}
+
+uint64_t memory_special_start(const struct process *process)
+{
+	const struct vma *first = first_special(&process->memory->vmas);
+
+	return first ? first->start : 0;
+}
+
+static struct cr_error *advise(struct program *p, const struct vma *vma, uint64_t flag, int advice)
+{
+	if (!(vma->flags & flag))
+		return NULL;
+	TRY(program_reserve(p, 1, 0));
+	program_call(p, "advise on memory", SYS_madvise, vma->start, vma->end - vma->start,
+		     (uint64_t)advice);
+	return NULL;
+}
+
+struct cr_error *memory_finish(struct restore *restore, struct process *process)
+{
+	const struct vma *vma = process->memory->vmas.items;
+	struct program *p = restore->program;
+
+	restore_begin(restore, process);
+	for (size_t i = 0; i < process->memory->vmas.count; i++, vma++) {
+		if (vma->type == VMA_SPECIAL)
+			continue;
+		TRY(advise(p, vma, VM_SEQ_READ, MADV_SEQUENTIAL));
+		TRY(advise(p, vma, VM_RAND_READ, MADV_RANDOM));
+		TRY(advise(p, vma, VM_DONTCOPY, MADV_DONTFORK));
+		TRY(advise(p, vma, VM_WIPEONFORK, MADV_WIPEONFORK));
+		TRY(advise(p, vma, VM_DONTDUMP, MADV_DONTDUMP));
+		TRY(advise(p, vma, VM_HUGEPAGE, MADV_HUGEPAGE));
+		TRY(advise(p, vma, VM_NOHUGEPAGE, MADV_NOHUGEPAGE));
+		TRY(advise(p, vma, VM_MERGEABLE, MADV_MERGEABLE));
+		if (vma->flags & VM_LOCKED) {
+			TRY(program_reserve(p, 1, 0));
+			program_call(p, "lock memory", SYS_mlock2, vma->start,
+				     vma->end - vma->start,
+				     vma->flags & VM_LOCKONFAULT ? MLOCK_ONFAULT : 0);
+			/* what cannot be read is locked all the same, but cannot be brought in */
+			if (!(vma->protection & PROT_READ))
+				program_may_fail(p);
+		}
+	}
+	return program_run(p);
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Small settings of a process that prctl(2) and files of /proc give. */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "../cleanup.h"
+#include "../dump.h"
+#include "../restore.h"
+
+struct process_settings {
+	uint32_t dumpable;
+	uint32_t subreaper;
+	uint32_t thp_disable;
+	uint64_t coredump_filter;
+	int32_t oom_score_adj;
+};
+
+static const struct field prctl_fields[] = {
+	FIELD_UINT(struct process_settings, dumpable, 0, 2, "PR_SET_DUMPABLE"),
+	FIELD_UINT(struct process_settings, subreaper, 0, 1, "PR_SET_CHILD_SUBREAPER"),
+	FIELD_UINT(struct process_settings, thp_disable, 0, 1, "PR_SET_THP_DISABLE"),
+	FIELD_UINT(struct process_settings, coredump_filter, 0, UINT32_MAX,
+		   "/proc/PID/coredump_filter"),
+	FIELD_INT(struct process_settings, oom_score_adj, -1000, 1000, "/proc/PID/oom_score_adj"),
+	FIELD_END,
+};
+
+static struct cr_error *prctl_dump(struct dump *dump, struct process *process, void *state)
+{
+	struct process_settings *settings = state;
+	const struct kernel_task *kernel = process_leader(process)->kernel;
+	char *text;
+
+	settings->dumpable = kernel->mm_flags & 3;
+	settings->subreaper = kernel->subreaper;
+	settings->thp_disable = process_leader(process)->status.thp_disabled;
+	TRY(proc_read(process->proc, "coredump_filter", dump->image.pool, &text, NULL));
+	settings->coredump_filter = strtoull(text, NULL, 16);
+	TRY(proc_read(process->proc, "oom_score_adj", dump->image.pool, &text, NULL));
+	settings->oom_score_adj = (int32_t)strtol(text, NULL, 10);
+	return NULL;
+}
+
+static struct cr_error *write_setting(pid_t pid, const char *name, long value)
+{
+	_cleanup_close_ int proc = -1, fd = -1;
+	char text[32];
+	int len = snprintf(text, sizeof(text), "%ld", value);
+
+	TRY(proc_open(pid, pid, &proc));
+	fd = openat(proc, name, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, text, (size_t)len) != len)
+		return error_sys("Failed to set /proc/PID/%s to %s", name, text);
+	return NULL;
+}
+
+static struct cr_error *set_oom_score(pid_t pid, long wanted)
+{
+	struct cr_error *error = write_setting(pid, "oom_score_adj", wanted);
+
+	return error_remedy(error,
+			    "Only a process with CAP_SYS_RESOURCE may lower it: run lxc-cr with "
+			    "that capability");
+}
+
+static struct cr_error *prctl_restore(struct restore *restore, struct process *process,
+				      const void *state)
+{
+	const struct process_settings *settings = state;
+	struct program *p = restore->program;
+	pid_t pid = process_leader(process)->host_tid;
+
+	if (settings->subreaper)
+		program_call(p, "become a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0,
+			     0);
+	if (settings->thp_disable)
+		program_call(p, "disable huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
+	/* 2 (suid_dumpable) cannot be asked for; 0 protects as much */
+	program_call(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, settings->dumpable == 1);
+	TRY(write_setting(pid, "coredump_filter", (long)settings->coredump_filter));
+	return set_oom_score(pid, settings->oom_score_adj);
+}
+
+const struct kind prctl_kind = {
+	.name = "prctl",
+	.doc = "Dumpable, subreaper, huge pages, core dump filter, OOM score",
+	.scope = SCOPE_PROCESS,
+	.size = sizeof(struct process_settings),
+	.fields = prctl_fields,
+	.dump_process = prctl_dump,
+	.restore_at_release = prctl_restore,
+};

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "../dump.h"
+#include "../restore.h"
+#include "process.h"
+
+static const struct field process_fields[] = {
+	FIELD_INT(struct process_identity, pid, 1, MAX_TASKS, "process id in the container"),
+	FIELD_INT(struct process_identity, ppid, 0, MAX_TASKS, "its parent's, 0: init"),
+	FIELD_INT(struct process_identity, pgid, 0, MAX_TASKS,
+		  "process group, 0: outside the container"),
+	FIELD_INT(struct process_identity, sid, 0, MAX_TASKS, "session, 0: outside the container"),
+	FIELD_INT(struct process_identity, exit_signal, 0, 64, "what the parent gets when it ends"),
+	FIELD_END,
+};
+
+static struct cr_error *process_dump(struct dump *dump, struct process *process, void *state)
+{
+	struct process_identity *identity = state;
+	const struct proc_status *status = &process_leader(process)->status;
+
+	(void)dump;
+	identity->pid = process->pid;
+	identity->ppid = process->parent ? process->parent->pid : 0;
+	identity->pgid = status->ns_pgid;
+	identity->sid = status->ns_sid;
+	identity->exit_signal = process->stat.exit_signal;
+	return NULL;
+}
+
+static struct cr_error *refuse(struct process *process, const char *object, const char *what,
+			       const char *remedy)
+{
+	struct cr_error *error = error_new(CR_UNSUPPORTED, "Process %d (%s) %s", process->pid,
+					   process->stat.comm, what);
+
+	error = error_task(error, process->pid, process->stat.comm);
+	return error_remedy(error_object(error, object), "%s", remedy);
+}
+
+/* What fork(2) can rebuild: a session is inherited from the parent as it was before or after its
+ * own setsid(2). */
+static struct cr_error *check_session(struct process *process)
+{
+	const struct proc_status *own = &process_leader(process)->status, *parent;
+
+	if (!process->parent || own->ns_sid == process->pid)
+		return NULL;
+	parent = &process_leader(process->parent)->status;
+	if (own->ns_sid == parent->ns_sid)
+		return NULL;
+	if (process->parent->parent &&
+	    own->ns_sid == process_leader(process->parent->parent)->status.ns_sid &&
+	    parent->ns_sid == process->parent->pid)
+		return NULL;
+	/* init has adopted it: tree.c has it born in its session */
+	if (!process->parent->parent)
+		return NULL;
+	return refuse(
+		process, "session", "is in a session that neither it nor its parent belongs to",
+		"Adoption by a subreaper is not supported yet; start the program with setsid");
+}
+
+static struct cr_error *check_threads(struct process *process)
+{
+	const struct kernel_task *leader = process_leader(process)->kernel;
+
+	for_each (struct thread *, thread, &process->threads) {
+		if (thread->kernel->files != leader->files || thread->kernel->fs != leader->fs)
+			return refuse(process, "unshared_thread",
+				      "has a thread with descriptors or directories of its own",
+				      "unshare(2) in a thread is not supported yet");
+	}
+	return NULL;
+}
+
+/* vfork(2) and clone(2) with CLONE_VM, CLONE_FS or CLONE_SIGHAND but without CLONE_THREAD. */
+static struct cr_error *check_sharing(struct process *process)
+{
+	const struct kernel_task *own = process_leader(process)->kernel, *parent;
+
+	if (!process->parent)
+		return NULL;
+	parent = process_leader(process->parent)->kernel;
+	if (own->mm != parent->mm && own->fs != parent->fs && own->sighand != parent->sighand)
+		return NULL;
+	return refuse(process, "shared_process",
+		      "shares memory, directories or signal handlers with its parent",
+		      "Not supported yet; if it was a vfork in progress, try again");
+}
+
+static struct cr_error *process_check(struct dump *dump, struct process *process)
+{
+	struct stopped_task *stopped = stop_find(&dump->stopped, process->host_pid);
+
+	if (strchr("Tt", process->stat.state) && dump->running &&
+	    process_leader(process)->status.tracer)
+		return refuse(process, "ptrace", "is being debugged", "Detach the debugger first");
+	if (process_leader(process)->status.tracer &&
+	    process_leader(process)->status.tracer != getpid())
+		return refuse(process, "ptrace", "is being debugged", "Detach the debugger first");
+	if ((stopped && stopped->job_control) || (dump->running && process->stat.state == 'T'))
+		return refuse(process, "stopped_process", "is stopped (SIGSTOP, SIGTSTP)",
+			      "Not supported yet; let it go on with kill -CONT");
+	TRY(check_threads(process));
+	TRY(check_session(process));
+	return check_sharing(process);
+}
+
+static struct cr_error *process_restore(struct restore *restore, struct process *process,
+					const void *state)
+{
+	const struct process_identity *identity = state;
+
+	(void)process;
+	/* leaders made their group when they were cloned: tree.c */
+	if (identity->pgid && identity->pgid != identity->pid && identity->sid != identity->pid)
+		program_call(restore->program, "join its process group", SYS_setpgid, 0,
+			     (uint64_t)identity->pgid);
+	return NULL;
+}
+
+const struct kind process_kind = {
+	.name = "process",
+	.doc = "Thread group: ids, parent, session, process group",
+	.scope = SCOPE_PROCESS,
+	.size = sizeof(struct process_identity),
+	.fields = process_fields,
+	.check_process = process_check,
+	.dump_process = process_dump,
+	.restore_process = process_restore,
+};

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include "../dump.h"
+#include "../restore.h"
+
+struct limits {
+	struct list limits; /* struct proc_limit, in the order of the RLIMIT_ numbers */
+};
+
+static const struct field limit_fields[] = {
+	FIELD_UINT(struct proc_limit, soft, 0, UINT64_MAX, "2^64-1: unlimited"),
+	FIELD_UINT(struct proc_limit, hard, 0, UINT64_MAX, "2^64-1: unlimited"),
+	FIELD_END,
+};
+
+static const struct field rlimits_fields[] = {
+	FIELD_ROWS(struct limits, limits, struct proc_limit, limit_fields, PROC_LIMITS,
+		   "soft and hard, in the order of the RLIMIT_ numbers"),
+	FIELD_END,
+};
+
+static struct cr_error *rlimits_dump(struct dump *dump, struct process *process, void *state)
+{
+	struct limits *limits = state;
+	struct proc_limit table[PROC_LIMITS];
+
+	TRY(proc_limits(process->proc, dump->image.pool, table));
+	limits->limits.items = pool_memdup(dump->image.pool, table, sizeof(table));
+	limits->limits.count = PROC_LIMITS;
+	return limits->limits.items ? NULL : error_nomem();
+}
+
+static struct cr_error *set_limits(struct restore *restore, const struct limits *limits, bool soft)
+{
+	struct program *p = restore->program;
+
+	for (size_t i = 0; i < limits->limits.count; i++) {
+		const struct proc_limit *limit = (struct proc_limit *)limits->limits.items + i;
+		struct rlimit value = {.rlim_cur = soft ? limit->soft : limit->hard,
+				       .rlim_max = limit->hard};
+
+		TRY(program_reserve(p, 1, sizeof(value)));
+		program_call(p, image_text(&restore->image, "set resource limit %zu", i),
+			     SYS_prlimit64, 0, i, program_data(p, &value, sizeof(value)), 0);
+	}
+	return NULL;
+}
+
+/* Hard limits while the process still has the privilege to raise them; the soft ones must not bind us yet. */
+static struct cr_error *rlimits_restore(struct restore *restore, struct process *process,
+					const void *state)
+{
+	(void)process;
+	return set_limits(restore, state, false);
+}
+
+static struct cr_error *rlimits_restore_soft(struct restore *restore, struct process *process,
+					     const void *state)
+{
+	(void)process;
+	return set_limits(restore, state, true);
+}
+
+const struct kind rlimits_kind = {
+	.name = "rlimits",
+	.doc = "Resource limits",
+	.scope = SCOPE_PROCESS,
+	.size = sizeof(struct limits),
+	.fields = rlimits_fields,
+	.dump_process = rlimits_dump,
+	.restore_process = rlimits_restore,
+	.restore_at_release = rlimits_restore_soft,
+};

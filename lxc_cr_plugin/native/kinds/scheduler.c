@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "../cleanup.h"
+#include "../dump.h"
+#include "../restore.h"
+
+enum { MOST_CPUS = 8192 };
+
+struct scheduling {
+	uint32_t policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period; /* SCHED_DEADLINE, ns */
+	struct bytes affinity;		    /* bit mask of CPUs */
+	uint32_t io_priority;
+	uint64_t timer_slack; /* ns */
+	uint32_t death_signal;
+	uint32_t mce_policy; /* PR_MCE_KILL_... */
+};
+
+static const struct field scheduler_fields[] = {
+	FIELD_UINT(struct scheduling, policy, 0, 7, "SCHED_..."),
+	FIELD_UINT(struct scheduling, flags, 0, UINT64_MAX, "SCHED_FLAG_..."),
+	FIELD_INT(struct scheduling, nice, -20, 19, "nice value"),
+	FIELD_UINT(struct scheduling, priority, 0, 99, "real-time priority"),
+	FIELD_UINT(struct scheduling, runtime, 0, UINT64_MAX, "SCHED_DEADLINE runtime, ns"),
+	FIELD_UINT(struct scheduling, deadline, 0, UINT64_MAX, "SCHED_DEADLINE deadline, ns"),
+	FIELD_UINT(struct scheduling, period, 0, UINT64_MAX, "SCHED_DEADLINE period, ns"),
+	FIELD_BYTES(struct scheduling, affinity, MOST_CPUS / 8, "CPUs it may run on, bit mask"),
+	FIELD_UINT(struct scheduling, io_priority, 0, UINT32_MAX, "ioprio_set(2)"),
+	FIELD_UINT(struct scheduling, timer_slack, 0, UINT64_MAX, "ns"),
+	FIELD_UINT(struct scheduling, death_signal, 0, 64, "PR_SET_PDEATHSIG"),
+	FIELD_UINT(struct scheduling, mce_policy, 0, 2, "PR_MCE_KILL_LATE, EARLY, DEFAULT"),
+	FIELD_END,
+};
+
+/* sched_getattr(2); its struct is not in the C library's headers. */
+struct attributes {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+enum { IOPRIO_WHO_PROCESS = 1 };
+
+/* The kernel's include/linux/sched.h; unchanged since 2.6.32. */
+enum { PF_MCE_PROCESS = 0x80, PF_MCE_EARLY = 0x08000000 };
+
+static uint32_t mce_policy(uint32_t flags)
+{
+	if (!(flags & PF_MCE_PROCESS))
+		return PR_MCE_KILL_DEFAULT;
+	return flags & PF_MCE_EARLY ? PR_MCE_KILL_EARLY : PR_MCE_KILL_LATE;
+}
+
+static struct cr_error *scheduler_dump(struct dump *dump, struct thread *thread, void *state)
+{
+	struct scheduling *scheduling = state;
+	struct attributes attributes = {.size = sizeof(attributes)};
+	uint8_t mask[MOST_CPUS / 8];
+	long len, io;
+	char *slack;
+
+	if (syscall(SYS_sched_getattr, thread->host_tid, &attributes, sizeof(attributes), 0) < 0)
+		return error_sys("Failed to read the scheduling policy of thread %d", thread->tid);
+	scheduling->policy = attributes.policy;
+	scheduling->flags = attributes.flags;
+	scheduling->nice = attributes.nice;
+	scheduling->priority = attributes.priority;
+	scheduling->runtime = attributes.runtime;
+	scheduling->deadline = attributes.deadline;
+	scheduling->period = attributes.period;
+	len = syscall(SYS_sched_getaffinity, thread->host_tid, sizeof(mask), mask);
+	io = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, thread->host_tid);
+	if (len < 0 || io < 0)
+		return error_sys("Failed to read the CPU affinity of thread %d", thread->tid);
+	scheduling->affinity.data = pool_memdup(dump->image.pool, mask, (size_t)len);
+	scheduling->affinity.len = (size_t)len;
+	scheduling->io_priority = (uint32_t)io;
+	scheduling->death_signal = thread->kernel->pdeath_signal;
+	scheduling->mce_policy = mce_policy(thread->kernel->flags);
+	/* the file of a thread that is not a leader is only under /proc/TID */
+	TRY(proc_read_of(thread->host_tid, "timerslack_ns", dump->image.pool, &slack));
+	scheduling->timer_slack = strtoull(slack, NULL, 10);
+	return scheduling->affinity.data ? NULL : error_nomem();
+}
+
+static struct cr_error *set_timer_slack(pid_t tid, uint64_t ns)
+{
+	_cleanup_close_ int proc = -1, fd = -1;
+	char text[32];
+	int len = snprintf(text, sizeof(text), "%lu", (unsigned long)ns);
+
+	TRY(proc_open(tid, tid, &proc));
+	fd = openat(proc, "timerslack_ns", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, text, (size_t)len) != len)
+		return error_sys("Failed to set the timer slack of task %d", tid);
+	return NULL;
+}
+
+/* From outside: the container may not have CAP_SYS_NICE. */
+static struct cr_error *scheduler_restore(struct restore *restore, struct thread *thread,
+					  const void *state)
+{
+	const struct scheduling *scheduling = state;
+	struct attributes attributes = {
+		.size = sizeof(attributes),
+		.policy = scheduling->policy,
+		.flags = scheduling->flags,
+		.nice = scheduling->nice,
+		.priority = scheduling->priority,
+		.runtime = scheduling->runtime,
+		.deadline = scheduling->deadline,
+		.period = scheduling->period,
+	};
+
+	if (syscall(SYS_sched_setattr, thread->host_tid, &attributes, 0) < 0)
+		return error_sys("Failed to set the scheduling policy of thread %d", thread->tid);
+	/* a host with other CPUs: where none of them is here, it may run anywhere */
+	if (syscall(SYS_sched_setaffinity, thread->host_tid, scheduling->affinity.len,
+		    scheduling->affinity.data) < 0)
+		log_say(&restore->log, CR_WARNING, "Thread %d: none of its CPUs is on this host",
+			thread->tid);
+	if (scheduling->io_priority && syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, thread->host_tid,
+					       scheduling->io_priority) < 0)
+		return error_sys("Failed to set the I/O priority of thread %d", thread->tid);
+	if (scheduling->death_signal)
+		program_call(restore->program, "set the parent death signal", SYS_prctl,
+			     PR_SET_PDEATHSIG, scheduling->death_signal);
+	if (scheduling->mce_policy != PR_MCE_KILL_DEFAULT)
+		program_call(restore->program, "set the machine check policy", SYS_prctl,
+			     PR_MCE_KILL, PR_MCE_KILL_SET, scheduling->mce_policy, 0, 0);
+	/* real-time policies have no slack and refuse to be given one */
+	return scheduling->timer_slack ? set_timer_slack(thread->host_tid, scheduling->timer_slack)
+				       : NULL;
+}
+
+const struct kind scheduler_kind = {
+	.name = "scheduler",
+	.doc = "Policy, nice, affinity, I/O priority, timer slack, parent death signal, machine "
+	       "check "
+	       "policy",
+	.scope = SCOPE_THREAD,
+	.size = sizeof(struct scheduling),
+	.fields = scheduler_fields,
+	.dump_thread = scheduler_dump,
+	.restore_thread = scheduler_restore,
+};

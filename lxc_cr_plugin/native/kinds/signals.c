@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <signal.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include "../dump.h"
+#include "../restore.h"
+#include "signals.h"
+
+struct signals {
+	uint64_t mask;
+	struct list pending; /* struct pending_signal, oldest first */
+	struct list shared;  /* the process's own queue, with the leader */
+};
+
+struct pending_signal {
+	uint32_t signal;
+	struct bytes info; /* siginfo_t as the kernel has it */
+};
+
+static const struct field pending_fields[] = {
+	FIELD_UINT(struct pending_signal, signal, 1, KERNEL_SIGNALS, "signal number"),
+	FIELD_BYTES(struct pending_signal, info, sizeof(siginfo_t), "siginfo_t"),
+	FIELD_END,
+};
+
+static const struct field signals_fields[] = {
+	FIELD_UINT(struct signals, mask, 0, UINT64_MAX, "blocked signals, bit signal - 1"),
+	FIELD_LIST(struct signals, pending, struct pending_signal, pending_fields, 1 << 20,
+		   "queue of the thread, oldest first"),
+	FIELD_LIST(struct signals, shared, struct pending_signal, pending_fields, 1 << 20,
+		   "queue of the process, with its leader"),
+	FIELD_END,
+};
+
+static struct cr_error *append(struct dump *dump, struct list *queue, const siginfo_t *info)
+{
+	struct pending_signal *pending = list_append(dump->image.pool, queue, sizeof(*pending));
+
+	if (!pending)
+		return error_nomem();
+	pending->signal = (uint32_t)info->si_signo;
+	pending->info.data = pool_memdup(dump->image.pool, info, sizeof(*info));
+	pending->info.len = sizeof(*info);
+	return pending->info.data ? NULL : error_nomem();
+}
+
+static struct cr_error *peek(struct dump *dump, struct thread *thread, uint32_t flags, uint64_t set,
+			     struct list *queue)
+{
+	siginfo_t infos[16];
+	struct __ptrace_peeksiginfo_args args = {.flags = flags, .nr = 16};
+
+	for (;;) {
+		long got = ptrace(PTRACE_PEEKSIGINFO, thread->host_tid, &args, infos);
+
+		if (got < 0)
+			return error_sys("Failed to read the pending signals of thread %d",
+					 thread->tid);
+		if (!got)
+			break;
+		for (long i = 0; i < got; i++) {
+			set &= ~(1ull << (infos[i].si_signo - 1));
+			TRY(append(dump, queue, &infos[i]));
+		}
+		args.off += (uint64_t)got;
+	}
+	/* a signal whose queue entry was lost to the limit is pending all the same */
+	for (int signal = 1; signal <= KERNEL_SIGNALS; signal++) {
+		siginfo_t info = {.si_signo = signal, .si_code = SI_USER};
+
+		if (set & (1ull << (signal - 1)))
+			TRY(append(dump, queue, &info));
+	}
+	return NULL;
+}
+
+/* Our breakpoints need SIGTRAP for themselves while the thread is rebuilt. */
+static struct cr_error *refuse_trap(const struct thread *thread)
+{
+	struct cr_error *error = error_new(
+		CR_UNSUPPORTED, "Thread %d of process %d (%s) has a SIGTRAP pending that it blocks",
+		thread->tid, thread->process->pid, thread->process->stat.comm);
+
+	return error_remedy(error_object(error, "signals"), "Not supported yet; try again later");
+}
+
+static struct cr_error *signals_dump(struct dump *dump, struct thread *thread, void *state)
+{
+	struct signals *signals = state;
+
+	if ((thread->status.signals_pending | thread->status.signals_shared_pending) &
+	    (1ull << (SIGTRAP - 1)))
+		return refuse_trap(thread);
+	TRY(task_get_mask(thread->host_tid, &signals->mask));
+	if (thread->status.signals_pending)
+		TRY(peek(dump, thread, 0, thread->status.signals_pending, &signals->pending));
+	if (thread == process_leader(thread->process) && thread->status.signals_shared_pending)
+		TRY(peek(dump, thread, PTRACE_PEEKSIGINFO_SHARED,
+			 thread->status.signals_shared_pending, &signals->shared));
+	return NULL;
+}
+
+/* A task may queue anything to itself, even what only the kernel sends. */
+static struct cr_error *queue(struct program *p, struct thread *thread, const struct list *pending,
+			      bool shared)
+{
+	const struct pending_signal *signal = pending->items;
+
+	for (size_t i = 0; i < pending->count; i++) {
+		siginfo_t info = {0};
+		uint64_t address;
+
+		memcpy(&info, signal[i].info.data, signal[i].info.len);
+		info.si_signo = (int)signal[i].signal;
+		TRY(program_reserve(p, 1, sizeof(info) + 64));
+		address = program_data(p, &info, sizeof(info));
+		if (shared)
+			program_call(p, "queue a pending signal", SYS_rt_sigqueueinfo,
+				     (uint64_t)thread->process->pid, signal[i].signal, address);
+		else
+			program_call(p, "queue a pending signal", SYS_rt_tgsigqueueinfo,
+				     (uint64_t)thread->process->pid, (uint64_t)thread->tid,
+				     signal[i].signal, address);
+	}
+	return NULL;
+}
+
+/* The mask itself is set at the very end, with the registers: until then everything is blocked. */
+static struct cr_error *signals_restore(struct restore *restore, struct thread *thread,
+					const void *state)
+{
+	const struct signals *signals = state;
+
+	TRY(queue(restore->program, thread, &signals->pending, false));
+	return queue(restore->program, thread, &signals->shared, true);
+}
+
+const struct kind signals_kind = {
+	.name = "signals",
+	.doc = "Signal mask and pending signals",
+	.scope = SCOPE_THREAD,
+	.size = sizeof(struct signals),
+	.fields = signals_fields,
+	.dump_thread = signals_dump,
+	.restore_thread = signals_restore,
+};
+
+uint64_t signals_mask(const struct thread *thread)
+{
+	const struct signals *signals = thread_state(thread, &signals_kind);
+
+	return signals->mask;
+}

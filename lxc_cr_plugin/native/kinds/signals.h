@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef CR_SIGNALS_H
+#define CR_SIGNALS_H
+
+#include "../model.h"
+
+extern const struct kind signals_kind;
+
+uint64_t signals_mask(const struct thread *thread);
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "../dump.h"
+#include "../restore.h"
+#include "thread.h"
+
+static const struct field thread_fields[] = {
+	FIELD_INT(struct thread_identity, tid, 1, MAX_TASKS, "thread id in the container"),
+	FIELD_BYTES(struct thread_identity, comm, 15, "name"),
+	FIELD_END,
+};
+
+static struct cr_error *thread_dump(struct dump *dump, struct thread *thread, void *state)
+{
+	struct thread_identity *identity = state;
+	char *comm;
+	size_t len;
+
+	identity->tid = thread->tid;
+	TRY(proc_read(thread->proc, "comm", dump->image.pool, &comm, &len));
+	if (len && comm[len - 1] == '\n')
+		comm[--len] = '\0';
+	identity->comm = (struct bytes){.data = (uint8_t *)comm, .len = len < 15 ? len : 15};
+	return NULL;
+}
+
+static struct cr_error *thread_restore(struct restore *restore, struct thread *thread,
+				       const void *state)
+{
+	const struct thread_identity *identity = state;
+
+	(void)thread;
+	program_call(restore->program, "set the name", SYS_prctl, PR_SET_NAME,
+		     program_bytes(restore->program, &identity->comm));
+	return NULL;
+}
+
+const struct kind thread_kind = {
+	.name = "thread",
+	.doc = "Thread: id and name",
+	.scope = SCOPE_THREAD,
+	.size = sizeof(struct thread_identity),
+	.fields = thread_fields,
+	.dump_thread = thread_dump,
+	.restore_thread = thread_restore,
+};

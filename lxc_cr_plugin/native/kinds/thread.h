@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef CR_THREAD_H
+#define CR_THREAD_H
+
+#include "../model.h"
+
+struct thread_identity {
+	int32_t tid;
+	struct bytes comm;
+};
+
+extern const struct kind thread_kind;
+
+#endif

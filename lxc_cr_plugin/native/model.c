@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "model.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct cr_error *remember(struct image *image, struct list *list, void *item)
+{
+	void **slot = list_append(image->pool, list, sizeof(*slot));
+
+	if (!slot)
+		return error_nomem();
+	*slot = item;
+	return NULL;
+}
+
+struct process *image_add_process(struct image *image, struct process *parent)
+{
+	struct process *process = pool_alloc(image->pool, sizeof(*process));
+
+	if (!process)
+		return NULL;
+	process->states = pool_calloc(image->pool, kinds_count(), sizeof(void *));
+	process->parent = parent;
+	process->proc = process->pidfd = -1;
+	process->id = ++image->next_id;
+	if (!process->states || remember(image, &image->processes, process) ||
+	    (parent && remember(image, &parent->children, process)))
+		return NULL;
+	return process;
+}
+
+struct thread *image_add_thread(struct image *image, struct process *process)
+{
+	struct thread *thread = pool_alloc(image->pool, sizeof(*thread));
+
+	if (!thread)
+		return NULL;
+	thread->states = pool_calloc(image->pool, kinds_count(), sizeof(void *));
+	thread->process = process;
+	thread->proc = -1;
+	thread->id = ++image->next_id;
+	if (!thread->states || remember(image, &process->threads, thread))
+		return NULL;
+	image->threads++;
+	return thread;
+}
+
+struct object *image_add_object(struct image *image, const struct kind *kind)
+{
+	struct object *object = pool_alloc(image->pool, sizeof(*object));
+
+	if (!object)
+		return NULL;
+	object->state = pool_alloc(image->pool, kind->size);
+	object->kind = kind;
+	object->fd = object->holder_fd = -1;
+	object->id = ++image->next_id;
+	if (!object->state || remember(image, &image->objects, object))
+		return NULL;
+	return object;
+}
+
+void *process_state(const struct process *process, const struct kind *kind)
+{
+	return process->states[kind_index(kind)];
+}
+
+void *thread_state(const struct thread *thread, const struct kind *kind)
+{
+	return thread->states[kind_index(kind)];
+}
+
+void *process_new_state(struct image *image, struct process *process, const struct kind *kind)
+{
+	return process->states[kind_index(kind)] = pool_alloc(image->pool, kind->size);
+}
+
+void *thread_new_state(struct image *image, struct thread *thread, const struct kind *kind)
+{
+	return thread->states[kind_index(kind)] = pool_alloc(image->pool, kind->size);
+}
+
+struct object *image_object(const struct image *image, uint32_t id)
+{
+	/* ids ascend in the list: both the dump and the reader see to it */
+	size_t low = 0, high = image->objects.count;
+	struct object **objects = image->objects.items;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (objects[middle]->id == id)
+			return objects[middle];
+		if (objects[middle]->id < id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+const char *image_text(struct image *image, const char *fmt, ...)
+{
+	char text[4096 + 256];
+	va_list args;
+	int len;
+
+	va_start(args, fmt);
+	len = vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	if (len < 0)
+		return fmt;
+	if ((size_t)len >= sizeof(text))
+		len = sizeof(text) - 1;
+	fmt = pool_strndup(image->pool, text, (size_t)len);
+	return fmt ? fmt : "?";
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What an image holds, as it stands in memory: on the way out filled by the dump functions of the
+ * kinds, on the way in by the reader. Everything lives in the image's pool.
+ *
+ *	image ─┬─ objects    shared things (open file descriptions, pipes, memory), before their users
+ *	       └─ processes  parents before children ─── threads, the leader first
+ *
+ * Each process, thread and object has one state per kind that describes it.
+ */
+#ifndef CR_MODEL_H
+#define CR_MODEL_H
+
+#include <sys/types.h>
+
+#include "api.h"
+#include "error.h"
+#include "image/pages.h"
+#include "image/record.h"
+#include "kernel/tasks.h"
+#include "pool.h"
+#include "proc.h"
+
+enum { MAX_TASKS = 4194304 }; /* PID_MAX_LIMIT */
+
+struct descriptor;
+struct dump;
+struct restore;
+struct process;
+struct thread;
+struct object;
+
+enum scope {
+	SCOPE_OBJECT,  /* shared between tasks, dumped once */
+	SCOPE_PROCESS, /* one for each thread group */
+	SCOPE_THREAD,
+};
+
+/* One kind of kernel state: its record, and both directions. Which functions are set depends on the
+ * scope. */
+struct kind {
+	const char *name;
+	const char *doc;
+	enum scope scope;
+	size_t size; /* of the state struct that fields describes */
+	const struct field *fields;
+
+	/* SCOPE_OBJECT, open files only: is this descriptor mine? The first claim in table order
+	 * wins. */
+	bool (*claims)(const struct descriptor *descriptor);
+	/* Refuse before the stop what could not be dumped; the tasks run meanwhile. May be NULL. */
+	struct cr_error *(*check_file)(struct dump *dump, const struct descriptor *descriptor);
+	struct cr_error *(*check_process)(struct dump *dump, struct process *process);
+	struct cr_error *(*check_thread)(struct dump *dump, struct thread *thread);
+
+	struct cr_error *(*dump_file)(struct dump *dump, const struct descriptor *descriptor,
+				      void *state);
+	struct cr_error *(*dump_process)(struct dump *dump, struct process *process, void *state);
+	struct cr_error *(*dump_thread)(struct dump *dump, struct thread *thread, void *state);
+
+	struct cr_error *(*restore_file)(struct restore *restore, struct object *object,
+					 const void *state);
+	struct cr_error *(*restore_process)(struct restore *restore, struct process *process,
+					    const void *state);
+	/* SCOPE_PROCESS: once more at the end, when the instant of release is known: deadlines, limits */
+	struct cr_error *(*restore_at_release)(struct restore *restore, struct process *process,
+					       const void *state);
+	struct cr_error *(*restore_thread)(struct restore *restore, struct thread *thread,
+					   const void *state);
+};
+
+/* The one ordered table: within a scope its order is the order of the restart. kinds.c */
+extern const struct kind *const kinds[];
+unsigned int kinds_count(void);
+/* NULL: no such kind. */
+const struct kind *kind_by_name(const char *name);
+unsigned int kind_index(const struct kind *kind);
+
+struct object {
+	uint32_t id;
+	const struct kind *kind;
+	void *state;
+	/* dump: one of its holders, where it can be looked at */
+	struct process *holder;
+	int holder_fd;
+	/* restart: our own descriptor of it, -1 before */
+	int fd;
+};
+
+struct thread {
+	struct process *process;
+	uint32_t id;
+	pid_t tid;	/* in the container */
+	pid_t host_tid; /* on this host */
+	void **states;	/* by kind index */
+	/* dump only */
+	int proc; /* /proc/PID/task/TID */
+	struct kernel_task *kernel;
+	struct proc_status status;
+	char comm[17];
+};
+
+struct process {
+	uint32_t id;
+	pid_t pid;		/* in the container */
+	pid_t host_pid;		/* on this host */
+	struct process *parent; /* NULL: init */
+	struct list children;	/* struct process * */
+	struct list threads;	/* struct thread *, the leader first */
+	void **states;		/* by kind index */
+	struct memory_map *memory;
+	/* dump only */
+	int proc; /* /proc/PID */
+	int pidfd;
+	struct proc_stat stat;
+	/* restart only */
+	const struct process
+		*mother; /* an orphan's: whose memory it was born with, tree.c; NULL: the parent */
+};
+
+struct image {
+	struct pool *pool;
+	struct list objects;   /* struct object * */
+	struct list processes; /* struct process * */
+	uint32_t next_id;
+	uint32_t threads;
+	uint64_t vdso; /* fingerprint, when read */
+	struct page_store pages;
+};
+
+static inline struct thread *process_leader(const struct process *process)
+{
+	return ((struct thread **)process->threads.items)[0];
+}
+
+/* for_each(struct process *, process, &image->processes) { ... }: over a list of pointers */
+#define for_each(type, name, list)                                                                 \
+	for (__typeof__(type) *name##_at = (list)->items, name = NULL;                             \
+	     name##_at < (__typeof__(type) *)(list)->items + (list)->count &&                      \
+	     ((name = *name##_at), true);                                                          \
+	     name##_at++)
+
+/* New members of @image with their lists and ids; NULL when memory is out. */
+struct process *image_add_process(struct image *image, struct process *parent);
+struct thread *image_add_thread(struct image *image, struct process *process);
+struct object *image_add_object(struct image *image, const struct kind *kind);
+
+/* The state of @kind (by its own struct), NULL when there is none. */
+void *process_state(const struct process *process, const struct kind *kind);
+void *thread_state(const struct thread *thread, const struct kind *kind);
+/* Allocated and remembered; NULL when memory is out. */
+void *process_new_state(struct image *image, struct process *process, const struct kind *kind);
+void *thread_new_state(struct image *image, struct thread *thread, const struct kind *kind);
+
+/* NULL: no such id. */
+struct object *image_object(const struct image *image, uint32_t id);
+
+/* pool_alloc()ed text. */
+const char *image_text(struct image *image, const char *fmt, ...) _printf_(2, 3);
+
+#endif

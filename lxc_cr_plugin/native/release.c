@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "release.h"
+
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "kinds/memory.h"
+#include "kinds/registers.h"
+#include "kinds/restart_block.h"
+#include "kinds/sigaction.h"
+#include "kinds/signals.h"
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t restore_delay(const struct restore *restore)
+{
+	uint64_t now = now_ns();
+
+	return restore->release > now ? restore->release - now : 0;
+}
+
+/* R: soon, but so that everything can be armed before. Being late only makes waits as much longer.
+ */
+static void choose_release(struct restore *restore)
+{
+	enum { BASE = 500000, EACH = 60000 };
+
+	restore->release =
+		now_ns() + BASE + EACH * (restore->image.threads + restore->image.processes.count);
+}
+
+static struct cr_error *last_kinds(struct restore *restore, struct process *process)
+{
+	restore_begin(restore, process);
+	for (unsigned int k = 0; k < kinds_count(); k++) {
+		if (kinds[k]->restore_at_release)
+			TRY(kinds[k]->restore_at_release(restore, process, process->states[k]));
+	}
+	return program_run(restore->program);
+}
+
+/* Nothing of ours stays in the address space. */
+static struct cr_error *leave(struct restore *restore, struct process *process)
+{
+	uint64_t insn = memory_special_start(process) + restore->insn;
+	uint64_t args[6] = {restore->area, (PROGRAM_AREA + PAGE - 1) & ~(PAGE - 1)};
+	int64_t result;
+
+	TRY(sigaction_finish(restore, process, insn));
+	TRY(task_syscall(process_leader(process)->host_tid, insn, SYS_munmap, args, &result));
+	return result < 0 ? error_errno((int)result, "Failed to leave process %d", process->pid)
+			  : NULL;
+}
+
+/* To a stop from which the kernel itself decides how an interrupted system call goes on. */
+static struct cr_error *settle(pid_t tid)
+{
+	struct stop stop;
+
+	TRY(task_interrupt(tid));
+	do {
+		TRY(task_continue(tid, 0));
+		TRY(task_wait(tid, &stop));
+	} while (stop.reason != STOP_TRAP);
+	return NULL;
+}
+
+/* The restart block is armed while the program area is still there; the registers go in behind it.
+ */
+static struct cr_error *arm_threads(struct restore *restore, struct process *process,
+				    struct arch_regs *regs)
+{
+	for_each (struct thread *, thread, &process->threads) {
+		TRY(registers_of(thread, regs));
+		TRY(restart_block_arm(restore, thread, regs));
+		regs++;
+	}
+	return NULL;
+}
+
+static struct cr_error *set_threads(struct process *process, const struct arch_regs *regs)
+{
+	for_each (struct thread *, thread, &process->threads) {
+		TRY(settle(thread->host_tid));
+		TRY(registers_set(thread, regs++));
+		TRY(task_set_mask(thread->host_tid, signals_mask(thread)));
+	}
+	return NULL;
+}
+
+static struct cr_error *finish_process(struct restore *restore, struct process *process)
+{
+	struct arch_regs *regs =
+		pool_calloc(restore->image.pool, process->threads.count, sizeof(*regs));
+
+	if (!regs)
+		return error_nomem();
+	TRY(last_kinds(restore, process));
+	TRY(arm_threads(restore, process, regs));
+	TRY(leave(restore, process));
+	return set_threads(process, regs);
+}
+
+static void wait_until(uint64_t release)
+{
+	struct timespec at = {.tv_sec = (time_t)(release / 1000000000u),
+			      .tv_nsec = (long)(release % 1000000000u)};
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) == EINTR)
+		continue;
+}
+
+/* The first ones run already while the last ones are let go, and may end any of them. */
+static struct cr_error *detach(pid_t tid)
+{
+	struct cr_error *error = task_detach(tid, 0);
+
+	if (!error || error->code != CR_GONE)
+		return error;
+	cr_error_free(error);
+	return NULL;
+}
+
+/* Init last: until then the end of this process would end the container. */
+static struct cr_error *detach_all(struct restore *restore)
+{
+	for_each (struct process *, process, &restore->image.processes) {
+		for_each (struct thread *, thread, &process->threads) {
+			if (thread->host_tid != restore->init)
+				TRY(detach(thread->host_tid));
+		}
+	}
+	return detach(restore->init);
+}
+
+struct cr_error *release_all(struct restore *restore)
+{
+	choose_release(restore);
+	for_each (struct process *, process, &restore->image.processes)
+		TRY(error_task(finish_process(restore, process), process->pid, ""));
+	wait_until(restore->release);
+	return detach_all(restore);
+}

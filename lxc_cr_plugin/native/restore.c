@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The contents page of a restart. */
+#include "restore.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "cleanup.h"
+#include "image/header.h"
+#include "image/inventory.h"
+#include "kinds/file_owner.h"
+#include "kinds/memory.h"
+#include "kinds/pipe.h"
+#include "kinds/tty.h"
+#include "release.h"
+#include "steps.h"
+#include "takeover.h"
+#include "tree.h"
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+struct cr_error *restore_fetch(struct restore *restore, pid_t tid, int remote_fd, int *ret)
+{
+	TRY(task_get_fd(tid, remote_fd, ret));
+	program_call(restore->program, "close a fetched descriptor", SYS_close,
+		     (uint64_t)remote_fd);
+	return NULL;
+}
+
+struct cr_error *restore_open(struct restore *restore, const struct bytes *path, uint64_t flags,
+			      int *ret)
+{
+	struct program *p = restore->program;
+	int call;
+
+	TRY(program_reserve(p, 2, path->len + 64));
+	call = program_call(p, image_text(&restore->image, "open '%s'", path->data), SYS_openat,
+			    (uint64_t)AT_FDCWD, program_bytes(p, path),
+			    flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	TRY(program_run(p));
+	return restore_fetch(restore, p->tid, (int)program_result(p, call), ret);
+}
+
+static struct cr_error *load(struct restore *restore)
+{
+	TRY(step(restore->options->fault, RESTART_LOAD));
+	TRY(inventory_read(&restore->image, restore->options->image_fd));
+	TRY(header_check_host(&restore->image));
+	/* into the page cache and our page tables, before anybody waits for it */
+	if (restore->image.pages.count)
+		madvise(restore->image.pages.data, restore->image.pages.count * PAGE,
+			MADV_POPULATE_READ);
+	TRY(step(restore->options->fault, RESTART_READY));
+	if (restore->options->ready_fd >= 0 && write(restore->options->ready_fd, "R", 1) != 1)
+		return error_new(CR_CANCELLED, "The supervisor has gone");
+	return NULL;
+}
+
+static struct cr_error *open_files(struct restore *restore, bool aliases)
+{
+	for_each (struct object *, object, &restore->image.objects) {
+		if (!object->kind->restore_file || tty_is_alias(object) != aliases)
+			continue;
+		TRY(object->kind->restore_file(restore, object, object->state));
+	}
+	return program_run(restore->program);
+}
+
+/* /dev/tty comes last: only a process of its session can open it. */
+static struct cr_error *restore_objects(struct restore *restore)
+{
+	program_begin(restore->program, restore->init);
+	TRY(open_files(restore, false));
+	pipe_finish(restore);
+	program_begin(restore->program, restore->init);
+	return open_files(restore, true);
+}
+
+static struct cr_error *restore_thread(struct restore *restore, struct thread *thread)
+{
+	program_begin(restore->program, thread->host_tid);
+	for (unsigned int k = 0; k < kinds_count(); k++) {
+		if (kinds[k]->scope == SCOPE_THREAD && kinds[k]->restore_thread)
+			TRY(kinds[k]->restore_thread(restore, thread, thread->states[k]));
+	}
+	return program_run(restore->program);
+}
+
+static struct cr_error *restore_process(struct restore *restore, struct process *process)
+{
+	TRY(memory_finish(restore, process));
+	TRY(tree_threads(restore, process));
+	for (unsigned int k = 0; k < kinds_count(); k++) {
+		if (kinds[k]->restore_process)
+			TRY(kinds[k]->restore_process(restore, process, process->states[k]));
+	}
+	TRY(program_run(restore->program));
+	for_each (struct thread *, thread, &process->threads)
+		TRY(restore_thread(restore, thread));
+	return NULL;
+}
+
+static struct cr_error *restore_states(struct restore *restore)
+{
+	for_each (struct process *, process, &restore->image.processes)
+		TRY(error_task(restore_process(restore, process), process->pid, ""));
+	for_each (struct process *, leader, &restore->image.processes)
+		TRY(terminal_foreground(restore, leader));
+	for_each (struct object *, object, &restore->image.objects) {
+		if (object->kind->restore_file)
+			TRY(file_restore_owner(restore, object));
+	}
+	return tree_end_helpers(restore);
+}
+
+static struct cr_error *build(struct restore *restore)
+{
+	TRY(step(restore->options->fault, RESTART_TAKEN_OVER));
+	TRY(takeover_prepare(restore));
+	TRY(tree_build(restore));
+	TRY(step(restore->options->fault, RESTART_TREE));
+	TRY(restore_objects(restore));
+	TRY(step(restore->options->fault, RESTART_FILES));
+	TRY(restore_states(restore));
+	return step(restore->options->fault, RESTART_STATES);
+}
+
+static void count(const struct restore *restore, struct cr_restart_result *result)
+{
+	result->init_pid = restore->init;
+	result->processes = (uint32_t)restore->image.processes.count;
+	result->threads = restore->image.threads;
+	result->pages = restore->image.pages.count;
+	for_each (struct object *, object, &restore->image.objects)
+		result->files += object->fd >= 0;
+}
+
+static struct cr_error *restart(struct restore *restore, struct cr_restart_result *result)
+{
+	uint64_t begin = now_ns();
+
+	TRY(load(restore));
+	result->loading = now_ns() - begin;
+	TRY(takeover(restore));
+	begin = now_ns();
+	TRY(build(restore));
+	result->building = now_ns() - begin;
+	begin = now_ns();
+	TRY(release_all(restore));
+	result->releasing = now_ns() - begin;
+	count(restore, result);
+	return step(restore->options->fault, RESTART_RELEASE);
+}
+
+static struct cr_error *restore_init(struct restore *restore,
+				     const struct cr_restart_options *options,
+				     const struct cr_listener *listener)
+{
+	memset(restore, 0, sizeof(*restore));
+	log_init(&restore->log, listener);
+	restore->options = options;
+	restore->channel.ours = -1;
+	proc_raise_own_limit();
+	TRY(pool_create(1 << 20, &restore->image.pool));
+	restore->program = calloc(1, sizeof(*restore->program));
+	if (!restore->program)
+		return error_nomem();
+	restore->program->log = &restore->log;
+	restore->program->pool = restore->image.pool;
+	return NULL;
+}
+
+static void restore_deinit(struct restore *restore)
+{
+	for_each (struct object *, object, &restore->image.objects) {
+		if (object->fd >= 0)
+			close(object->fd);
+	}
+	channel_close(&restore->channel);
+	free(restore->program);
+	page_store_deinit(&restore->image.pages);
+	pool_destroy(restore->image.pool);
+	log_deinit(&restore->log);
+}
+
+struct cr_error *cr_restart(const struct cr_restart_options *options,
+			    const struct cr_listener *listener, struct cr_restart_result *result)
+{
+	struct restore restore;
+	struct cr_error *error = restore_init(&restore, options, listener);
+
+	memset(result, 0, sizeof(*result));
+	if (!error)
+		error = restart(&restore, result);
+	restore_deinit(&restore);
+	return error;
+}
+
+struct cr_error *cr_image_check(int image_fd, const struct cr_listener *listener)
+{
+	struct cr_restart_options options = {.image_fd = image_fd};
+	struct restore restore;
+	struct cr_error *error = restore_init(&restore, &options, listener);
+
+	if (!error)
+		error = inventory_read(&restore.image, image_fd);
+	restore_deinit(&restore);
+	return error;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* State of one restart, as the restore functions of the kinds see it. */
+#ifndef CR_RESTORE_H
+#define CR_RESTORE_H
+
+#include "log.h"
+#include "model.h"
+#include "target/channel.h"
+#include "target/program.h"
+
+struct restore {
+	const struct cr_restart_options *options;
+	struct log log;
+	struct image image;
+	struct program *program;
+
+	pid_t init;    /* host pid of the init that was taken over */
+	int root;      /* its root directory, O_PATH */
+	uint64_t area; /* address of the program area, the same in every task */
+	uint64_t vdso; /* where the vdso of init lies now */
+	uint64_t
+		insn; /* offset of a system call instruction from the first of the kernel's mappings */
+	struct channel channel;
+	struct list helpers; /* struct helper: tree.c */
+	struct list pipes;   /* struct standing_pipe: kinds/pipe.c */
+	uint64_t release;    /* R, CLOCK_MONOTONIC ns: every remaining time counts from here */
+};
+
+/* pid of the leader on this host: who runs programs for the process. */
+static inline void restore_begin(struct restore *restore, const struct process *process)
+{
+	program_begin(restore->program, process_leader(process)->host_tid);
+}
+
+/* Our own copy of a descriptor of task @tid, which is closed there. */
+struct cr_error *restore_fetch(struct restore *restore, pid_t tid, int remote_fd, int *ret);
+
+/* Open @path in the program's task, O_NONBLOCK so that nothing can hold us up, and fetch it. */
+struct cr_error *restore_open(struct restore *restore, const struct bytes *path, uint64_t flags,
+			      int *ret);
+
+/* How long from now to the release R, ns: what a remaining time grows by when it is armed now. */
+uint64_t restore_delay(const struct restore *restore);
+
+#endif

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "takeover.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "kinds/files.h"
+#include "kinds/memory.h"
+#include "steps.h"
+
+#ifndef PTRACE_O_SUSPEND_SECCOMP
+#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
+#endif
+
+#define SIGNALS_BUT_TRAP (~(1ull << (SIGTRAP - 1)))
+
+static struct cr_error *await_request(struct restore *restore, pid_t *ret)
+{
+	const struct cr_restart_options *options = restore->options;
+	struct pollfd fds[] = {
+		{.fd = options->request_fd, .events = POLLIN},
+		{.fd = options->supervisor_fd, .events = 0},
+	};
+	char text[32] = {0};
+	size_t len = 0;
+
+	while (!memchr(text, '\n', len)) {
+		int ready = poll(fds, 2, (int)(options->timeout / 1000000));
+		ssize_t got;
+
+		if (ready < 0 && errno != EINTR)
+			return error_sys("Failed to wait for the runtime");
+		if (!ready)
+			return error_remedy(
+				error_new(CR_HOST,
+					  "The runtime did not come to its start hook in time"),
+				"See the container's log (lxc-start -o LOG -l DEBUG) for what it "
+				"waits "
+				"for");
+		if (fds[1].revents & (POLLHUP | POLLERR))
+			return error_new(CR_CANCELLED, "The supervisor has gone");
+		if (!(fds[0].revents & POLLIN))
+			continue;
+		got = read(options->request_fd, text + len, sizeof(text) - 1 - len);
+		if (got <= 0 || len + (size_t)got >= sizeof(text) - 1)
+			return error_new(CR_INTERNAL, "The hook's request is not a pid");
+		len += (size_t)got;
+	}
+	*ret = (pid_t)strtol(text, NULL, 10);
+	return NULL;
+}
+
+/* Whoever writes to the fifo is root; but a mistake must not cost a process of the host its life.
+ */
+static struct cr_error *check_init(struct restore *restore, pid_t pid)
+{
+	struct proc_status status;
+	_cleanup_close_ int proc = -1;
+	char *cgroup;
+
+	TRY(proc_open(pid, pid, &proc));
+	TRY(proc_status(proc, restore->image.pool, &status));
+	TRY(proc_read(proc, "cgroup", restore->image.pool, &cgroup, NULL));
+	if (status.pid_levels < 2 || status.ns_pid != 1)
+		return error_new(CR_INTERNAL, "Process %d is not the init of a container", pid);
+	if (restore->options->cgroup_hint && !strstr(cgroup, restore->options->cgroup_hint))
+		return error_new(CR_INTERNAL, "Process %d is not in a cgroup of this container",
+				 pid);
+	return NULL;
+}
+
+static struct cr_error *seize_threads(struct restore *restore, pid_t pid)
+{
+	struct list tids = {0};
+	_cleanup_close_ int proc = -1;
+
+	TRY(proc_open(pid, pid, &proc));
+	TRY(proc_numbers(proc, "task", restore->image.pool, &tids));
+	for (size_t i = 0; i < tids.count; i++)
+		TRY(task_seize(((int *)tids.items)[i], PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL));
+	return NULL;
+}
+
+static struct cr_error *answer(const struct restore *restore, const char *verdict)
+{
+	if (write(restore->options->reply_fd, verdict, strlen(verdict)) < 0)
+		return error_sys("Failed to answer the hook");
+	return NULL;
+}
+
+/* The next event of any task, or an error when the supervisor has gone meanwhile. */
+static struct cr_error *await_event(struct restore *restore, pid_t *tid, int *status)
+{
+	struct pollfd supervisor = {.fd = restore->options->supervisor_fd};
+
+	for (;;) {
+		*tid = waitpid(-1, status, __WALL | WNOHANG);
+		if (*tid)
+			return NULL;
+		/* poll(2) ignores a negative descriptor: then this is a pause of a millisecond */
+		if (poll(&supervisor, 1, 1) > 0)
+			return error_new(CR_CANCELLED, "The supervisor has gone");
+	}
+}
+
+/* The runtime goes on, in whatever threads it has, until one of them executes init. */
+static struct cr_error *await_exec(struct restore *restore, pid_t pid)
+{
+	for (;;) {
+		int status;
+		pid_t tid;
+
+		TRY(await_event(restore, &tid, &status));
+		if (tid < 0)
+			return error_new(CR_GONE, "The runtime gave up before it executed init");
+		if (!WIFSTOPPED(status)) {
+			if (tid == pid)
+				return error_remedy(
+					error_new(CR_GONE,
+						  "The container's init ended before it began"),
+					"See the container's log (lxc-start -o LOG -l DEBUG)");
+			continue;
+		}
+		if (status >> 16 == PTRACE_EVENT_EXEC)
+			return NULL;
+		TRY(task_continue(tid, status >> 16 ? 0 : WSTOPSIG(status)));
+	}
+}
+
+/* Filters of the runtime must not stop the calls that rebuild the container; needs CAP_SYS_ADMIN.
+ */
+static struct cr_error *trace_for_restore(struct restore *restore)
+{
+	unsigned long options = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK |
+				PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE;
+	struct cr_error *error =
+		task_set_options(restore->init, options | PTRACE_O_SUSPEND_SECCOMP);
+
+	if (!error)
+		return NULL;
+	cr_error_free(error);
+	return task_set_options(restore->init, options);
+}
+
+/* From the exec event to a stop at the first instruction. */
+static struct cr_error *to_first_instruction(struct restore *restore)
+{
+	struct stop stop;
+
+	TRY(trace_for_restore(restore));
+	TRY(task_interrupt(restore->init));
+	do {
+		TRY(task_continue(restore->init, 0));
+		TRY(task_wait(restore->init, &stop));
+	} while (stop.reason != STOP_TRAP);
+	return task_set_mask(restore->init, SIGNALS_BUT_TRAP);
+}
+
+struct cr_error *takeover(struct restore *restore)
+{
+	struct cr_error *error;
+	pid_t pid = 0;
+
+	TRY(await_request(restore, &pid));
+	error = check_init(restore, pid);
+	if (!error)
+		error = seize_threads(restore, pid);
+	if (error) {
+		cr_error_free(answer(restore, "abort\n"));
+		return error;
+	}
+	restore->init = pid;
+	TRY(step(restore->options->fault, RESTART_SEIZED));
+	TRY(answer(restore, "go\n"));
+	TRY(await_exec(restore, pid));
+	return to_first_instruction(restore);
+}
+
+/* ---- the program area ---- */
+
+static bool overlaps(const struct list *vmas, uint64_t start, uint64_t end, uint64_t *next)
+{
+	const struct vma *vma = vmas->items;
+
+	for (size_t i = 0; i < vmas->count && vma[i].start < end; i++) {
+		if (vma[i].end > start) {
+			*next = vma[i].end;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool overlaps_any(struct restore *restore, const struct list *maps, uint64_t start,
+			 uint64_t end, uint64_t *next)
+{
+	const struct proc_map *map = maps->items;
+
+	for (size_t i = 0; i < maps->count; i++) {
+		if (map[i].start < end && map[i].end > start) {
+			*next = map[i].end;
+			return true;
+		}
+	}
+	for_each (struct process *, process, &restore->image.processes) {
+		if (overlaps(&process->memory->vmas, start, end, next))
+			return true;
+	}
+	return false;
+}
+
+/* Free in init as it is now and in every address space of the image. */
+static struct cr_error *choose_area(struct restore *restore, const struct list *maps)
+{
+	enum { SIZE = 2 * PROGRAM_AREA };
+	uint64_t at = 0x10000000;
+
+	while (at < ARCH_TASK_SIZE - SIZE) {
+		if (!overlaps_any(restore, maps, at, at + SIZE, &at)) {
+			restore->area = at;
+			return NULL;
+		}
+	}
+	return error_new(CR_UNSUPPORTED, "The programs leave no room in their address spaces");
+}
+
+static bool is_special(const struct proc_map *map)
+{
+	return map->name.len > 2 && (!strncmp((char *)map->name.data, "[vvar", 5) ||
+				     !strcmp((char *)map->name.data, "[vdso]"));
+}
+
+/* The kernel's mappings must be laid out as the image has them; we only move them. */
+static struct cr_error *find_vdso(struct restore *restore, const struct list *maps)
+{
+	const struct proc_map *map = maps->items, *end = map + maps->count;
+	const struct process *init = *(struct process **)restore->image.processes.items;
+	const struct vma *vma = init->memory->vmas.items, *last = vma + init->memory->vmas.count;
+	const uint8_t *vdso = (const uint8_t *)getauxval(AT_SYSINFO_EHDR);
+	long offset = 0;
+
+	while (map < end && !is_special(map))
+		map++;
+	while (vma < last && vma->type != VMA_SPECIAL)
+		vma++;
+	if (map == end || vma == last || !vdso)
+		return error_new(CR_HOST, "There is no vdso");
+	restore->vdso = map->start;
+	for (; map < end && is_special(map); map++, vma++) {
+		if (vma == last || vma->type != VMA_SPECIAL ||
+		    map->end - map->start != vma->end - vma->start)
+			return error_new(CR_HOST, "This kernel lays out its vdso in another way");
+		if (!strcmp((char *)map->name.data, "[vdso]")) {
+			offset = arch_find_syscall(vdso, map->end - map->start);
+			restore->insn = map->start - restore->vdso + (uint64_t)offset;
+		}
+	}
+	return offset < 0 ? error_new(CR_HOST, "The vdso holds no system call") : NULL;
+}
+
+static struct cr_error *map_area(struct restore *restore)
+{
+	uint64_t args[6] = {restore->area,
+			    (PROGRAM_AREA + PAGE - 1) & ~(PAGE - 1),
+			    PROT_READ | PROT_WRITE | PROT_EXEC,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+			    (uint64_t)-1,
+			    0};
+	int64_t result;
+
+	TRY(task_syscall(restore->init, restore->vdso + restore->insn, SYS_mmap, args, &result));
+	if (result < 0)
+		return error_errno((int)result, "Failed to map the program area");
+	return task_write(restore->init, restore->area, __start_crblob, blob_size());
+}
+
+/* Room for every descriptor number of the image and our own; the saved limits come last. */
+static struct cr_error *raise_file_limit(struct restore *restore)
+{
+	struct program *p = restore->program;
+	uint64_t old = program_data(p, NULL, sizeof(struct rlimit));
+	struct rlimit limit;
+
+	program_call(p, "read the limit of open files", SYS_prlimit64, 0, RLIMIT_NOFILE, 0, old);
+	TRY(program_run(p));
+	TRY(program_output(p, old, &limit, sizeof(limit)));
+	limit.rlim_cur = limit.rlim_max;
+	program_call(p, "raise the limit of open files", SYS_prlimit64, 0, RLIMIT_NOFILE,
+		     program_data(p, &limit, sizeof(limit)), 0);
+	return program_run(p);
+}
+
+struct cr_error *takeover_prepare(struct restore *restore)
+{
+	enum { LOWEST_CHANNEL = 16 };
+	struct list maps = {0};
+	_cleanup_close_ int proc = -1;
+	int highest = files_highest(&restore->image);
+
+	TRY(proc_open(restore->init, restore->init, &proc));
+	TRY(proc_maps(proc, restore->image.pool, &maps));
+	TRY(choose_area(restore, &maps));
+	TRY(find_vdso(restore, &maps));
+	TRY(map_area(restore));
+	restore->program->base = restore->area;
+	program_begin(restore->program, restore->init);
+	TRY(raise_file_limit(restore));
+	return channel_open(&restore->channel, restore->program,
+			    highest + 1 > LOWEST_CHANNEL ? highest + 1 : LOWEST_CHANNEL);
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Everything that depends on the machine. Nothing outside this directory may know a register's
+ * name. */
+#ifndef CR_ARCH_H
+#define CR_ARCH_H
+
+#include <elf.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+
+#define ARCH_NAME "x86_64"
+
+enum {
+	ARCH_XSTATE_REGSET = NT_X86_XSTATE,
+	ARCH_XSTATE_MAX = 16384, /* AMX needs 11 KiB */
+	ARCH_PAGE = 4096,
+	ARCH_HUGE_PAGE = 2 << 20,
+	ARCH_SYSCALL_SIZE = 2, /* 0f 05 */
+};
+
+#define ARCH_TASK_SIZE 0x7ffffffff000UL
+
+struct arch_regs {
+	struct user_regs_struct user;
+};
+
+static inline uint64_t arch_ip(const struct arch_regs *regs)
+{
+	return regs->user.rip;
+}
+
+static inline void arch_set_ip(struct arch_regs *regs, uint64_t ip)
+{
+	regs->user.rip = ip;
+	/* no system call to restart: the kernel must leave ip alone */
+	regs->user.orig_rax = (uint64_t)-1;
+}
+
+static inline uint64_t arch_sp(const struct arch_regs *regs)
+{
+	return regs->user.rsp;
+}
+
+static inline int64_t arch_result(const struct arch_regs *regs)
+{
+	return (int64_t)regs->user.rax;
+}
+
+/* The system call that the task was stopped in, -1 when it was in user mode. */
+static inline int64_t arch_syscall_nr(const struct arch_regs *regs)
+{
+	return (int64_t)regs->user.orig_rax;
+}
+
+static inline uint64_t arch_syscall_arg(const struct arch_regs *regs, int n)
+{
+	const uint64_t args[] = {regs->user.rdi, regs->user.rsi, regs->user.rdx,
+				 regs->user.r10, regs->user.r8,	 regs->user.r9};
+
+	return args[n];
+}
+
+static inline void arch_set_syscall_arg(struct arch_regs *regs, int n, uint64_t value)
+{
+	unsigned long long *args[] = {&regs->user.rdi, &regs->user.rsi, &regs->user.rdx,
+				      &regs->user.r10, &regs->user.r8,	&regs->user.r9};
+
+	*args[n] = value;
+}
+
+static inline void arch_set_result(struct arch_regs *regs, int64_t value)
+{
+	regs->user.rax = (uint64_t)value;
+}
+
+/* Go back before the system call instruction, so that the task enters it once more with the same
+ * arguments. */
+static inline void arch_rewind_syscall(struct arch_regs *regs)
+{
+	regs->user.rax = regs->user.orig_rax;
+	regs->user.rip -= ARCH_SYSCALL_SIZE;
+	regs->user.orig_rax = (uint64_t)-1;
+}
+
+/* Prepare @regs so that the instruction at @ip (a system call) performs @nr. */
+static inline void arch_set_syscall(struct arch_regs *regs, uint64_t ip, long nr,
+				    const uint64_t args[6])
+{
+	arch_set_ip(regs, ip);
+	regs->user.rax = (uint64_t)nr;
+	for (int i = 0; i < 6; i++)
+		arch_set_syscall_arg(regs, i, args[i]);
+}
+
+/* Prepare @regs for the blob: it runs @count ops at @ops. */
+static inline void arch_set_blob(struct arch_regs *regs, uint64_t blob, uint64_t ops,
+				 uint64_t count)
+{
+	arch_set_ip(regs, blob);
+	regs->user.rbx = ops;
+	regs->user.rbp = count;
+	regs->user.rsp =
+		0; /* it uses none, and sigaltstack(2) must not think that we stand on one */
+}
+
+/* How many ops the blob has not completed. */
+static inline uint64_t arch_blob_left(const struct arch_regs *regs)
+{
+	return regs->user.rbp;
+}
+
+/* Offset of a system call instruction in @code, -1 when there is none. */
+static inline long arch_find_syscall(const uint8_t *code, size_t len)
+{
+	for (size_t i = 0; i + 1 < len; i++) {
+		if (code[i] == 0x0f && code[i + 1] == 0x05)
+			return (long)i;
+	}
+	return -1;
+}
+
+/* Segment registers and bases that a hostile image could set to something the kernel refuses or
+ * worse. */
+static inline bool arch_regs_sane(const struct arch_regs *regs)
+{
+	return regs->user.rip < ARCH_TASK_SIZE && regs->user.fs_base < ARCH_TASK_SIZE &&
+	       regs->user.gs_base < ARCH_TASK_SIZE && regs->user.cs == 0x33 &&
+	       regs->user.ss == 0x2b;
+}
+
+#endif

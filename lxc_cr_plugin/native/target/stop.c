@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "stop.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <time.h>
+
+#include "../cleanup.h"
+#include "../proc.h"
+#include "task.h"
+
+enum {
+	QUICK_ROUNDS = 6, /* then the freezer is asked for help */
+	MOST_ROUNDS = 64,
+	WAIT_SECONDS = 5, /* for one task to reach its stop */
+	FREEZE_MILLISECONDS = 5000,
+};
+
+static int compare_pids(const void *a, const void *b)
+{
+	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static struct cr_error *list_directory(int dir, struct pool *pool, struct list *ret, int depth);
+
+static struct cr_error *list_threads(int dir, struct pool *pool, struct list *ret)
+{
+	/* v1 calls it tasks, v2 cgroup.threads */
+	const char *name = faccessat(dir, "tasks", R_OK, 0) == 0 ? "tasks" : "cgroup.threads";
+	char *text, *end;
+
+	TRY(proc_read(dir, name, pool, &text, NULL));
+	for (char *p = text; *p; p = end + (*end == '\n')) {
+		pid_t tid = (pid_t)strtol(p, &end, 10);
+		pid_t *slot;
+
+		if (end == p)
+			break;
+		slot = list_append(pool, ret, sizeof(*slot));
+		if (!slot)
+			return error_nomem();
+		*slot = tid;
+	}
+	return NULL;
+}
+
+static struct cr_error *list_children(int dir, struct pool *pool, struct list *ret, int depth)
+{
+	_cleanup_closedir_ DIR *listing = NULL;
+	struct dirent *entry;
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return error_sys("Failed to open a cgroup directory");
+	listing = fdopendir(fd);
+	if (!listing) {
+		close(fd);
+		return error_sys("Failed to list a cgroup directory");
+	}
+	while ((entry = readdir(listing))) {
+		_cleanup_close_ int child = -1;
+
+		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+			continue;
+		child = openat(dir, entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (child < 0)
+			continue; /* a cgroup may go at any moment */
+		TRY(list_directory(child, pool, ret, depth + 1));
+	}
+	return NULL;
+}
+
+static struct cr_error *list_directory(int dir, struct pool *pool, struct list *ret, int depth)
+{
+	enum { DEEPEST = 64 };
+
+	if (depth > DEEPEST)
+		return error_new(CR_UNSUPPORTED, "Cgroups are nested more than %d deep", DEEPEST);
+	TRY(list_threads(dir, pool, ret));
+	return list_children(dir, pool, ret, depth);
+}
+
+struct cr_error *cgroup_tasks(const char *cgroup, struct pool *pool, struct list *ret)
+{
+	_cleanup_close_ int dir = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir < 0)
+		return error_sys("Failed to open cgroup '%s'", cgroup);
+	TRY(list_directory(dir, pool, ret, 0));
+	if (ret->count)
+		qsort(ret->items, ret->count, sizeof(pid_t), compare_pids);
+	return NULL;
+}
+
+struct stopped_task *stop_find(struct stop_set *set, pid_t tid)
+{
+	return set->tasks.count ? bsearch(&tid, set->tasks.items, set->tasks.count,
+					  sizeof(struct stopped_task), compare_pids)
+				: NULL;
+}
+
+static struct cr_error *add_task(struct stop_set *set, pid_t tid)
+{
+	struct stopped_task *task = list_append(set->pool, &set->tasks, sizeof(*task));
+
+	if (!task)
+		return error_nomem();
+	task->tid = tid;
+	return NULL;
+}
+
+/* A task that died, or is dying, refuses the seizure: that is no error. */
+static bool is_dead(pid_t tid)
+{
+	struct proc_stat stat;
+	_cleanup_close_ int proc = -1;
+	_cleanup_error_ struct cr_error *error = proc_open(tid, tid, &proc);
+
+	if (!error)
+		error = proc_stat(proc, &stat);
+	return error || strchr("ZXx", stat.state);
+}
+
+static struct cr_error *seize(struct stop_set *set, pid_t tid)
+{
+	struct cr_error *error =
+		task_seize(tid, PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE);
+
+	if (!error) {
+		TRY(add_task(set, tid));
+		return task_interrupt(tid);
+	}
+	if (error->code == CR_GONE || is_dead(tid)) {
+		cr_error_free(error);
+		return NULL;
+	}
+	return error_remedy(
+		error_wrap(error, "Failed to stop the container"),
+		"If a debugger (gdb, strace) is attached to the process, detach it first");
+}
+
+/* Seize what is new in the cgroup; *fresh says how many there were. */
+static struct cr_error *seize_new(struct stop_set *set, size_t *fresh)
+{
+	struct list tids = {0};
+	size_t known = set->tasks.count;
+
+	TRY(cgroup_tasks(set->cgroup, set->pool, &tids));
+	for (size_t i = 0; i < tids.count; i++) {
+		pid_t tid = ((pid_t *)tids.items)[i];
+
+		if (!known || !bsearch(&tid, set->tasks.items, known, sizeof(struct stopped_task),
+				       compare_pids))
+			TRY(seize(set, tid));
+	}
+	*fresh = set->tasks.count - known;
+	return NULL;
+}
+
+/* *again: the task was let go for a moment and must be waited for once more. */
+static struct cr_error *handle_stop(struct stop_set *set, size_t index, const struct stop *stop,
+				    bool *again)
+{
+	struct stopped_task *task = (struct stopped_task *)set->tasks.items + index;
+	pid_t tid = task->tid;
+
+	*again = false;
+	switch (stop->reason) {
+	case STOP_TRAP: task->stands = true; return NULL;
+	case STOP_GROUP: task->stands = task->job_control = true; return NULL;
+	case STOP_SIGNAL:
+		/* it was on its way to a handler: let the kernel build the frame, the trap follows
+		 */
+		*again = true;
+		return task_continue(tid, stop->signal);
+	case STOP_NEW_TASK:
+		*again = true;
+		TRY(add_task(set, stop->child));
+		return task_continue(tid, 0);
+	case STOP_SYSCALL:
+	case STOP_EXEC:
+	case STOP_OTHER:
+	default: *again = true; return task_continue(tid, 0);
+	}
+}
+
+static struct cr_error *wait_for_stop(struct stop_set *set, size_t index)
+{
+	bool again;
+
+	do {
+		struct stopped_task *task = (struct stopped_task *)set->tasks.items + index;
+		struct stop stop;
+
+		TRY(task_wait_for(task->tid, WAIT_SECONDS * 1000000000ull, &stop));
+		TRY(handle_stop(set, index, &stop, &again));
+	} while (again);
+	return NULL;
+}
+
+/* Waits for everything that was seized; what has died meanwhile leaves the set. */
+static struct cr_error *wait_for_all(struct stop_set *set)
+{
+	size_t kept = 0;
+	struct stopped_task *tasks;
+
+	for (size_t i = 0; i < set->tasks.count; i++) { /* grows as children are adopted */
+		struct cr_error *error;
+
+		if (((struct stopped_task *)set->tasks.items)[i].stands)
+			continue;
+		error = wait_for_stop(set, i);
+		if (error && error->code != CR_GONE)
+			return error;
+		if (error) {
+			cr_error_free(error);
+			((struct stopped_task *)set->tasks.items)[i].tid = 0;
+		}
+	}
+	tasks = set->tasks.items;
+	for (size_t i = 0; i < set->tasks.count; i++) {
+		if (tasks[i].tid)
+			tasks[kept++] = tasks[i];
+	}
+	set->tasks.count = kept;
+	if (kept)
+		qsort(tasks, kept, sizeof(*tasks), compare_pids);
+	return NULL;
+}
+
+static struct cr_error *write_freezer(const struct stop_set *set, bool freeze)
+{
+	_cleanup_close_ int dir = open(set->freezer, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const char *name = set->freezer_is_v2 ? "cgroup.freeze" : "freezer.state";
+	const char *text =
+		set->freezer_is_v2 ? (freeze ? "1" : "0") : (freeze ? "FROZEN" : "THAWED");
+	_cleanup_close_ int fd = dir < 0 ? -1 : openat(dir, name, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		return error_sys("Failed to %s cgroup '%s'", freeze ? "freeze" : "thaw",
+				 set->freezer);
+	return NULL;
+}
+
+static struct cr_error *wait_frozen(struct stop_set *set)
+{
+	const char *name = set->freezer_is_v2 ? "cgroup.events" : "freezer.state";
+	const char *word = set->freezer_is_v2 ? "frozen 1" : "FROZEN";
+	_cleanup_close_ int dir = open(set->freezer, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct timespec pause = {.tv_nsec = 1000000};
+
+	for (int i = 0; i < FREEZE_MILLISECONDS; i++) {
+		char *text;
+
+		TRY(proc_read(dir, name, set->pool, &text, NULL));
+		if (strstr(text, word))
+			return NULL;
+		nanosleep(&pause, NULL);
+	}
+	return error_new(CR_HOST, "Cgroup '%s' did not freeze in time", set->freezer);
+}
+
+static struct cr_error *seize_frozen(struct stop_set *set)
+{
+	size_t fresh;
+
+	TRY(wait_frozen(set));
+	return seize_new(set, &fresh);
+}
+
+static struct cr_error *stop_by_freezer(struct stop_set *set, struct log *log)
+{
+	struct cr_error *error;
+
+	log_say(log, CR_INFO, "The container forks faster than it can be stopped: freezing it");
+	TRY(write_freezer(set, true));
+	error = seize_frozen(set);
+	/* whatever happened: nothing may stay frozen */
+	if (error) {
+		_cleanup_error_ struct cr_error *ignored = write_freezer(set, false);
+		return error;
+	}
+	TRY(write_freezer(set, false));
+	return wait_for_all(set);
+}
+
+struct cr_error *stop_all(struct stop_set *set, struct log *log)
+{
+	for (int round = 0; round < MOST_ROUNDS; round++) {
+		size_t fresh;
+
+		if (round >= QUICK_ROUNDS && set->freezer)
+			TRY(stop_by_freezer(set, log));
+		TRY(seize_new(set, &fresh));
+		if (!fresh)
+			return NULL;
+		TRY(wait_for_all(set));
+	}
+	return error_remedy(error_new(CR_UNSUPPORTED, "The container forks without end"),
+			    "Limit its number of processes (lxc.cgroup2.pids.max) and try again");
+}
+
+void stop_release(struct stop_set *set, pid_t last)
+{
+	struct stopped_task *tasks = set->tasks.items;
+
+	for (size_t i = 0; i < set->tasks.count; i++) {
+		if (tasks[i].tid != last)
+			cr_error_free(task_detach(tasks[i].tid, 0));
+	}
+	if (last && stop_find(set, last))
+		cr_error_free(task_detach(last, 0));
+	set->tasks.count = 0;
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Processes and threads out of init and its clones. */
+#ifndef CR_TREE_H
+#define CR_TREE_H
+
+#include "restore.h"
+
+/* Every process with its memory, under its pid, in its session, leading its group if it leads one.
+ */
+struct cr_error *tree_build(struct restore *restore);
+/* Processes that stood in for dead leaders of groups; when everybody has joined. */
+struct cr_error *tree_end_helpers(struct restore *restore);
+/* The threads of @process besides its leader. */
+struct cr_error *tree_threads(struct restore *restore, struct process *process);
+
+#endif

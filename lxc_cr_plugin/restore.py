@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A restart, step by step: `restart()` is the contents page.
+
+The runtime builds the container as always. Its hook tells our engine which process is about to
+become init; the engine takes that over and rebuilds out of it what the image holds. Hook and engine
+meet at two fifos in a directory that nobody else can enter.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import image as images
+from . import native
+from .container import RUNNING, STOPPED, Container
+from .errors import ContainerError, ImageError, RestartError
+from .journal import RESTART, Journals, entry_of_this_process
+from .log import Reporter, human_time
+from .manifest import Manifest
+from .native import RestartResult
+from .resources import hook
+from .run import signals_ignored
+from .store import Image
+
+# How long LXC may take to report what its container has become, seconds.
+CONFIRM_TIMEOUT = 10.0
+
+
+class Restarted(NamedTuple):
+    """What runs again; `total` is what it took, nanoseconds."""
+
+    image: Image
+    total: int
+    numbers: RestartResult
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json; times in nanoseconds."""
+        return {
+            "image": self.image.reference(),
+            "digest": f"sha256:{self.image.digest}",
+            "total": self.total,
+            **self.numbers._asdict(),
+        }
+
+    def summary(self, container: str) -> str:
+        """For people."""
+        n = self.numbers
+        return (
+            f"Container '{container}' runs again from {self.image.reference()}: "
+            f"{n.processes} processes, {n.threads} threads\n"
+            f"  after {human_time(self.total)} (engine: "
+            f"{human_time(n.loading)} loading, {human_time(n.building + n.releasing)} building)"
+        )
+
+
+def restart(
+    container: Container,
+    *,
+    image: Image,
+    journals: Journals,
+    run_dir: Path,
+    timeout: float,
+    report: Reporter,
+    fault: str | None = None,
+) -> Restarted:
+    """Restart a stopped container from @image.
+
+    If anything raises, the container is stopped and the image is as before. @timeout, in seconds,
+    is for the runtime to come to the point where its init is taken over.
+    """
+    begin = time.monotonic_ns()
+    with ExitStack() as undo:
+        lock = undo.enter_context(
+            journals.locked(container=container.name, lxcpath=container.lxcpath)
+        )
+        refuse_running(container)
+        with report.step("manifest", f"Read and check the manifest of {image.reference()}"):
+            manifest = image.manifest()
+            refuse_foreign(container, manifest)
+            images.verify_records(image, manifest)
+        with report.step("journal", "Make the meeting place and write down where it is"):
+            place = meeting_place(run_dir)
+            entry = entry_of_this_process(
+                operation=RESTART,
+                container=container.name,
+                lxcpath=container.lxcpath,
+                meeting_place=place,
+            )
+            journal = undo.enter_context(journals.written(entry))
+            make_fifos(place)
+
+        with report.step("engine", "Load the image"):
+            engine = undo.enter_context(
+                engine_at(
+                    place,
+                    image=image,
+                    container=container,
+                    timeout=timeout,
+                    report=report,
+                    keep=(lock,),
+                    released=journal.released,
+                    fault=fault,
+                )
+            )
+            images.verify_pages(image, manifest)
+            engine.wait_ready()
+        with report.step("start", f"Start container '{container.name}' and take over its init"):
+            # It holds the lock as well: as long as it may run the hook, nobody may remove the
+            # meeting place, or the hook would let a fresh init start.
+            command = ["/bin/sh", str(hook("lxc-start-host")), str(place)]
+            starter = undo.enter_context(container.start(hook=command, keep=(lock,)))
+            numbers = engine.finish(starter=starter)
+        with signals_ignored(), report.step("confirm", "Ask LXC whether it runs"):
+            confirm_running(container, started=starter.wait() == 0, numbers=numbers)
+            journal.confirm()
+        return Restarted(image, time.monotonic_ns() - begin, numbers)
+
+
+def refuse_running(container: Container) -> None:
+    """Raise ContainerError unless the container exists and is stopped."""
+    if not container.defined():
+        raise ContainerError(
+            f"There is no container '{container.name}' in {container.lxcpath}",
+            hint="`lxc-ls` shows what there is; -P names another lxcpath",
+        )
+    if container.state() != STOPPED:
+        raise ContainerError(
+            f"Container '{container.name}' is running",
+            hint=f"Stop it first with `lxc-stop {container.address}`",
+        )
+
+
+def refuse_foreign(container: Container, manifest: Manifest) -> None:
+    """Raise ImageError when the image cannot be restarted by this version as this container."""
+    manifest.check_requires(known=native.kinds())
+    name = manifest.container["name"]
+    if name != container.name:
+        raise ImageError(f"The image is of container '{name}', not of '{container.name}'")
+    machine = manifest.host["machine"]
+    if machine != os.uname().machine:
+        raise ImageError(
+            f"The image is of a {machine} machine, this one is {os.uname().machine}",
+            hint="Restart it on a machine like the one it was made on",
+        )
+
+
+def meeting_place(run_dir: Path) -> Path:
+    """A path for the meeting place. Never used again: hooks of later reboots look for it."""
+    return run_dir / f"meet-{os.urandom(8).hex()}"
+
+
+def make_fifos(place: Path) -> None:
+    """Make the meeting place; the fifos last, because the hook takes them as an invitation."""
+    place.mkdir(mode=0o700)
+    for name in ("reply", "request"):
+        os.mkfifo(place / name, mode=0o600)
+
+
+@contextmanager
+def engine_at(
+    place: Path,
+    *,
+    image: Image,
+    container: Container,
+    timeout: float,
+    report: Reporter,
+    keep: tuple[int, ...],
+    released: Callable[[], None],
+    fault: str | None,
+) -> Iterator[native.Restart]:
+    """An engine that loads @image and then waits at @place; called off at the end if it runs."""
+    with ExitStack() as undo:
+        # Both for reading and writing: opening never waits for the hook, which may never come.
+        # Only the engine keeps them, so that a hook sees an end of file when the engine dies.
+        ends = [_open(undo, place / name, os.O_RDWR) for name in ("request", "reply")]
+        image_fd = _open(undo, image.path, os.O_RDONLY | os.O_DIRECTORY)
+        engine = native.Restart(
+            image_fd=image_fd,
+            request_fd=ends[0],
+            reply_fd=ends[1],
+            cgroup_hint=container.cgroup_hint(),
+            timeout=timeout,
+            listener=report,
+            released=released,
+            keep=keep,
+            fault=fault,
+        )
+    with engine:
+        yield engine
+
+
+def _open(undo: ExitStack, path: Path, flags: int) -> int:
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    undo.callback(os.close, fd)
+    return fd
+
+
+def confirm_running(container: Container, *, started: bool, numbers: RestartResult) -> None:
+    """Raise RestartError unless the runtime has the container running with the engine's init."""
+    running = started and container.wait_for(RUNNING, timeout=CONFIRM_TIMEOUT)
+    if not running:
+        raise RestartError(
+            f"The processes were restored, but container '{container.name}' is "
+            f"{container.state()} afterwards",
+            hint="Look into LXC's log of the container",
+        )
+    if container.init_pid() != numbers.init_pid:
+        raise RestartError(
+            f"LXC takes process {container.init_pid()} for the init of '{container.name}', "
+            f"the engine restored {numbers.init_pid}",
+            hint="Was the container rebooted just now? Restart it again",
+        )

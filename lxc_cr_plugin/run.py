@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Processes: the only module that forks or executes.
+
+A child gets the descriptors it is told to keep and no others. That matters more than tidiness:
+whether an end of file arrives on a pipe tells engine, hook and command who of them is still alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NoReturn, Self
+
+from .errors import Cancelled
+
+
+class Child:
+    """A forked process, ended and reaped at the latest when its `with` block is left."""
+
+    def __init__(self, *, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self._status: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is None:
+            self.kill()
+            self.wait()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def kill(self) -> None:
+        """Send SIGKILL; a process that has ended already is fine."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def wait(self, *, timeout: float | None = None) -> int | None:
+        """Exit code, or minus the number of the signal; None when @timeout (seconds) ran out."""
+        if self._status is None:
+            if not readable(self.pidfd, timeout=timeout):
+                return None
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status
+
+
+class Pipe:
+    """Both ends of a pipe; closing an end twice is fine."""
+
+    def __init__(self) -> None:
+        self.read, self.write = os.pipe2(os.O_CLOEXEC)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is still open."""
+        self.close_read()
+        self.close_write()
+
+    def close_read(self) -> None:
+        """Close the reading end: a writer gets SIGPIPE or EPIPE."""
+        if self.read >= 0:
+            os.close(self.read)
+        self.read = -1
+
+    def close_write(self) -> None:
+        """Close the writing end: a reader gets the end of the file."""
+        if self.write >= 0:
+            os.close(self.write)
+        self.write = -1
+
+
+def fork(work: Callable[[], int], *, keep: Iterable[int] = (), session: bool = False) -> Child:
+    """Run @work in a child process; its return value is the exit code.
+
+    Descriptors 0 to 2 and those of @keep stay open in the child, all others are closed. With
+    @session it leaves the terminal's process group, so that Ctrl-C and Ctrl-Z reach the parent
+    alone. Exceptions of @work end the child with code 1 and a traceback on its stderr.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    keep_open = sorted({0, 1, 2, *keep})
+    pid = os.fork()
+    if pid == 0:
+        _run_child(work, keep_open=keep_open, session=session)
+    return Child(pid=pid, pidfd=os.pidfd_open(pid))
+
+
+def _run_child(work: Callable[[], int], *, keep_open: list[int], session: bool) -> NoReturn:
+    code = 1
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN if session else signal.SIG_DFL)
+        if session:
+            os.setsid()
+        close_others(keep_open)
+        code = work()
+    except BaseException:
+        import traceback
+
+        with contextlib.suppress(OSError):
+            os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
+    finally:
+        # No destructor and no atexit handler of the parent may run twice.
+        os._exit(code)
+
+
+def close_others(keep_open: list[int]) -> None:
+    """Close every descriptor that is not in the ascending list @keep_open."""
+    low = 0
+    for fd in keep_open:
+        # An empty range from 0 on closes everything: Python passes its end as (unsigned) -1.
+        if low < fd:
+            os.closerange(low, fd)
+        low = fd + 1
+    # The kernel's limit may be far higher; closerange() uses close_range(2), which is one call.
+    os.closerange(low, 2**31 - 1)
+
+
+def readable(fd: int, *, timeout: float | None) -> bool:
+    """Wait until @fd can be read or has ended; False when @timeout (seconds) ran out."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else max(0, int(timeout * 1000))))
+
+
+def start_time(pid: int) -> int | None:
+    """When process @pid was started, in clock ticks since boot; None when there is none.
+
+    Together with the pid it names a process for ever, field 22 of /proc/PID/stat.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(b")")[2].split()[19])
+
+
+def until(condition: Callable[[], bool], *, timeout: float, pause: float = 0.005) -> bool:
+    """Ask @condition every @pause seconds; False when it did not hold within @timeout seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
+
+
+@contextlib.contextmanager
+def signals_cancel() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise Cancelled once; while that is cleaned up they are ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def cancel(number: int, _frame: object) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
+        raise Cancelled(f"Interrupted by {signal.Signals(number).name}")
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        # Whoever started us with a signal ignored (nohup) meant it.
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, cancel)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def signals_ignored() -> Iterator[None]:
+    """Ignore the same signals where turning back would be worse than going on."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

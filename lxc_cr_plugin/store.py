@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Where images lie and how they are named.
+
+    STORE/<container>/<digest>/         an image; the digest is SHA-256 of its manifest.json
+    STORE/<container>/tags/<tag>        a file with a digest in it
+    STORE/.staging/<random>/            an image being written
+
+An image is complete before it gets its name by one rename, so it exists entirely or not at all.
+The buffer is a second store of the same shape on a tmpfs. Whoever can write here can put code into
+a container, hence everything belongs to root alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from . import manifest
+from .errors import StoreError, UsageError, os_message
+from .manifest import Manifest
+from .run import until
+
+DEFAULT_TAG = "latest"
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+SHORTEST_DIGEST = 8
+
+# How long another command may hold the store for a rename, seconds.
+LOCK_TIMEOUT = 10.0
+
+
+class Reference(NamedTuple):
+    """A name of an image: NAME (its latest), NAME:TAG or NAME@sha256:HEX (at least 8 digits)."""
+
+    container: str
+    tag: str | None = DEFAULT_TAG
+    digest: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, *, container: str | None = None) -> Reference:
+        """The reference in @text; raises UsageError.
+
+        With @container, a name that may itself hold a colon, only its images can be meant.
+        """
+        name, at, digest = text.rpartition("@sha256:")
+        if at:
+            if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST_DIGEST},64}}", digest):
+                raise _bad_reference(text)
+            reference = cls(name, None, digest)
+        elif text == container or ":" not in text:
+            reference = cls(text)
+        else:
+            name, _, tag = text.rpartition(":")
+            if not TAG.fullmatch(tag):
+                raise _bad_reference(text)
+            reference = cls(name, tag)
+        if reference.container in ("", ".", "..") or "/" in reference.container:
+            raise _bad_reference(text)
+        if container is not None and reference.container != container:
+            raise UsageError(
+                f"'{text}' is not an image of container '{container}'",
+                hint=f"Write {container}:TAG or {container}@sha256:DIGEST",
+            )
+        return reference
+
+    def __str__(self) -> str:
+        if self.digest:
+            return f"{self.container}@sha256:{self.digest}"
+        return f"{self.container}:{self.tag}"
+
+
+def _bad_reference(text: str) -> UsageError:
+    return UsageError(
+        f"'{text}' is not a reference to an image",
+        hint="Write NAME, NAME:TAG or NAME@sha256:DIGEST (at least 8 digits); "
+        "a tag has letters, digits, '_', '.' and '-'",
+    )
+
+
+class Image(NamedTuple):
+    """An image of the store: `path` holds the files."""
+
+    container: str
+    digest: str
+    path: Path
+    buffered: bool
+    tags: tuple[str, ...] = ()
+
+    def manifest(self) -> Manifest:
+        """Its manifest; raises ImageError when that is damaged or not the one it is named after."""
+        return manifest.load(self.path, digest=self.digest)
+
+    def reference(self) -> str:
+        """The shortest unambiguous name for people."""
+        if self.tags:
+            return f"{self.container}:{self.tags[0]}"
+        return f"{self.container}@sha256:{self.digest[:12]}"
+
+
+class Store:
+    """The image store and its buffer; neither directory is made before something is written."""
+
+    def __init__(self, *, root: Path, buffer: Path) -> None:
+        """Raises StoreError when a directory is there and not safe to use."""
+        self._root = Shelf(root, buffered=False)
+        self._buffer = Shelf(buffer, buffered=True)
+
+    @contextlib.contextmanager
+    def staging(self, *, buffered: bool) -> Iterator[Staging]:
+        """An empty directory for a new image; it disappears unless `commit` is called."""
+        with self._shelf(buffered=buffered).staging() as staging:
+            yield staging
+
+    def commit(self, staging: Staging, *, container: str, tag: str) -> Image:
+        """Make the image in @staging, whose manifest is written, part of the store as @tag."""
+        shelf = staging.shelf
+        with writing(f"Failed to add an image to '{shelf.path}'"), shelf.locked():
+            image = shelf.adopt(staging.path, container=container)
+            shelf.set_tag(container=container, tag=tag, digest=image.digest)
+        if not shelf.buffered:
+            # The buffer is asked first: an older image there must not keep the name.
+            with contextlib.suppress(FileNotFoundError), self._buffer.locked():
+                self._buffer.drop_tag(container=container, tag=tag)
+        return image._replace(tags=(tag,))
+
+    def resolve(self, reference: Reference) -> Image:
+        """The image of @reference, the buffered one first; raises StoreError if there is none."""
+        images = [image for image in self.images() if image.container == reference.container]
+        if reference.digest:
+            wanted: set[str | None] = {
+                image.digest for image in images if image.digest.startswith(reference.digest)
+            }
+            if len(wanted) > 1:
+                raise StoreError(
+                    f"'{reference}' fits {len(wanted)} images", hint="Give more digits"
+                )
+        else:
+            name = {"container": reference.container, "tag": reference.tag or DEFAULT_TAG}
+            wanted = {self._buffer.tag(**name) or self._root.tag(**name)}
+        for image in images:
+            if image.digest in wanted:
+                return image
+        raise StoreError(f"There is no image '{reference}'", hint="`lxc-cr ls` shows what there is")
+
+    def images(self) -> list[Image]:
+        """All images, buffered ones first, each with its tags."""
+        return [*self._buffer.images(), *self._root.images()]
+
+    def remove(self, image: Image) -> None:
+        """Remove @image and every tag that points to it."""
+        for shelf in (self._buffer, self._root):
+            if shelf.path.exists():
+                with shelf.locked():
+                    shelf.remove(container=image.container, digest=image.digest)
+
+    def flush(self, image: Image) -> Image:
+        """Copy a buffered @image to the disk, durably, and remove it from the buffer."""
+        if not image.buffered:
+            raise StoreError(f"Image '{image.reference()}' is not buffered")
+        need = sum(path.stat().st_size for path in image.path.rglob("*") if path.is_file())
+        self.check_space(need, buffered=False)
+        with (
+            self.staging(buffered=False) as staging,
+            writing(f"Failed to add an image to '{staging.shelf.path}'"),
+        ):
+            shutil.copytree(image.path, staging.path, dirs_exist_ok=True)
+            with self._root.locked():
+                stored = self._root.adopt(staging.path, container=image.container)
+                for tag in image.tags:
+                    self._root.set_tag(container=image.container, tag=tag, digest=image.digest)
+        with self._buffer.locked():
+            self._buffer.remove(container=image.container, digest=image.digest)
+        return stored._replace(tags=image.tags)
+
+    def check_space(self, need: int, *, buffered: bool) -> None:
+        """Raise StoreError when @need bytes will not fit."""
+        path = self._shelf(buffered=buffered).path
+        existing = next(p for p in (path, *path.parents) if p.exists())
+        status = os.statvfs(existing)
+        free = status.f_bavail * status.f_frsize
+        if need > free:
+            raise StoreError(
+                f"'{path}' has {free >> 20} MiB left, the image needs about {need >> 20} MiB",
+                hint="Remove images with `lxc-cr rm`"
+                + (", or write to the disk, without --buffered" if buffered else ""),
+            )
+
+    def sweep(self) -> None:
+        """Remove what was being written by commands that no longer exist."""
+        for shelf in (self._buffer, self._root):
+            shelf.sweep()
+
+    def _shelf(self, *, buffered: bool) -> Shelf:
+        return self._buffer if buffered else self._root
+
+
+class Staging(NamedTuple):
+    """A directory for a new image; `fd` is it too, locked for as long as anybody writes."""
+
+    shelf: Shelf
+    path: Path
+    fd: int
+
+
+class Shelf:
+    """One directory of images: the store, or the buffer."""
+
+    def __init__(self, path: Path, *, buffered: bool) -> None:
+        self.path = path
+        self.buffered = buffered
+        if os.path.lexists(path):
+            self._refuse_unsafe()
+
+    def _refuse_unsafe(self) -> None:
+        status = self.path.lstat()
+        unsafe = (
+            not stat.S_ISDIR(status.st_mode)
+            or status.st_uid != os.geteuid()
+            or status.st_mode & 0o022
+        )
+        if unsafe:
+            raise StoreError(
+                f"'{self.path}' is not a directory that only root can write",
+                hint="Whoever can write there can put code into a container: look who made it",
+            )
+
+    def _prepare(self) -> None:
+        with writing(f"Failed to make the image store '{self.path}'"):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._refuse_unsafe()
+            (self.path / ".staging").mkdir(mode=0o700, exist_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock for names: renames and tags."""
+        fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not until(lambda: _try_lock(fd), timeout=LOCK_TIMEOUT):
+                raise StoreError(
+                    f"The image store '{self.path}' is locked by another command",
+                    hint=f"`fuser {self.path}/.lock` shows by which",
+                )
+            yield
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Staging]:
+        """An empty directory on this shelf; removed at the end if it is still there."""
+        self._prepare()
+        path = self.path / ".staging" / os.urandom(8).hex()
+        # Under the lock, or sweep() might come between making and locking it.
+        with self.locked():
+            path.mkdir(mode=0o700)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            yield Staging(self, path, fd)
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(fd)
+
+    def sweep(self) -> None:
+        """Remove staging directories that nobody holds, and images on their way out."""
+        staging = self.path / ".staging"
+        if not staging.is_dir() or not any(staging.iterdir()):
+            return
+        with self.locked():
+            for path in staging.iterdir():
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    if path.is_file():
+                        path.unlink()
+                    elif _try_lock(fd):
+                        shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(fd)
+
+    def adopt(self, staging: Path, *, container: str) -> Image:
+        """Give the complete image in @staging its name. The shelf is locked."""
+        seal_tree(staging)
+        digest = manifest.digest_of((staging / manifest.NAME).read_bytes())
+        home = self._home(container)
+        for directory in (home, home / "tags"):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        path = home / digest
+        if not path.exists():
+            staging.rename(path)
+        for directory in (home, self.path):
+            sync(directory)
+        return Image(container, digest, path, self.buffered)
+
+    def remove(self, *, container: str, digest: str) -> None:
+        """Remove an image and its tags, if they are here. The shelf is locked."""
+        tags = self._tags(container)
+        for tag, target in tags.items():
+            if target == digest:
+                self.drop_tag(container=container, tag=tag)
+        path = self._home(container) / digest
+        if path.is_dir():
+            # Out of sight first: half an image must never be seen.
+            leaving = self.path / ".staging" / os.urandom(8).hex()
+            path.rename(leaving)
+            shutil.rmtree(leaving, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (self._home(container) / "tags").rmdir()
+            self._home(container).rmdir()
+
+    def set_tag(self, *, container: str, tag: str, digest: str) -> None:
+        """Let @tag name the image @digest from now on. The shelf is locked."""
+        tags = self._home(container) / "tags"
+        new = self.path / ".staging" / f"{os.urandom(8).hex()}.tag"
+        new.write_text(digest + "\n")
+        new.chmod(0o600)
+        sync(new)
+        new.rename(tags / tag)
+        sync(tags)
+
+    def drop_tag(self, *, container: str, tag: str) -> None:
+        """Forget @tag, if it is here. The shelf is locked."""
+        (self._home(container) / "tags" / tag).unlink(missing_ok=True)
+
+    def tag(self, *, container: str, tag: str) -> str | None:
+        """The digest that @tag names, None when there is no such tag."""
+        return self._tags(container).get(tag)
+
+    def images(self) -> list[Image]:
+        """All images, by container and digest."""
+        found = []
+        for home in sorted(self.path.iterdir()) if self.path.is_dir() else ():
+            if home.name.startswith(".") or not home.is_dir():
+                continue
+            container = unquote(home.name, errors="surrogateescape")
+            tags = self._tags(container)
+            for path in sorted(home.iterdir()):
+                if DIGEST.fullmatch(path.name):
+                    names = tuple(sorted(t for t, digest in tags.items() if digest == path.name))
+                    found.append(Image(container, path.name, path, self.buffered, names))
+        return found
+
+    def _tags(self, container: str) -> dict[str, str]:
+        directory = self._home(container) / "tags"
+        if not directory.is_dir():
+            return {}
+        names = [path for path in directory.iterdir() if TAG.fullmatch(path.name)]
+        return {path.name: path.read_text(errors="replace").strip() for path in names}
+
+    def _home(self, container: str) -> Path:
+        """The directory of a container; its name is as readable as a file name may be."""
+        name = quote(container, safe="@:+, ", errors="surrogateescape")
+        return self.path / (f"%2E{name[1:]}" if name.startswith(".") else name)
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn failed system calls into StoreError: "@what: No space left on device"."""
+    hints = {
+        errno.ENOSPC: "The disk is full: remove images with `lxc-cr rm`, or give another --store",
+        errno.EDQUOT: "The quota is used up: remove images with `lxc-cr rm`",
+        errno.EROFS: "The file system is read-only: give another --store",
+    }
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        raise StoreError(
+            f"{what}: {os_message(error)}", hint=hints.get(number), errno=number
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Wait until @path, a file or a directory, is on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def seal_tree(directory: Path) -> None:
+    """Make all files of an image private to root, and wait until they are on the disk."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            (Path(folder) / name).chmod(0o600)
+            sync(Path(folder) / name)
+        Path(folder).chmod(0o700)
+        sync(Path(folder))
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

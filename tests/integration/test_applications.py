@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Things that people run in a busybox container, checkpointed while they are busy."""
+
+import time
+
+import pytest
+
+from .container import Container, wait_until
+
+# Each writes its result to /tmp/result when it is done, some seconds of running time later.
+SCRIPTS = {
+    # A number a line, no line missing: a shell with a job in the background.
+    "shell loop": """
+        (i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i; usleep 10000; done) > /tmp/numbers &
+        wait $!
+        cat /tmp/numbers > /tmp/result
+    """,
+    "pipeline": """
+        (i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i; usleep 10000; done) |
+        awk '{ sum += $1; print sum }' | tail -n 1 > /tmp/result
+    """,
+    "long pipeline": """
+        (i=300; while [ $i -gt 0 ]; do echo "$i line"; i=$((i-1)); usleep 8000; done) |
+        sed 's/line/word/' | grep -v nothing | sort -n | cut -d' ' -f1 | tr '\\n' ' ' > /tmp/result
+    """,
+    "jobs": """
+        for j in 1 2 3 4 5; do
+            (i=0; while [ $i -lt 100 ]; do i=$((i+1)); usleep 20000; done; echo "job $j" >> /tmp/jobs) &
+        done
+        wait
+        sort /tmp/jobs > /tmp/result
+    """,
+    "named pipe": """
+        mkfifo /tmp/fifo
+        (i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo $i; usleep 10000; done) > /tmp/fifo &
+        while read line; do last=$line; done < /tmp/fifo
+        echo $last > /tmp/result
+    """,
+    "trap": """
+        trap 'count=$((count+1))' USR1
+        count=0 me=$$
+        (i=0; while [ $i -lt 50 ]; do i=$((i+1)); kill -USR1 $me; usleep 50000; done) &
+        while kill -0 $! 2>/dev/null; do usleep 5000; done
+        echo $count > /tmp/result
+    """,
+}
+
+RESULTS = {
+    "shell loop": "\n".join(str(i) for i in range(1, 301)),
+    "pipeline": str(300 * 301 // 2),
+    "long pipeline": " ".join(str(i) for i in range(1, 301)),
+    "jobs": "\n".join(f"job {j}" for j in range(1, 6)),
+    "named pipe": "200",
+    "trap": "50",
+}
+
+
+@pytest.fixture
+def running(request, container: Container) -> Container:
+    script = container.rootfs / "tmp/script"
+    script.write_text(f"#!/bin/sh\n{SCRIPTS[request.getfixturevalue('name')]}")
+    script.chmod(0o755)
+    container.add_program("/tmp/script")
+    container.start()
+    wait_until(lambda: "script" in container.processes.values(), what="the script")
+    time.sleep(0.3)
+    return container
+
+
+def result_of(container: Container) -> str:
+    file = container.rootfs / "tmp/result"
+    wait_until(
+        lambda: file.exists() and file.read_text().endswith(("\n", " ")), what="result", timeout=30
+    )
+    return file.read_text().strip()
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+class TestApplication:
+    def test_checkpointed_while_busy(self, name, running):
+        for _ in range(3):
+            running.checkpoint()
+            time.sleep(0.2)
+        assert result_of(running) == RESULTS[name]
+
+    def test_restarted_while_busy(self, name, running):
+        for _ in range(2):
+            running.checkpoint("--stop")
+            running.restart()
+            time.sleep(0.2)
+        assert result_of(running) == RESULTS[name]
+
+
+def test_console_and_ttys_after_a_restart(container):
+    """A getty on tty1 and a shell on the console, as LXC's own template has them."""
+    container.lines += [
+        "tty1::respawn:/bin/getty -L tty1 115200 vt100",
+        "console::askfirst:/bin/sh",
+    ]
+    container.start()
+    wait_until(lambda: "getty" in container.processes.values(), what="getty")
+    container.checkpoint("--stop")
+    container.restart()
+    assert container.attach("hostname").strip() == container.name
+    assert "getty" in container.processes.values()
+    container.lxc("stop", "-t", "10")
+    assert container.state == "STOPPED"
+
+
+def test_reboot_after_a_restart(container):
+    victim = container.add_victim("files")
+    container.start()
+    victim.ready()
+    container.checkpoint("--stop")
+    container.restart()
+    before = container.init_pid
+    victim.status.unlink()
+    container.lxc("stop", "-r")
+    wait_until(lambda: container.state == "RUNNING" and container.init_pid != before, what="reboot")
+    victim.ready()
+    victim.verify()
+
+
+def test_image_of_one_moment_restarted_twice(container):
+    """An image is not used up."""
+    container.add_program("/bin/sleep 1000")
+    container.start()
+    wait_until(lambda: "sleep" in container.processes.values(), what="sleep")
+    container.checkpoint("--stop")
+    for _ in range(2):
+        container.restart()
+        assert "sleep" in container.processes.values()
+        container.stop()
+
+
+def test_buffered_image(container):
+    """Restarted from memory, then kept on the disk."""
+    victim = container.add_victim("pipe")
+    container.start()
+    victim.ready()
+    made = container.checkpoint("--stop", "--buffered").result
+    assert made["buffered"]
+    assert made["path"].startswith("/dev/shm/")
+    container.restart()
+    victim.verify()
+    kept = container.cr("flush", made["image"]).result
+    assert not kept["path"].startswith("/dev/shm/")
+    container.stop()
+    container.cr("inspect", made["image"])
+    container.cr("rm", made["image"])

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A damaged image is refused before anything is touched, whatever the damage."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .container import Container, Victim
+
+IMAGE_ERROR = 6
+HOST_ERROR = 7
+
+
+class Lab:
+    """An image of a stopped container, and a copy to damage it from again and again."""
+
+    def __init__(self, container: Container, victim: Victim, path: Path) -> None:
+        self.container = container
+        self.victim = victim
+        self.home = container.laboratory.store / container.name
+        self.copy = path / "copy"
+        shutil.copytree(self.home, self.copy)
+
+    @property
+    def image(self) -> Path:
+        return next(path for path in self.home.iterdir() if path.name != "tags")
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.image.rglob("*") if path.is_file())
+
+    def mend(self) -> None:
+        shutil.rmtree(self.home)
+        shutil.copytree(self.copy, self.home)
+
+    def assert_refused(self, what: str) -> None:
+        outcome = self.container.try_cr("restart", self.container.name)
+        assert outcome.code in (IMAGE_ERROR, HOST_ERROR), (
+            f"{what}: exit code {outcome.code}\n{outcome.text}"
+        )
+        assert self.container.state == "STOPPED", what
+
+    def assert_restarts(self) -> None:
+        self.mend()
+        self.container.restart()
+        self.victim.verify()
+
+
+@pytest.fixture
+def lab(container, tmp_path) -> Lab:
+    victim = container.add_victim("pipe")
+    container.start()
+    victim.ready()
+    container.checkpoint("--stop")
+    return Lab(container, victim, tmp_path)
+
+
+def flip(path: Path, position: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte[0] ^ 0x10]))
+
+
+def damages(path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Ways to damage a file, by name."""
+    size = path.stat().st_size
+    yield "missing", path.unlink
+    for left in sorted({0, size // 2, size - 1}):
+        yield f"cut to {left} bytes", lambda left=left: truncate(path, left)
+    for position in sorted({0, size // 7, size // 3, size // 2, size - 1}):
+        yield f"byte {position} changed", lambda position=position: flip(path, position)
+    yield "longer", lambda: append(path)
+
+
+def truncate(path: Path, size: int) -> None:
+    with path.open("r+b") as file:
+        file.truncate(size)
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"x")
+
+
+def test_every_file_damaged_in_every_way(lab):
+    names = [path.relative_to(lab.image) for path in lab.files]
+    assert {"manifest.json", "objects.cbor", "state.cbor", "pages"} <= {str(n) for n in names}
+    for name in names:
+        for number, (what, _) in enumerate(list(damages(lab.image / name))):
+            lab.mend()
+            _, damage = list(damages(lab.image / name))[number]
+            damage()
+            lab.assert_refused(f"{name} {what}")
+    lab.assert_restarts()
+
+
+def reseal(lab: Lab, change: Callable[[dict], object]) -> None:
+    """Change the manifest and make all digests right again: an image that lies."""
+    image = lab.image
+    manifest = json.loads((image / "manifest.json").read_text())
+    for file in manifest["files"]:
+        path = image / file["name"]
+        file["size"] = path.stat().st_size
+        if "sha256" in file:
+            file["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    change(manifest)
+    data = json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n"
+    (image / "manifest.json").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    image.rename(lab.home / digest)
+    (lab.home / "tags" / "latest").write_text(digest + "\n")
+
+
+CHANGES = {
+    "a newer requires": lambda m: m["requires"].append("telepathy"),
+    "another format": lambda m: m.update(format=99),
+    "no clocks": lambda m: m.pop("clocks"),
+    "a clock that is no number": lambda m: m["clocks"].update(monotonic="now"),
+    "a file too many": lambda m: m["files"].append({**m["files"][0], "name": "no-such-file"}),
+    "a file too few": lambda m: m["files"].pop(),
+    "a file outside": lambda m: m["files"][0].update(name="../../escape"),
+    "another machine": lambda m: m["host"].update(machine="m68k"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_manifest_that_cannot_be_followed(what, lab):
+    reseal(lab, CHANGES[what])
+    lab.assert_refused(what)
+    lab.assert_restarts()
+
+
+def test_records_that_lie(lab):
+    """Digests are right, contents are not: the engine itself must find out."""
+    name = "state.cbor"
+    size = (lab.image / name).stat().st_size
+    for position in range(0, size, max(1, size // 25)):
+        lab.mend()
+        truncate(lab.image / name, position)
+        reseal(lab, lambda manifest: None)
+        lab.assert_refused(f"{name} cut to {position} bytes")
+    lab.assert_restarts()
+
+
+def test_image_of_another_user(lab):
+    lab.image.chmod(0o777)
+    outcome = lab.container.try_cr("restart", lab.container.name)
+    assert outcome.code != 0, outcome.text
+    assert lab.container.state == "STOPPED"
+    lab.assert_restarts()

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Every kind, three ways: its victim must not notice that it was checkpointed."""
+
+import time
+
+import pytest
+
+from lxc_cr_plugin import native
+
+from .container import VICTIMS, Container, Victim
+
+# A kind and its victim have one name. Where a kind has no state of its own to look at, another
+# kind's victim exercises it.
+VICTIM_OF_KIND = {"terminal": "tty"}
+
+# Victims that need a terminal of their own.
+TTY = {"tty": "tty1"}
+
+# Long enough to tell a clock that stood from one that went on.
+AWAY_SECONDS = 0.8
+
+ALL = sorted(file.stem for file in VICTIMS.glob("*.c") if file.stem not in {"refused", "endless"})
+
+
+def victim_of(kind: str) -> str:
+    return VICTIM_OF_KIND.get(kind, kind)
+
+
+def support(victim: str):
+    return pytest.param(victim, marks=pytest.mark.support(victim, "works"))
+
+
+def add(container: Container, name: str) -> Victim:
+    """Have the container run this victim, with the surroundings that it needs."""
+    if name == "seccomp":
+        container.load_seccomp("sched_rr_get_interval errno 42")
+    return container.add_victim(name, tty=TTY.get(name, ""))
+
+
+@pytest.fixture
+def running(request, container: Container) -> Victim:
+    """The victim of this test, ready in a running container."""
+    victim = add(container, request.getfixturevalue("name"))
+    container.start()
+    victim.ready()
+    return victim
+
+
+def stop_and_restart(container: Container) -> None:
+    container.checkpoint("--stop")
+    assert container.state == "STOPPED"
+    time.sleep(AWAY_SECONDS)
+    container.restart()
+    assert container.state == "RUNNING"
+
+
+@pytest.mark.parametrize("name", [*map(support, ALL)])
+class TestVictim:
+    def test_runs_on_after_a_checkpoint(self, name, container, running):
+        container.checkpoint()
+        assert container.state == "RUNNING"
+        running.verify()
+
+    def test_runs_on_after_a_restart(self, name, container, running):
+        stop_and_restart(container)
+        running.verify()
+
+    def test_runs_on_after_a_restart_of_a_restart(self, name, container, running):
+        stop_and_restart(container)
+        stop_and_restart(container)
+        running.verify()
+
+
+def test_every_kind_has_a_victim():
+    assert [kind for kind in native.kinds() if victim_of(kind) not in ALL] == []
+
+
+def test_victims_pass_when_nothing_happens(container):
+    """The oracle itself: all victims at once, no checkpoint."""
+    victims = [add(container, name) for name in ALL]
+    container.start()
+    for victim in victims:
+        victim.ready()
+    for victim in victims:
+        victim.verify()

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What cannot be checkpointed yet is refused by name, and the container does not notice."""
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .container import Container, Outcome, Victim, wait_until
+
+UNSUPPORTED = 4
+ISOLATION = 5
+
+# What refused.c makes, and the words by which the refusal must name it.
+OBJECTS = {
+    "unix_socket": "socket",
+    "tcp_socket": "socket",
+    "epoll": "epoll",
+    "eventfd": "eventfd",
+    "timerfd": "timerfd",
+    "signalfd": "signalfd",
+    "inotify": "inotify",
+    "memfd": "memfd",
+    "io_uring": "io_uring",
+    "pty": "pty|pseudo|/dev/ptmx|/dev/pts",
+    "posix_timer": "timer",
+    "cpu_timer": "timer",
+    "shared_fs": "shares",
+    "seccomp_filter": "seccomp",
+    "posix_lock": "lock",
+    "ofd_lock": "lock",
+    "flock": "lock",
+    "lease": "lease",
+    "deleted_file": "deleted|unlinked",
+    "sysv_shm": "SysV|System V|shared memory",
+    "sysv_shm_detached": "SysV|System V|shared memory",
+    "zombie": "zombie|ended|exited",
+    "traced": "trace",
+    "namespace": "namespace",
+    "mount_point": "mount",
+    "pidfd": "pidfd",
+}
+
+
+# Nobody holds these: they are the container's.
+OF_NOBODY = {"mount_point", "sysv_shm_detached"}
+
+
+def holder_of(name: str) -> str | None:
+    return None if name in OF_NOBODY else "refused"
+
+
+def assert_refused(
+    outcome: Outcome, *, words: str, process: str | None = "refused", code: int = UNSUPPORTED
+) -> None:
+    """The exit code, the process and the object are there, and something to do about it."""
+    assert outcome.code == code, outcome.text
+    assert re.search(words, outcome.text, re.IGNORECASE), outcome.text
+    error = outcome.result
+    assert error["event"] == "error"
+    told = [error, *error.get("obstacles", [])]
+    if process:
+        assert any(process in (e.get("comm") or e["message"]) for e in told), outcome.text
+    assert any(e.get("hint") for e in told), f"nothing to do about it: {outcome.text}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.support(n, "refuses")) for n in OBJECTS],
+)
+class TestRefusal:
+    @pytest.fixture
+    def victim(self, name, container) -> Victim:
+        victim = container.add_victim("refused", name)
+        container.start()
+        wait_until(lambda: victim.lines, what=f"{name}: a first line")
+        if "absent" in victim.lines:
+            pytest.skip(f"this kernel has no {name}")
+        victim.ready()
+        return victim
+
+    def test_runs_on_when_refused(self, name, container, victim):
+        assert_refused(
+            container.try_cr("checkpoint", container.name),
+            words=OBJECTS[name],
+            process=holder_of(name),
+        )
+        assert container.state == "RUNNING"
+        assert container.images == []
+        victim.verify()
+
+    def test_is_found_without_a_stop(self, name, container, victim):
+        assert_refused(
+            container.try_cr("check", container.name),
+            words=OBJECTS[name],
+            process=holder_of(name),
+        )
+        victim.verify()
+
+    def test_is_not_ended_by_a_stop(self, name, container, victim):
+        assert_refused(
+            container.try_cr("checkpoint", container.name, "--stop"),
+            words=OBJECTS[name],
+            process=holder_of(name),
+        )
+        assert container.state == "RUNNING"
+        victim.verify()
+
+
+def pid_of(container: Container, name: str) -> int:
+    return next(pid for pid, comm in container.processes.items() if comm == name)
+
+
+@pytest.mark.support("process_in_other_cgroup", "refuses")
+def test_process_in_another_cgroup(container):
+    victim = container.add_victim("files")
+    container.start()
+    victim.ready()
+    pid = pid_of(container, "files")
+    for root in ("/sys/fs/cgroup/freezer", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
+        procs = Path(root) / "cgroup.procs"
+        if procs.exists():
+            procs.write_text(str(pid))
+    outcome = container.try_cr("checkpoint", container.name)
+    assert outcome.code in (UNSUPPORTED, ISOLATION)
+    assert_refused(outcome, words="cgroup", process="files", code=outcome.code)
+    victim.verify()
+
+
+@pytest.mark.support("attached_process", "refuses")
+def test_process_that_came_in_by_lxc_attach(container, laboratory):
+    container.start()
+    attached = subprocess.Popen(
+        ["lxc-attach", "-P", laboratory.lxcpath, "-n", container.name, "--", "/bin/sleep", "60"],
+        env=laboratory.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: "sleep" in container.processes.values(), what="sleep")
+        outcome = container.try_cr("checkpoint", container.name)
+        assert outcome.code in (UNSUPPORTED, ISOLATION)
+        assert_refused(outcome, words="attach|outside", process="sleep", code=outcome.code)
+        assert attached.poll() is None
+    finally:
+        os.kill(pid_of(container, "sleep"), signal.SIGKILL)
+        attached.wait(timeout=10)
+    # With nobody visiting it can be done.
+    container.checkpoint()
+
+
+def test_several_obstacles_are_told_at_once(container):
+    victims = [
+        container.add_victim("refused", name, status=name) for name in ("eventfd", "timerfd")
+    ]
+    container.start()
+    for victim in victims:
+        victim.ready()
+    outcome = container.try_cr("check", container.name)
+    assert outcome.code == UNSUPPORTED
+    assert "eventfd" in outcome.text
+    assert "timerfd" in outcome.text
+    for victim in victims:
+        victim.verify()
+
+
+@pytest.mark.support("pipe_held_outside", "refuses")
+def test_pipe_that_a_process_outside_holds(container):
+    victim = container.add_victim("pipe")
+    container.start()
+    victim.ready()
+    descriptors = Path(f"/proc/{pid_of(container, 'pipe')}/fd")
+    end = next(fd for fd in descriptors.iterdir() if os.readlink(fd).startswith("pipe:"))
+    ours = os.open(end, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        outcome = container.try_cr("checkpoint", container.name)
+        assert outcome.code in (UNSUPPORTED, ISOLATION)
+        assert_refused(outcome, words="outside", process="pipe", code=outcome.code)
+    finally:
+        os.close(ours)
+    container.checkpoint()
+    victim.verify()

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Engine and command may die at any moment: the container does not, and nothing is left behind."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from lxc_cr_plugin import native
+
+from .container import Container, Victim, run, wait_until
+from .leaks import is_frozen
+
+USAGE, BUSY, STORE, CHECKPOINT_FAILED, RESTART_FAILED, ENGINE_DIED = 2, 3, 8, 9, 10, 11
+
+COMMAND_STEPS_CHECKPOINT = ("space", "staging", "journal", "engine", "manifest", "commit")
+COMMAND_STEPS_RESTART = ("manifest", "journal", "engine", "start", "confirm")
+
+RANDOM_RUNS = 20
+
+
+@pytest.fixture
+def victims(container: Container) -> list[Victim]:
+    """A tree, threads that count, memory and pipes: whatever is hurt, one of them notices."""
+    found = [container.add_victim(name) for name in ("process", "thread", "pipe", "shared_memory")]
+    container.start()
+    for victim in found:
+        victim.ready()
+    return found
+
+
+def is_free(pid: int) -> bool:
+    """Not traced, not stopped."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    return status["TracerPid"] == "0" and status["State"][0] in "RSD"
+
+
+def assert_free(container: Container) -> None:
+    """Nothing is frozen, nothing is traced, no journal and no staging directory is left."""
+    wait_until(
+        lambda: all(is_free(pid) for pid in container.processes),
+        what=f"freedom of {container.processes}",
+    )
+    assert not [cgroup for cgroup in container.cgroups if is_frozen(cgroup)]
+    laboratory = container.laboratory
+    assert list(laboratory.run_dir.glob("*.json")) == []
+    staging = laboratory.store / ".staging"
+    assert not staging.exists() or list(staging.iterdir()) == []
+
+
+def assert_runs_on(container: Container, victims: list[Victim]) -> None:
+    assert container.state == "RUNNING"
+    assert_free(container)
+    for victim in victims:
+        victim.verify()
+
+
+@pytest.mark.parametrize("step", native.checkpoint_steps())
+class TestCheckpointFault:
+    def test_engine_killed(self, step, container, victims):
+        outcome = container.try_cr("checkpoint", container.name, LXC_CR_FAULT=step)
+        assert outcome.code in (ENGINE_DIED, 0), outcome.text
+        assert len(container.images) == (1 if outcome.code == 0 else 0)
+        assert_runs_on(container, victims)
+
+    def test_engine_fails(self, step, container, victims):
+        outcome = container.try_cr("checkpoint", container.name, LXC_CR_FAULT=f"{step}!")
+        assert outcome.code != ENGINE_DIED, outcome.text
+        assert outcome.code != 0 or len(container.images) == 1
+        assert outcome.code == 0 or container.images == []
+        assert_runs_on(container, victims)
+
+    def test_engine_killed_before_the_end(self, step, container, victims):
+        """With --stop: either it runs on, or there is an image to restart it from."""
+        container.try_cr("checkpoint", container.name, "--stop", LXC_CR_FAULT=step)
+        made = container.images
+        if container.state == "STOPPED":
+            assert made
+            container.restart()
+        assert_runs_on(container, victims)
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["run-on", "stop"])
+@pytest.mark.parametrize("step", COMMAND_STEPS_CHECKPOINT)
+def test_command_killed_in_a_checkpoint(step, stop, container, victims):
+    options = ["--stop"] if stop else []
+    outcome = container.try_cr(
+        "checkpoint", container.name, *options, LXC_CR_FAULT=f"python:{step}"
+    )
+    assert outcome.code == -signal.SIGKILL, outcome.text
+    assert container.images == []
+    assert_runs_on(container, victims)
+
+
+def test_killed_at_random_times(container, victims):
+    """The command, or its engine, or both, somewhere between the first and the last instruction."""
+    dice = random.Random(20)
+    begin = time.monotonic()
+    container.checkpoint()
+    whole = time.monotonic() - begin
+    for number in range(RANDOM_RUNS):
+        after = dice.uniform(0, whole)
+        what = dice.choice(["command", "engine", "both"])
+        process = container.spawn("checkpoint", container.name)
+        time.sleep(after)
+        engines = children_of(process.pid)
+        if what in ("command", "both"):
+            process.kill()
+        if what in ("engine", "both"):
+            for pid in engines:
+                kill(pid)
+        process.communicate(timeout=60)
+        try:
+            for image in container.images:
+                container.cr("inspect", f"{container.name}@{image['digest']}")
+            assert container.state == "RUNNING"
+            assert_free(container)
+        except Exception as error:
+            error.add_note(f"run {number}: {what} killed after {after:.3f} s")
+            raise
+    assert_runs_on(container, victims)
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def stopped(container, victims) -> list[Victim]:
+    """The same victims, in an image."""
+    container.checkpoint("--stop")
+    assert container.state == "STOPPED"
+    return victims
+
+
+def tree_of(directory: Path) -> dict[str, tuple]:
+    """What a directory holds: names, sizes, times of change."""
+    return {
+        str(path.relative_to(directory)): (status.st_mode, status.st_size, status.st_mtime_ns)
+        for path in sorted(directory.rglob("*"))
+        for status in [path.lstat()]
+        # LXC itself makes and removes what it needs in /dev at every start.
+        if not path.is_dir() and path.relative_to(directory).parts[0] != "dev"
+    }
+
+
+def assert_restarts(container: Container, victims: list[Victim]) -> None:
+    container.restart()
+    for victim in victims:
+        victim.verify()
+
+
+@pytest.mark.parametrize("how", ["killed", "fails"])
+@pytest.mark.parametrize("step", native.restart_steps())
+def test_restart_fault(step, how, container, stopped):
+    files = tree_of(container.rootfs)
+    image = tree_of(container.laboratory.store / container.name)
+    outcome = container.try_cr(
+        "restart", container.name, LXC_CR_FAULT=step if how == "killed" else f"{step}!"
+    )
+    assert outcome.code not in (0, 1), outcome.text
+    assert (outcome.code == ENGINE_DIED) == (how == "killed"), outcome.text
+    assert container.state == "STOPPED"
+    assert container.processes == {}
+    assert tree_of(container.rootfs) == files
+    assert tree_of(container.laboratory.store / container.name) == image
+    assert_free(container)
+    assert_restarts(container, stopped)
+
+
+@pytest.mark.parametrize("step", COMMAND_STEPS_RESTART)
+def test_command_killed_in_a_restart(step, container, stopped):
+    outcome = container.try_cr("restart", container.name, LXC_CR_FAULT=f"python:{step}")
+    assert outcome.code == -signal.SIGKILL, outcome.text
+    assert len(container.images) == 1
+    # Killed after all were released, the container is good and stays.
+    if step == "confirm":
+        assert_runs_on(container, stopped)
+    else:
+        assert container.state == "STOPPED"
+        assert_free(container)
+        assert_restarts(container, stopped)
+
+
+def test_restart_of_a_running_container_is_refused(container, victims):
+    container.checkpoint()
+    outcome = container.try_cr("restart", container.name)
+    assert outcome.code == BUSY
+    assert "running" in outcome.text
+    assert_runs_on(container, victims)
+
+
+def test_two_commands_at_once(container):
+    victim = container.add_victim("cow")  # enough memory for a checkpoint that takes its time
+    container.start()
+    victim.ready()
+    journals = container.laboratory.run_dir
+    first = container.spawn("checkpoint", container.name)
+    wait_until(lambda: list(journals.glob(f"{container.name}-*.json")), what="the first command")
+    second = container.try_cr("checkpoint", container.name)
+    first_output, first_errors = first.communicate(timeout=60)
+    assert first.returncode == 0, first_output + first_errors
+    # The second one came while the first had it, or just after.
+    assert second.code in (0, BUSY), second.text
+    if second.code == BUSY:
+        assert container.name in second.text
+    victim.verify()
+
+
+def test_a_full_disk(container, victims, tmp_path):
+    """The stop is over when the disk turns out to be full; the container runs on."""
+    small = tmp_path / "small"
+    small.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=200k,mode=700", "none", small)
+    try:
+        outcome = container.try_cr("checkpoint", container.name, "--store", small)
+        assert outcome.code == STORE, outcome.text
+        assert list(small.rglob("manifest.json")) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+    assert_runs_on(container, victims)
+
+
+def test_interrupted_by_the_user(container, victims):
+    """Ctrl-C in the middle of it."""
+    process = container.spawn("checkpoint", container.name)
+    wait_until(
+        lambda: list(container.laboratory.run_dir.glob("*.json")) or process.poll() is not None,
+        what="the command",
+    )
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode in (0, 130), output + errors
+    assert len(container.images) == (1 if process.returncode == 0 else 0)
+    assert_runs_on(container, victims)

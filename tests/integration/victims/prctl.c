@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What prctl(2) sets and the kernel keeps per process or per thread. */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+
+#include "victim.h"
+
+struct settings {
+	int dumpable, pdeathsig, subreaper, keepcaps, thp_disabled, mce_kill;
+	int slack;
+	char name[16];
+};
+
+static uint32_t *arrived;
+
+static struct settings look(void)
+{
+	struct settings settings = {0};
+
+	settings.dumpable = must(prctl(PR_GET_DUMPABLE));
+	must(prctl(PR_GET_PDEATHSIG, &settings.pdeathsig));
+	must(prctl(PR_GET_CHILD_SUBREAPER, &settings.subreaper));
+	settings.keepcaps = must(prctl(PR_GET_KEEPCAPS));
+	settings.thp_disabled = must(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0));
+	settings.mce_kill = must(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0));
+	settings.slack = must(prctl(PR_GET_TIMERSLACK));
+	must(prctl(PR_GET_NAME, settings.name));
+	return settings;
+}
+
+static void arrive_and_compare(const char *who)
+{
+	struct settings was = look(), is;
+
+	victim_arrive(arrived);
+	victim_wait();
+	is = look();
+	check(is.dumpable == was.dumpable, "%s: dumpable %d, was %d", who, is.dumpable,
+	      was.dumpable);
+	check(is.pdeathsig == was.pdeathsig, "%s: pdeathsig %d, was %d", who, is.pdeathsig,
+	      was.pdeathsig);
+	check(is.subreaper == was.subreaper, "%s: subreaper %d, was %d", who, is.subreaper,
+	      was.subreaper);
+	check(is.keepcaps == was.keepcaps, "%s: keepcaps %d, was %d", who, is.keepcaps,
+	      was.keepcaps);
+	check(is.thp_disabled == was.thp_disabled, "%s: THP disabled %d, was %d", who,
+	      is.thp_disabled, was.thp_disabled);
+	check(is.mce_kill == was.mce_kill, "%s: MCE policy %d, was %d", who, is.mce_kill,
+	      was.mce_kill);
+	check(is.slack == was.slack, "%s: timer slack %d, was %d", who, is.slack, was.slack);
+	check(strcmp(is.name, was.name) == 0, "%s: is called %s, was %s", who, is.name, was.name);
+}
+
+static void not_dumpable(void *unused)
+{
+	(void)unused;
+	must(prctl(PR_SET_NAME, "two words\n"));
+	must(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+	must(prctl(PR_SET_KEEPCAPS, 1));
+	must(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0));
+	must(prctl(PR_SET_DUMPABLE, 0));
+	arrive_and_compare("not dumpable");
+}
+
+static void orphan_to_be(void *unused)
+{
+	(void)unused;
+	must(prctl(PR_SET_PDEATHSIG, SIGUSR1));
+	arrive_and_compare("child with pdeathsig");
+	for (;;)
+		pause();
+}
+
+/* Gets orphans, and its own child a signal when it dies. */
+static void reaper(void *unused)
+{
+	pid_t middle;
+	int status;
+
+	(void)unused;
+	must(prctl(PR_SET_CHILD_SUBREAPER, 1));
+	middle = must(fork());
+	if (middle == 0) {
+		victim_child(orphan_to_be, NULL);
+		victim_wait();
+		victim_meet(arrived, 4);
+		victim_nap(200);
+		_exit(0);
+	}
+	arrive_and_compare("reaper");
+	check(waitpid(middle, &status, 0) == middle && status == 0, "middle: %#x", status);
+	check(waitpid(-1, &status, 0) > 0, "the orphan did not come: %s", strerror(errno));
+	check(WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1, "the orphan's end: %#x", status);
+}
+
+static void *slack(void *unused)
+{
+	must(prctl(PR_SET_TIMERSLACK, 1234567));
+	must(prctl(PR_SET_NAME, "slack"));
+	arrive_and_compare("thread");
+	return unused;
+}
+
+int main(int argc, char **argv)
+{
+	pid_t pids[2];
+	pthread_t thread;
+
+	victim_init(argc, argv);
+	arrived = victim_shared(4096);
+	pids[0] = victim_child(not_dumpable, NULL);
+	pids[1] = victim_child(reaper, NULL);
+	check(pthread_create(&thread, NULL, slack, NULL) == 0, "pthread_create");
+	victim_meet(arrived, 4);
+	victim_ready();
+	arrive_and_compare("main thread");
+	check(pthread_join(thread, NULL) == 0, "join");
+	victim_reap(pids[0]);
+	victim_reap(pids[1]);
+	victim_ok();
+	return 0;
+}

@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Objects that cannot be checkpointed yet, one per run: argv[2] names it. It is made, and after the
+ * checkpoint was refused it must still work.
+ */
+#include <linux/filter.h>
+#include <linux/io_uring.h>
+#include <linux/seccomp.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/shm.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/timerfd.h>
+
+#include "victim.h"
+
+static int fd = -1, other = -1;
+static pid_t child = -1;
+static char path[256];
+
+static void file(void)
+{
+	snprintf(path, sizeof(path), "%s.file", victim_path);
+	fd = must(open(path, O_RDWR | O_CREAT, 0600));
+	check(write(fd, "content", 7) == 7, "write");
+}
+
+static void check_content(int from)
+{
+	char text[8] = "";
+
+	check(pread(from, text, 7, 0) == 7 && strcmp(text, "content") == 0, "content: %s", text);
+}
+
+static void unix_socket(void)
+{
+	int fds[2];
+
+	must(socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
+	fd = fds[0];
+	other = fds[1];
+	must(write(fd, "content", 7));
+}
+
+static void unix_socket_verify(void)
+{
+	char text[8] = "";
+
+	check(read(other, text, 7) == 7 && strcmp(text, "content") == 0, "text: %s", text);
+}
+
+static void tcp_socket(void)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(4711)};
+
+	fd = must(socket(AF_INET, SOCK_STREAM, 0));
+	must(bind(fd, (struct sockaddr *)&address, sizeof(address)));
+	must(listen(fd, 5));
+}
+
+static void tcp_socket_verify(void)
+{
+	struct sockaddr_in address;
+	socklen_t length = sizeof(address);
+
+	must(getsockname(fd, (struct sockaddr *)&address, &length));
+	check(ntohs(address.sin_port) == 4711, "port %d", ntohs(address.sin_port));
+}
+
+static void epoll(void)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = 77};
+	int fds[2];
+
+	must(pipe(fds));
+	fd = must(epoll_create1(0));
+	must(epoll_ctl(fd, EPOLL_CTL_ADD, fds[0], &event));
+	must(write(fds[1], "x", 1));
+}
+
+static void epoll_verify(void)
+{
+	struct epoll_event event;
+
+	check(epoll_wait(fd, &event, 1, 0) == 1 && event.data.u64 == 77, "epoll_wait");
+}
+
+static void make_eventfd(void)
+{
+	fd = must(eventfd(42, 0));
+}
+
+static void eventfd_verify(void)
+{
+	uint64_t value;
+
+	check(read(fd, &value, 8) == 8 && value == 42, "value %lu", value);
+}
+
+static void make_timerfd(void)
+{
+	struct itimerspec time = {.it_value = {3600, 0}};
+
+	fd = must(timerfd_create(CLOCK_MONOTONIC, 0));
+	must(timerfd_settime(fd, 0, &time, NULL));
+}
+
+static void timerfd_verify(void)
+{
+	struct itimerspec time;
+
+	must(timerfd_gettime(fd, &time));
+	check(time.it_value.tv_sec > 3500, "%ld s left", time.it_value.tv_sec);
+}
+
+static void make_signalfd(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	fd = must(signalfd(-1, &set, 0));
+}
+
+static void signalfd_verify(void)
+{
+	struct signalfd_siginfo info;
+
+	must(kill(getpid(), SIGUSR1));
+	check(read(fd, &info, sizeof(info)) == sizeof(info) && info.ssi_signo == SIGUSR1, "signal");
+}
+
+static void inotify(void)
+{
+	fd = must(inotify_init1(0));
+	must(inotify_add_watch(fd, "/tmp", IN_CREATE));
+}
+
+static void inotify_verify(void)
+{
+	char buffer[4096];
+
+	must(close(must(open("/tmp/created", O_CREAT | O_WRONLY, 0600))));
+	check(read(fd, buffer, sizeof(buffer)) > 0, "event");
+}
+
+static void memfd(void)
+{
+	fd = must(memfd_create("name", 0));
+	must(write(fd, "content", 7));
+}
+
+static void memfd_verify(void)
+{
+	check_content(fd);
+}
+
+static void io_uring(void)
+{
+	struct io_uring_params params = {0};
+
+	fd = syscall(SYS_io_uring_setup, 4, &params);
+	if (fd < 0) {
+		victim_say("absent");
+		exit(0);
+	}
+}
+
+static void io_uring_verify(void)
+{
+	check(fcntl(fd, F_GETFD) >= 0, "closed");
+}
+
+static void pty(void)
+{
+	fd = must(posix_openpt(O_RDWR | O_NOCTTY));
+	must(grantpt(fd));
+	must(unlockpt(fd));
+	other = must(open(ptsname(fd), O_RDWR | O_NOCTTY));
+}
+
+static void pty_verify(void)
+{
+	char text[8] = "";
+
+	must(write(fd, "line\n", 5));
+	check(read(other, text, 5) == 5 && strcmp(text, "line\n") == 0, "text: %s", text);
+}
+
+static timer_t timer;
+
+static void posix_timer(void)
+{
+	struct itimerspec time = {.it_value = {3600, 0}};
+	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+
+	must(timer_create(CLOCK_MONOTONIC, &event, &timer));
+	must(timer_settime(timer, 0, &time, NULL));
+}
+
+static void posix_timer_verify(void)
+{
+	struct itimerspec time;
+
+	must(timer_gettime(timer, &time));
+	check(time.it_value.tv_sec > 3500, "%ld s left", time.it_value.tv_sec);
+}
+
+/* Held against a child that finds it locked. */
+static void try_lock(void *unused)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	(void)unused;
+	check(fcntl(must(open(path, O_RDWR)), F_SETLK, &lock) < 0, "the lock is lost");
+}
+
+static void posix_lock(void)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	file();
+	must(fcntl(fd, F_SETLK, &lock));
+}
+
+static void posix_lock_verify(void)
+{
+	victim_reap(victim_child(try_lock, NULL));
+}
+
+static void ofd_lock_verify(void)
+{
+	try_lock(NULL);
+}
+
+static void ofd_lock(void)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	file();
+	must(fcntl(fd, F_OFD_SETLK, &lock));
+}
+
+static void make_flock(void)
+{
+	file();
+	must(flock(fd, LOCK_EX));
+}
+
+static void flock_verify(void)
+{
+	check(flock(must(open(path, O_RDWR)), LOCK_EX | LOCK_NB) < 0, "the lock is lost");
+}
+
+static void lease(void)
+{
+	file();
+	close(fd);
+	fd = must(open(path, O_RDONLY));
+	must(fcntl(fd, F_SETLEASE, F_RDLCK));
+}
+
+static void lease_verify(void)
+{
+	check(fcntl(fd, F_GETLEASE) == F_RDLCK, "lease %d", fcntl(fd, F_GETLEASE));
+}
+
+static void deleted_file(void)
+{
+	file();
+	must(unlink(path));
+}
+
+static void deleted_file_verify(void)
+{
+	check_content(fd);
+}
+
+static int shm;
+static char *segment;
+
+static void sysv_shm(void)
+{
+	shm = must(shmget(IPC_PRIVATE, 8192, 0600));
+	segment = shmat(shm, NULL, 0);
+	check(segment != (void *)-1, "shmat");
+	strcpy(segment, "content");
+}
+
+static void sysv_shm_verify(void)
+{
+	check(strcmp(segment, "content") == 0, "content: %s", segment);
+	must(shmctl(shm, IPC_RMID, NULL));
+}
+
+/* Nobody has it mapped: it is state of the namespace, not of a process. */
+static void sysv_shm_detached(void)
+{
+	sysv_shm();
+	must(shmdt(segment));
+}
+
+static void sysv_shm_detached_verify(void)
+{
+	segment = shmat(shm, NULL, 0);
+	sysv_shm_verify();
+}
+
+static void end(void *unused)
+{
+	(void)unused;
+	_exit(33);
+}
+
+static void zombie(void)
+{
+	siginfo_t info;
+
+	child = victim_child(end, NULL);
+	must(waitid(P_PID, child, &info, WEXITED | WNOWAIT));
+}
+
+static void zombie_verify(void)
+{
+	int status;
+
+	check(waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 33, "%#x", status);
+}
+
+static void sleep_on(void *unused)
+{
+	(void)unused;
+	for (;;)
+		pause();
+}
+
+static void traced(void)
+{
+	child = victim_child(sleep_on, NULL);
+	must(ptrace(PTRACE_SEIZE, child, NULL, NULL));
+}
+
+static void traced_verify(void)
+{
+	int status;
+
+	must(ptrace(PTRACE_INTERRUPT, child, NULL, NULL));
+	check(waitpid(child, &status, __WALL) == child && WIFSTOPPED(status), "%#x", status);
+	must(kill(child, SIGKILL));
+}
+
+static void namespace(void)
+{
+	must(unshare(CLONE_NEWUTS));
+	must(sethostname("inner", 5));
+}
+
+static void namespace_verify(void)
+{
+	char name[64];
+
+	must(gethostname(name, sizeof(name)));
+	check(strcmp(name, "inner") == 0, "host name %s", name);
+}
+
+static void mount_point(void)
+{
+	must(mount("none", "/mnt", "tmpfs", 0, NULL));
+	must(close(must(open("/mnt/file", O_CREAT | O_WRONLY, 0600))));
+}
+
+static void mount_point_verify(void)
+{
+	must(access("/mnt/file", F_OK));
+	must(umount("/mnt"));
+}
+
+static void pidfd(void)
+{
+	fd = must(syscall(SYS_pidfd_open, getpid(), 0));
+}
+
+static void pidfd_verify(void)
+{
+	must(syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0));
+}
+
+static void cpu_timer(void)
+{
+	struct itimerval time = {.it_value = {3600, 0}};
+
+	must(setitimer(ITIMER_PROF, &time, NULL));
+}
+
+static void cpu_timer_verify(void)
+{
+	struct itimerval time;
+
+	must(getitimer(ITIMER_PROF, &time));
+	check(time.it_value.tv_sec > 3500, "%ld s left", time.it_value.tv_sec);
+}
+
+static void shared_fs(void)
+{
+	child = must(syscall(SYS_clone, CLONE_FS | SIGCHLD, 0, 0, 0, 0));
+	while (child == 0)
+		pause();
+}
+
+static void shared_fs_verify(void)
+{
+	must(kill(child, SIGKILL));
+	check(waitpid(child, NULL, 0) == child, "waitpid");
+}
+
+/* A filter of the program's own, beside those of the runtime. */
+static void seccomp_filter(void)
+{
+	struct sock_filter all = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog program = {1, &all};
+
+	must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+}
+
+static void seccomp_filter_verify(void)
+{
+	check(prctl(PR_GET_SECCOMP) == SECCOMP_MODE_FILTER, "no filter");
+}
+
+static const struct object {
+	const char *name;
+	void (*build)(void);
+	void (*verify)(void);
+} objects[] = {
+	{"unix_socket", unix_socket, unix_socket_verify},
+	{"tcp_socket", tcp_socket, tcp_socket_verify},
+	{"epoll", epoll, epoll_verify},
+	{"eventfd", make_eventfd, eventfd_verify},
+	{"timerfd", make_timerfd, timerfd_verify},
+	{"signalfd", make_signalfd, signalfd_verify},
+	{"inotify", inotify, inotify_verify},
+	{"memfd", memfd, memfd_verify},
+	{"io_uring", io_uring, io_uring_verify},
+	{"pty", pty, pty_verify},
+	{"posix_timer", posix_timer, posix_timer_verify},
+	{"cpu_timer", cpu_timer, cpu_timer_verify},
+	{"shared_fs", shared_fs, shared_fs_verify},
+	{"seccomp_filter", seccomp_filter, seccomp_filter_verify},
+	{"posix_lock", posix_lock, posix_lock_verify},
+	{"ofd_lock", ofd_lock, ofd_lock_verify},
+	{"flock", make_flock, flock_verify},
+	{"lease", lease, lease_verify},
+	{"deleted_file", deleted_file, deleted_file_verify},
+	{"sysv_shm", sysv_shm, sysv_shm_verify},
+	{"sysv_shm_detached", sysv_shm_detached, sysv_shm_detached_verify},
+	{"zombie", zombie, zombie_verify},
+	{"traced", traced, traced_verify},
+	{"namespace", namespace, namespace_verify},
+	{"mount_point", mount_point, mount_point_verify},
+	{"pidfd", pidfd, pidfd_verify},
+};
+
+int main(int argc, char **argv)
+{
+	const struct object *object = NULL;
+
+	victim_init(argc, argv);
+	for (size_t i = 0; argc > 2 && i < sizeof(objects) / sizeof(objects[0]); i++)
+		if (strcmp(argv[2], objects[i].name) == 0)
+			object = &objects[i];
+	check(object, "no such object");
+	object->build();
+	victim_ready();
+	victim_wait();
+	object->verify();
+	victim_ok();
+	return 0;
+}

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * System calls that sleep while the checkpoint is taken: none returns EINTR, none is early, and the
+ * time that the container was away counts for none of them.
+ */
+#include <linux/futex.h>
+#include <poll.h>
+#include <sys/select.h>
+#include <sys/syscall.h>
+
+#include "ticker.h"
+
+enum { SECONDS = 3 };
+
+static const int64_t nominal = SECONDS * 1000000000LL;
+static struct ticker *ticker;
+static int empty[2]; /* a pipe that nobody writes to */
+static int late[2];  /* a pipe that is written to after the nominal time */
+static char fifo[256];
+static uint32_t *word; /* a futex that nobody wakes */
+static uint32_t *arrived;
+
+static void sleep_relative(void)
+{
+	struct timespec time = {SECONDS, 0};
+
+	check(nanosleep(&time, NULL) == 0, "nanosleep: %s", strerror(errno));
+}
+
+static void sleep_with_remainder(void)
+{
+	struct timespec time = {SECONDS, 0}, left = {77, 77};
+
+	check(clock_nanosleep(CLOCK_MONOTONIC, 0, &time, &left) == 0, "clock_nanosleep");
+}
+
+static void sleep_realtime(void)
+{
+	struct timespec time = {SECONDS, 0};
+
+	check(clock_nanosleep(CLOCK_REALTIME, 0, &time, NULL) == 0, "clock_nanosleep");
+}
+
+static void poll_milliseconds(void)
+{
+	struct pollfd fd = {empty[0], POLLIN, 0};
+
+	check(poll(&fd, 1, SECONDS * 1000) == 0, "poll: %s", strerror(errno));
+}
+
+static void poll_timespec(void)
+{
+	struct pollfd fd = {empty[0], POLLIN, 0};
+	struct timespec time = {SECONDS, 0};
+
+	check(ppoll(&fd, 1, &time, NULL) == 0, "ppoll: %s", strerror(errno));
+}
+
+static void select_timeval(void)
+{
+	struct timeval time = {SECONDS, 0};
+	fd_set set;
+
+	FD_ZERO(&set);
+	FD_SET(empty[0], &set);
+	check(select(empty[0] + 1, &set, NULL, NULL, &time) == 0, "select: %s", strerror(errno));
+}
+
+static void select_timespec(void)
+{
+	struct timespec time = {SECONDS, 0};
+
+	check(pselect(0, NULL, NULL, NULL, &time, NULL) == 0, "pselect: %s", strerror(errno));
+}
+
+static void futex_relative(void)
+{
+	struct timespec time = {SECONDS, 0};
+
+	check(syscall(SYS_futex, word, FUTEX_WAIT, 0, &time, NULL, 0) < 0 && errno == ETIMEDOUT,
+	      "futex: %s", strerror(errno));
+}
+
+static void wait_for_signal(void)
+{
+	struct timespec time = {SECONDS, 0};
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	check(sigtimedwait(&set, NULL, &time) < 0 && errno == EAGAIN, "sigtimedwait: %s",
+	      strerror(errno));
+}
+
+static void wait_for_child(void)
+{
+	pid_t child = must(fork());
+	int status;
+
+	if (child == 0) {
+		sleep_relative();
+		_exit(33);
+	}
+	check(wait4(child, &status, 0, NULL) == child, "wait4: %s", strerror(errno));
+	check(WEXITSTATUS(status) == 33, "status %#x", status);
+}
+
+/* These end when another process acts, after the nominal time. */
+static void read_pipe(void)
+{
+	char byte;
+
+	check(read(late[0], &byte, 1) == 1, "read: %s", strerror(errno));
+}
+
+static void open_fifo(void)
+{
+	int fd = open(fifo, O_RDONLY);
+
+	check(fd >= 0, "open of a fifo: %s", strerror(errno));
+	close(fd);
+}
+
+static volatile sig_atomic_t caught;
+
+static void catch (int signal)
+{
+	caught = signal;
+}
+
+static void pause_for_signal(void)
+{
+	check(pause() < 0 && errno == EINTR && caught == SIGUSR1, "pause, signal %d", caught);
+}
+
+static void suspend_for_signal(void)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	check(sigsuspend(&none) < 0 && caught == SIGUSR1, "sigsuspend, signal %d", caught);
+}
+
+static const struct sleeper {
+	const char *name;
+	void (*call)(void);
+	bool signal; /* ended by SIGUSR1 */
+	bool late;   /* begins anew: the kernel keeps no note of what remains */
+} sleepers[] = {
+	{"nanosleep", sleep_relative, false, false},
+	{"clock_nanosleep", sleep_with_remainder, false, false},
+	{"clock_nanosleep CLOCK_REALTIME", sleep_realtime, false, false},
+	{"poll", poll_milliseconds, false, false},
+	{"ppoll", poll_timespec, false, false},
+	{"select", select_timeval, false, false},
+	{"pselect", select_timespec, false, false},
+	{"futex", futex_relative, false, false},
+	{"rt_sigtimedwait", wait_for_signal, false, true},
+	{"wait4", wait_for_child, false, false},
+	{"read", read_pipe, false, false},
+	{"open", open_fifo, false, false},
+	{"pause", pause_for_signal, true, false},
+	{"rt_sigsuspend", suspend_for_signal, true, false},
+};
+
+enum { SLEEPERS = sizeof(sleepers) / sizeof(sleepers[0]) };
+
+static void run(void *argument)
+{
+	const struct sleeper *sleeper = argument;
+	int64_t begun = ticker_read(ticker), took;
+
+	victim_arrive(arrived);
+	sleeper->call();
+	took = ticker_read(ticker) - begun;
+	if (sleeper->late && took > nominal)
+		return;
+	ticker_check(ticker, took, nominal, sleeper->name);
+}
+
+/* An absolute deadline is one of the clock that the program sees: not early, whatever happened. */
+static void run_absolute(void *unused)
+{
+	int64_t deadline = ticker_now() + nominal;
+	struct timespec time = {deadline / 1000000000, deadline % 1000000000};
+
+	(void)unused;
+	victim_arrive(arrived);
+	check(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL) == 0, "absolute sleep");
+	check(ticker_now() >= deadline, "absolute sleep ended early");
+}
+
+/* A futex with an absolute deadline, as pthread_cond_timedwait() waits. */
+static void run_futex_absolute(void *unused)
+{
+	int64_t deadline = ticker_now() + nominal;
+	struct timespec time = {deadline / 1000000000, deadline % 1000000000};
+
+	(void)unused;
+	victim_arrive(arrived);
+	check(syscall(SYS_futex, word, FUTEX_WAIT_BITSET, 0, &time, NULL, FUTEX_BITSET_MATCH_ANY) <
+			      0 &&
+		      errno == ETIMEDOUT,
+	      "absolute futex: %s", strerror(errno));
+	check(ticker_now() >= deadline, "absolute futex ended early");
+}
+
+int main(int argc, char **argv)
+{
+	pid_t pids[SLEEPERS], absolute, futex_absolute;
+	sigset_t usr1, old;
+	int fd;
+
+	victim_init(argc, argv);
+	ticker = ticker_start();
+	must(pipe(empty));
+	must(pipe(late));
+	snprintf(fifo, sizeof(fifo), "%s.fifo", victim_path);
+	must(mkfifo(fifo, 0600));
+	word = victim_shared(4096);
+	arrived = word + 1;
+	signal(SIGUSR1, catch);
+	/* sigsuspend() must not miss its signal; pause() is met long before its own comes. */
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	for (int i = 0; i < SLEEPERS; i++) {
+		sigprocmask(sleepers[i].call == suspend_for_signal ? SIG_BLOCK : SIG_UNBLOCK, &usr1,
+			    &old);
+		pids[i] = victim_child(run, (void *)&sleepers[i]);
+		sigprocmask(SIG_SETMASK, &old, NULL);
+	}
+	absolute = victim_child(run_absolute, NULL);
+	futex_absolute = victim_child(run_futex_absolute, NULL);
+	victim_meet(arrived, SLEEPERS + 2);
+	victim_ready();
+
+	sleep_relative();
+	check(write(late[1], "x", 1) == 1, "write");
+	fd = must(open(fifo, O_WRONLY));
+	for (int i = 0; i < SLEEPERS; i++)
+		if (sleepers[i].signal)
+			must(kill(pids[i], SIGUSR1));
+	for (int i = 0; i < SLEEPERS; i++)
+		victim_reap(pids[i]);
+	close(fd);
+	victim_reap(absolute);
+	victim_reap(futex_absolute);
+	ticker_stop(ticker);
+	victim_wait();
+	victim_ok();
+	return 0;
+}

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Checks of errors, the log and pools, also when memory is out (linked with --wrap, see below). */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "checks.h"
+#include "log.h"
+#include "pool.h"
+
+/* How many more of these calls succeed; negative: all. */
+static int calls_left = -1;
+
+static bool call_fails(void)
+{
+	if (calls_left < 0)
+		return false;
+	return calls_left == 0 || calls_left-- == 0;
+}
+
+#define WRAPPED(type, name, parameters, arguments, failure)                                        \
+	type __real_##name parameters;                                                             \
+	type __wrap_##name parameters;                                                             \
+	type __wrap_##name parameters                                                              \
+	{                                                                                          \
+		return call_fails() ? failure : __real_##name arguments;                           \
+	}
+
+WRAPPED(void *, malloc, (size_t size), (size), NULL)
+WRAPPED(void *, calloc, (size_t count, size_t size), (count, size), NULL)
+
+/* Mappings that stand: a leak that no sanitizer looks for. */
+static int mappings;
+
+void *__real_mmap(void *at, size_t size, int prot, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *at, size_t size, int prot, int flags, int fd, off_t offset);
+int __real_munmap(void *at, size_t size);
+int __wrap_munmap(void *at, size_t size);
+
+void *__wrap_mmap(void *at, size_t size, int prot, int flags, int fd, off_t offset)
+{
+	void *mapped = MAP_FAILED;
+
+	if (!call_fails())
+		mapped = __real_mmap(at, size, prot, flags, fd, offset);
+	mappings += mapped != MAP_FAILED;
+	return mapped;
+}
+
+int __wrap_munmap(void *at, size_t size)
+{
+	mappings--;
+	return __real_munmap(at, size);
+}
+
+int __wrap_vasprintf(char **ret, const char *fmt, va_list args) _printf_(2, 0);
+int __wrap_asprintf(char **ret, const char *fmt, ...) _printf_(2, 3);
+int __real_vasprintf(char **ret, const char *fmt, va_list args) _printf_(2, 0);
+
+int __wrap_vasprintf(char **ret, const char *fmt, va_list args)
+{
+	if (!call_fails())
+		return __real_vasprintf(ret, fmt, args);
+	*ret = (char *)1; /* undefined after a failure: nobody may look at it */
+	return -1;
+}
+
+int __wrap_asprintf(char **ret, const char *fmt, ...)
+{
+	va_list args;
+	int length;
+
+	va_start(args, fmt);
+	length = __wrap_vasprintf(ret, fmt, args);
+	va_end(args);
+	return length;
+}
+
+static void check_errors(void)
+{
+	_cleanup_error_ struct cr_error *error = NULL;
+
+	error = error_new(CR_GONE, "Failed to read task %d", 12);
+	CHECK(error->code == CR_GONE && error->errnum == 0 && error->pid == 0);
+	CHECK(strcmp(error->message, "Failed to read task 12") == 0);
+	CHECK(!error->remedy && !error->object && strcmp(error->comm, "") == 0);
+
+	error = error_task(error, 12, "a name that is much too long");
+	CHECK(error->pid == 12 && strcmp(error->comm, "a name that is ") == 0);
+	error = error_task(error, 13, NULL);
+	CHECK(error->pid == 13 && strcmp(error->comm, "") == 0);
+	error = error_object(error_object(error, NULL), "eventfd");
+	error = error_object(error, "pipe");
+	CHECK(strcmp(error->object, "eventfd") == 0);
+	error = error_remedy(error, "Do %s", "this");
+	error = error_remedy(error, "Do %s", "that");
+	CHECK(strcmp(error->remedy, "Do that") == 0);
+
+	/* The old message may be part of the new one */
+	error = error_wrap(error, "Failed <%s>", error->message);
+	CHECK(strcmp(error->message, "Failed <Failed to read task 12>: Failed to read task 12") ==
+	      0);
+	CHECK(error->code == CR_GONE && error->pid == 13 && strcmp(error->remedy, "Do that") == 0);
+	CHECK_SUCCESS(error_wrap(NULL, "Not %s", "so"));
+	CHECK_SUCCESS(error_remedy(NULL, "Nothing"));
+	CHECK_SUCCESS(error_task(NULL, 1, "init"));
+	CHECK_SUCCESS(error_object(NULL, "pipe"));
+	cr_error_free(NULL);
+}
+
+static void check_system_errors(void)
+{
+	static const int errnums[] = {ENOENT, -ENOENT};
+	struct cr_error *error;
+
+	errno = EBADF;
+	error = error_sys("Failed to close %d", 7);
+	CHECK(error->code == CR_SYSTEM && error->errnum == EBADF);
+	CHECK(strcmp(error->message, "Failed to close 7: Bad file descriptor") == 0);
+	cr_error_free(error);
+	for (size_t i = 0; i < 2; i++) {
+		error = error_errno(errnums[i], "Failed to open %s", "x");
+		CHECK(error->errnum == ENOENT);
+		CHECK(strcmp(error->message, "Failed to open x: No such file or directory") == 0);
+		cr_error_free(error);
+	}
+}
+
+/* Each allocation on the way fails once; whatever comes out must be whole and freed. */
+static void check_errors_without_memory(void)
+{
+	for (int left = 0; left < 8; left++) {
+		struct cr_error *error;
+
+		calls_left = left;
+		errno = EIO;
+		error = error_sys("Failed to read");
+		error = error_wrap(error, "Failed to dump %d", 1);
+		error = error_remedy(error, "Try again");
+		error = error_task(error_object(error, "pipe"), 1, "init");
+		calls_left = -1;
+		CHECK(error->code == CR_SYSTEM || error->code == CR_MEMORY);
+		CHECK(error->message && error->comm);
+		if (left >= 6)
+			CHECK(error->code == CR_SYSTEM && error->remedy);
+		cr_error_free(error);
+	}
+}
+
+static void check_nomem(void)
+{
+	struct cr_error *error = error_nomem();
+
+	CHECK(error == error_nomem() && error->code == CR_MEMORY && error->errnum == ENOMEM);
+	error = error_task(error_object(error_remedy(error, "Buy some"), "pipe"), 1, "init");
+	CHECK(!error->remedy && !error->object && error->pid == 0);
+	error = error_wrap(error, "Failed to dump pipe %d", 3);
+	CHECK(error->code == CR_MEMORY && error->errnum == ENOMEM);
+	CHECK(strcmp(error->message, "Failed to dump pipe 3: Out of memory") == 0);
+	cr_error_free(error);
+	cr_error_free(error_nomem());
+}
+
+struct heard {
+	char text[256];
+	unsigned int progress;
+	struct log *log;
+};
+
+static void hear(void *context, int level, const char *text)
+{
+	struct heard *heard = context;
+	size_t len = strlen(heard->text);
+
+	snprintf(heard->text + len, sizeof(heard->text) - len, "%d%s ", level, text);
+	if (strcmp(text, "provoke") == 0)
+		log_say(heard->log, CR_DEBUG, "answer");
+}
+
+static void hear_progress(void *context, const char *stage, uint64_t done, uint64_t total)
+{
+	(void)stage, (void)done, (void)total;
+	((struct heard *)context)->progress++;
+}
+
+static void check_log(void)
+{
+	struct log log;
+	struct heard heard = {.log = &log};
+	const struct cr_listener listener = {
+		.context = &heard, .log = hear, .progress = hear_progress};
+	const struct cr_listener deaf = {0};
+
+	log_init(&log, &listener);
+	log_say(&log, CR_INFO, "a%d", 1);
+	log_progress(&log, "writing", 1, 2);
+	log_hold(&log);
+	log_say(&log, CR_WARNING, "provoke");
+	log_say(&log, CR_ERROR, "c");
+	log_progress(&log, "writing", 2, 2);
+	CHECK(strcmp(heard.text, "1a1 ") == 0 && heard.progress == 1);
+	log_release(&log);
+	log_say(&log, CR_DEBUG, "d");
+	CHECK(strcmp(heard.text, "1a1 2provoke 3c 0answer 0d ") == 0);
+	log_release(&log);
+
+	heard.text[0] = '\0';
+	log_hold(&log);
+	for (int left = 0; left < 3; left++) {
+		calls_left = left;
+		log_say(&log, CR_INFO, "%d", left);
+	}
+	calls_left = -1;
+	log_release(&log);
+	CHECK(strcmp(heard.text, "12 ") == 0);
+	log_hold(&log);
+	log_say(&log, CR_INFO, "never released");
+	log_deinit(&log);
+	CHECK(!log.first && !log.last);
+
+	log_init(&log, NULL);
+	log_hold(&log);
+	log_say(&log, CR_INFO, "x");
+	log_progress(&log, "x", 0, 0);
+	log_release(&log);
+	log_init(&log, &deaf);
+	log_say(&log, CR_INFO, "x");
+	log_progress(&log, "x", 0, 0);
+	log_deinit(&log);
+}
+
+static bool is_zeroed(const uint8_t *data, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		if (data[i])
+			return false;
+	return true;
+}
+
+static void check_pool(size_t chunk)
+{
+	static const size_t sizes[] = {0, 1, 15, 16, 17, 900, 1023, 1024, 1025, 5000, 300000};
+	_cleanup_pool_ struct pool *pool = NULL;
+	uint8_t *items[500];
+	size_t i, n = sizeof(sizes) / sizeof(sizes[0]);
+
+	if (!CHECK_SUCCESS(pool_create(chunk, &pool)))
+		return;
+	for (i = 0; i < 500; i++) {
+		size_t size = sizes[i % n];
+
+		items[i] = pool_alloc(pool, size);
+		if (!CHECK(items[i] && (uintptr_t)items[i] % 16 == 0))
+			return;
+		CHECK(is_zeroed(items[i], size));
+		memset(items[i], (int)i, size);
+	}
+	/* No item was laid over another */
+	for (i = 0; i < 500; i++)
+		for (size_t at = 0; at < sizes[i % n]; at++)
+			if (items[i][at] != (uint8_t)i) {
+				CHECK(!"items overlap");
+				return;
+			}
+}
+
+static void check_pool_limits(void)
+{
+	_cleanup_pool_ struct pool *pool = NULL;
+	struct list list = {0};
+	char *copy;
+
+	pool_destroy(NULL);
+	CHECK_ERROR(pool_create(SIZE_MAX, &pool), CR_MEMORY, "Out of memory");
+	calls_left = 0;
+	CHECK_ERROR(pool_create(0, &pool), CR_MEMORY, "Out of memory");
+	calls_left = -1;
+	if (!CHECK_SUCCESS(pool_create(1, &pool)))
+		return;
+
+	CHECK(!pool_alloc(pool, SIZE_MAX) && !pool_alloc(pool, SIZE_MAX - 40));
+	CHECK(!pool_alloc(pool, SIZE_MAX / 2));
+	CHECK(!pool_calloc(pool, SIZE_MAX / 4, 8) && pool_calloc(pool, 3, 5));
+	CHECK(!pool_strndup(pool, "", SIZE_MAX));
+	copy = pool_strndup(pool, "ab\0cd", 5);
+	CHECK(copy && memcmp(copy, "ab\0cd", 6) == 0);
+	copy = pool_memdup(pool, "abc", 2);
+	CHECK(copy && memcmp(copy, "ab", 2) == 0);
+	CHECK(pool_memdup(pool, NULL, 0) && pool_strndup(pool, NULL, 0));
+
+	for (uint32_t i = 0; i < 1000; i++) {
+		uint32_t *item = list_append(pool, &list, sizeof(*item));
+
+		if (!CHECK(item && *item == 0))
+			return;
+		*item = i;
+	}
+	CHECK(list.count == 1000 && ((uint32_t *)list.items)[999] == 999);
+	calls_left = 0;
+	while (list.count < list.room)
+		CHECK(list_append(pool, &list, sizeof(uint32_t)));
+	CHECK(!list_append(pool, &list, sizeof(uint32_t)) && list.count == 1024);
+	calls_left = -1;
+	CHECK(!list_append(pool, &list, SIZE_MAX / 16));
+	list.count = list.room = SIZE_MAX / 2 + 1;
+	CHECK(!list_append(pool, &list, 1));
+}
+
+int main(void)
+{
+	check_errors();
+	check_system_errors();
+	check_errors_without_memory();
+	check_nomem();
+	check_log();
+	check_pool(0);
+	check_pool(1);
+	check_pool(1 << 16);
+	check_pool_limits();
+	CHECK(mappings == 0);
+	return checks_done();
+}

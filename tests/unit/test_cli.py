@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The command line: what it accepts, its exit codes, and what it loads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lxc_cr_plugin import __version__, cli, config
+from lxc_cr_plugin.errors import HostError, LxcCrError
+from lxc_cr_plugin.store import Store
+from tests.unit.images import add_image
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Options that keep a command away from the system's directories."""
+    monkeypatch.setattr(config, "SYSTEM_FILE", tmp_path / "none.toml")
+    monkeypatch.setattr(cli, "refuse_user", lambda: None)
+    file = tmp_path / "lxc-cr.toml"
+    file.write_text(
+        "".join(
+            f'{key} = "{tmp_path / key}"\n' for key in ("store", "buffer_dir", "run_dir", "lxcpath")
+        )
+    )
+    return ["--config", str(file)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(root=tmp_path / "store", buffer=tmp_path / "buffer_dir")
+
+
+def events(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def parse(*words):
+    return vars(cli.parser().parse_args(words))
+
+
+def test_checkpoint():
+    given = parse("checkpoint", "web", "--stop", "--image", "web:x", "--buffered")
+    assert given["run"] is cli.checkpoint
+    assert (given["name"], given["image"]) == ("web", "web:x")
+    assert given["stop"] is given["buffered"] is True
+
+
+@pytest.mark.parametrize("word", ["restart", "restore"])
+def test_restart(word):
+    assert parse(word, "web")["reference"] is None
+    assert parse(word, "web", "web:x")["run"] is cli.restart
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-P", "/x", "--json", "--debug", "check", "web"),
+        ("check", "-P", "/x", "web", "--json", "--debug"),
+        ("--json", "check", "web", "--lxcpath", "/x", "--debug"),
+    ],
+)
+def test_options_before_and_after_the_command(words):
+    given = parse(*words)
+    assert (given["lxcpath"], given["json"], given["debug"]) == ("/x", True, True)
+
+
+@pytest.mark.parametrize("words", [(), ("fly",), ("checkpoint",), ("rm",), ("inspect", "a", "b")])
+def test_usage(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(words))
+    assert caught.value.code == 2
+    assert "usage: lxc-cr" in capsys.readouterr().err
+
+
+def test_the_help_lists_every_exit_code(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    for error in LxcCrError.__subclasses__():
+        assert f"{error.exit_code:>5}  {error.__doc__.rstrip('.')}" in text
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"lxc-cr {__version__}\n"
+
+
+def test_the_version_is_said_twice_but_is_one():
+    setup = (Path(__file__).parent.parent.parent / "setup.cfg").read_text()
+    assert f"\nversion = {__version__}\n" in setup or "attr: lxc_cr_plugin" in setup
+
+
+def test_not_root(monkeypatch, capsys):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert cli.main(["ls"]) == HostError.exit_code
+    assert capsys.readouterr().err == "lxc-cr: lxc-cr must run as root\nlxc-cr: Use sudo\n"
+
+
+def test_a_bad_configuration(place, tmp_path, capsys):
+    (tmp_path / "lxc-cr.toml").write_text("stoer = 1\n")
+    assert cli.main([*place, "--json", "ls"]) == 2
+    (event,) = events(capsys)
+    assert event["event"] == "error"
+    assert event["class"] == "UsageError"
+
+
+def test_ls_of_nothing(place, capsys):
+    assert cli.main([*place, "ls"]) == 0
+    assert capsys.readouterr().out.startswith("CONTAINER")
+
+
+def test_ls(place, store, capsys):
+    image = add_image(store)
+    assert cli.main([*place, "--json", "ls"]) == 0
+    (event,) = events(capsys)
+    assert event["event"] == "result"
+    assert [row["digest"] for row in event["images"]] == [f"sha256:{image.digest}"]
+
+
+def test_rm(place, store, capsys):
+    add_image(store, tag="one")
+    add_image(store, tag="two", downtime=2)
+    assert cli.main([*place, "rm", "web:one", "web:two"]) == 0
+    assert store.images() == []
+    assert cli.main([*place, "rm", "web:one"]) == 8
+    assert "lxc-cr: There is no image 'web:one'" in capsys.readouterr().err
+
+
+def test_flush(place, store, capsys):
+    add_image(store, buffered=True)
+    assert cli.main([*place, "flush", "web"]) == 0
+    assert "is in" in capsys.readouterr().out
+    assert [image.buffered for image in store.images()] == [False]
+
+
+def test_the_store_option_wins(place, tmp_path, capsys):
+    other = Store(root=tmp_path / "other", buffer=tmp_path / "buffer_dir")
+    add_image(other)
+    assert cli.main([*place, "ls", "--store", str(tmp_path / "other")]) == 0
+    assert "web" in capsys.readouterr().out
+
+
+def test_an_unknown_container(place, capsys):
+    assert cli.main([*place, "--json", "check", "no-such"]) == 3
+    assert events(capsys)[-1]["message"].startswith("There is no container 'no-such' in ")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ""])
+def test_a_name_that_is_none(place, name):
+    assert cli.main([*place, "check", name]) == 3
+
+
+def test_a_new_image_with_a_digest(place, capsys):
+    words = ["checkpoint", "web", "--image", "web@sha256:" + "0" * 8]
+    assert cli.main([*place, *words]) == 2
+
+
+def test_an_image_of_another_container(place):
+    assert cli.main([*place, "restart", "web", "db:x"]) == 2
+
+
+def test_a_bug_is_an_error_too(place, monkeypatch, capsys):
+    monkeypatch.setattr(cli.Session, "store", lambda _self: 1 // 0)
+    assert cli.main([*place, "--json", "ls"]) == 1
+    assert events(capsys)[-1]["message"].startswith("Internal error: ZeroDivisionError")
+    assert cli.main([*place, "--debug", "ls"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_repair_comes_first(place, tmp_path, capsys):
+    (tmp_path / "run_dir").mkdir(mode=0o700)
+    freezer = tmp_path / "freezer.state"
+    freezer.write_text("FROZEN")
+    (tmp_path / "run_dir" / "web.json").write_text(
+        json.dumps(
+            {
+                "operation": "checkpoint",
+                "container": "web",
+                "lxcpath": "/x",
+                "pid": 1,
+                "started": 0,
+                "freezer": str(tmp_path),
+            }
+        )
+    )
+    assert cli.main([*place, "ls"]) == 0
+    assert "Repaired container 'web'" in capsys.readouterr().err
+    assert freezer.read_text() == "THAWED"
+
+
+def imported(*words):
+    """Which modules a command loads."""
+    code = (
+        "import sys\n"
+        "from lxc_cr_plugin.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print('\\n'.join(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.splitlines())
+
+
+def test_nothing_heavy_is_loaded_for_the_help():
+    loaded = imported("--help")
+    assert "lxc_cr_plugin.cli" in loaded
+    heavy = {"lxc", "jsonschema", "cbor2", "xxhash", "pyroute2", "subprocess", "tomllib"}
+    assert not loaded & heavy
+    assert not {name for name in loaded if name.startswith("lxc_cr_plugin.native")}
+
+
+def test_a_pipe_that_is_closed(place, store):
+    for number in range(5):
+        add_image(store, tag=f"t{number}", downtime=number)
+    command = [sys.executable, "-m", "lxc_cr_plugin", *place, "ls"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert b"Traceback" not in errors

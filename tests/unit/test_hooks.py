@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The start-host hook, run under every POSIX shell that is here, with the test as the engine."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from lxc_cr_plugin.resources import hook
+
+SHELLS = [
+    [path, *arguments]
+    for name, *arguments in (["dash"], ["busybox", "sh"], ["bash", "--posix"], ["sh"])
+    if (path := shutil.which(name))
+]
+
+
+@pytest.fixture(params=SHELLS, ids=lambda command: Path(command[0]).name)
+def shell(request):
+    return request.param
+
+
+@pytest.fixture
+def place(tmp_path):
+    for name in ("request", "reply"):
+        os.mkfifo(tmp_path / name, 0o600)
+    return tmp_path
+
+
+def start(shell, place, *, pid="4711", seconds="5", arguments=("web", "lxc", "start-host")):
+    environment = {"PATH": os.environ["PATH"], "LXC_CR_HOOK_TIMEOUT": seconds}
+    if pid is not None:
+        environment["LXC_PID"] = pid
+    return subprocess.Popen(
+        [*shell, hook("lxc-start-host"), place, *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(process, timeout=10):
+    with process:
+        out, err = process.communicate(timeout=timeout)
+    assert out == ""
+    return process.returncode, err
+
+
+class Engine:
+    """Both fifos as the engine has them: open for reading and writing, so that nothing blocks."""
+
+    def __init__(self, place):
+        self.request = os.open(place / "request", os.O_RDWR)
+        self.reply = os.open(place / "reply", os.O_RDWR)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for fd in (self.request, self.reply):
+            os.close(fd)
+
+
+def test_go(shell, place):
+    with Engine(place) as engine:
+        process = start(shell, place)
+        assert os.read(engine.request, 100) == b"4711\n"
+        assert process.poll() is None
+        os.write(engine.reply, b"go\n")
+        assert outcome(process) == (0, "")
+
+
+def test_abort(shell, place):
+    with Engine(place) as engine:
+        process = start(shell, place)
+        os.read(engine.request, 100)
+        os.write(engine.reply, b"abort\n")
+        assert outcome(process) == (
+            1,
+            "lxc-start-host: the restart engine did not take over (abort)\n",
+        )
+
+
+def test_without_lxcs_own_arguments(shell, place):
+    """lxc.hook.version = 1 passes none."""
+    with Engine(place) as engine:
+        process = start(shell, place, arguments=())
+        os.read(engine.request, 100)
+        os.write(engine.reply, b"go\n")
+        assert outcome(process) == (0, "")
+
+
+def test_a_reboot_long_after(shell, tmp_path):
+    assert outcome(start(shell, tmp_path / "gone")) == (0, "")
+
+
+def test_a_meeting_place_without_fifos(shell, tmp_path):
+    (tmp_path / "request").touch()
+    (tmp_path / "reply").touch()
+    assert outcome(start(shell, tmp_path)) == (0, "")
+
+
+@pytest.mark.parametrize("pid", [None, "", "12x", "1; rm -rf /", "-1"])
+def test_a_pid_that_is_none(shell, place, pid):
+    code, err = outcome(start(shell, place, pid=pid))
+    assert code == 1
+    assert "not a process id" in err
+
+
+def test_no_engine_ever(shell, place):
+    """Nobody has opened the fifos: the hook gives up and the start fails."""
+    begin = time.monotonic()
+    code, err = outcome(start(shell, place, seconds="0.3"))
+    assert code == 1
+    assert "no answer" in err
+    assert time.monotonic() - begin < 5
+
+
+def test_an_engine_that_dies_before_it_answers(shell, place):
+    with Engine(place) as engine:
+        process = start(shell, place, seconds="60")
+        os.read(engine.request, 100)
+        # The hook stands in its read, or is about to open the fifo.
+        time.sleep(0.2)
+    code, _err = outcome(process)
+    assert code == 1
+
+
+def test_an_engine_that_is_silent(shell, place):
+    with Engine(place) as engine:
+        process = start(shell, place, seconds="0.3")
+        os.read(engine.request, 100)
+        assert outcome(process)[0] == 1
+
+
+def test_of_several_starts_one_is_taken_over(shell, place):
+    with Engine(place) as engine:
+        processes = [start(shell, place, pid=str(number)) for number in range(100, 110)]
+        winner = os.read(engine.request, 100)
+        os.write(engine.reply, b"go\n")
+        assert [outcome(process) for process in processes] == [(0, "")] * 10
+        assert winner.decode().strip() in {str(number) for number in range(100, 110)}
+        os.set_blocking(engine.request, False)
+        with pytest.raises(BlockingIOError):
+            os.read(engine.request, 100)
+
+
+def test_a_path_with_everything_in_it(shell, tmp_path):
+    place = tmp_path / "a b'c\"$(x)"
+    place.mkdir()
+    for name in ("request", "reply"):
+        os.mkfifo(place / name, 0o600)
+    with Engine(place) as engine:
+        process = start(shell, place)
+        os.read(engine.request, 100)
+        os.write(engine.reply, b"go\n")
+        assert outcome(process) == (0, "")
+
+
+def test_the_hook_is_executable():
+    assert os.access(hook("lxc-start-host"), os.X_OK)

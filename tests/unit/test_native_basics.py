@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Errors, log and pools of the engine, checked by a C program, with and without memory."""
+
+from tests.unit.native_build import BASE_SOURCES, ROOT, build, run
+
+WRAPPED = ("malloc", "calloc", "mmap", "munmap", "vasprintf", "asprintf")
+
+
+def test_basics_check_themselves(tmp_path):
+    program = build(
+        tmp_path / "basics",
+        [ROOT / "tests/unit/native/basics.c", *BASE_SOURCES],
+        options=["-Wl," + ",".join(f"--wrap={name}" for name in WRAPPED)],
+    )
+    done = run(program)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+    assert b" passed, 0 failed" in done.stdout

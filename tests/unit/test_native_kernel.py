@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the BPF iterators say of tasks and VMAs, checked by C programs that set up known state."""
+
+import os
+
+import pytest
+
+from tests.unit.native_build import BASE_SOURCES, NATIVE, ROOT, build, run
+
+KERNEL_SOURCES = tuple(NATIVE / "kernel" / name for name in ("bpf.c", "btf.c", "tasks.c", "vmas.c"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="BPF iterators are for root")
+@pytest.mark.parametrize("name", ["kernel_tasks", "kernel_vmas"])
+def test_iterators_check_themselves(tmp_path, name):
+    program = build(
+        tmp_path / name,
+        [ROOT / f"tests/unit/native/{name}.c", *KERNEL_SOURCES, *BASE_SOURCES],
+        options=["-pthread"],
+    )
+    done = run(program)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+    assert b" passed, 0 failed" in done.stdout

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Forked processes: what they keep, how they end, what signals do."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lxc_cr_plugin.errors import Cancelled
+from lxc_cr_plugin.run import Pipe, fork, signals_cancel, signals_ignored, start_time, until
+
+
+def open_fds():
+    return {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+
+
+def test_exit_code():
+    with fork(lambda: 7) as child:
+        assert child.wait() == 7
+        assert child.wait() == 7
+
+
+def test_death_by_signal():
+    with fork(lambda: os.kill(os.getpid(), signal.SIGSEGV) or 0) as child:
+        assert child.wait() == -signal.SIGSEGV
+
+
+def test_an_exception_is_exit_code_1(capfd):
+    def fail():
+        raise ValueError("for the test")
+
+    with fork(fail) as child:
+        assert child.wait() == 1
+    assert "ValueError: for the test" in capfd.readouterr().err
+
+
+def test_a_child_that_is_left_is_killed():
+    with fork(lambda: time.sleep(60) or 0) as child:
+        assert child.wait(timeout=0.01) is None
+    assert child.wait() == -signal.SIGKILL
+    assert start_time(child.pid) is None
+
+
+def test_only_what_is_kept_stays_open():
+    with Pipe() as kept, Pipe() as closed, Pipe() as answer:
+
+        def look():
+            fds = open_fds()
+            wanted = {0, 1, 2, kept.read, answer.write}
+            # One more: the directory that lists them.
+            os.write(answer.write, b"y" if len(fds - wanted) == 1 and wanted <= fds else b"n")
+            return 0
+
+        assert closed.write > kept.read
+        with fork(look, keep=(kept.read, answer.write)) as child:
+            child.wait()
+        assert os.read(answer.read, 1) == b"y"
+
+
+def test_nothing_is_left_open():
+    before = open_fds()
+    with Pipe(), fork(lambda: 0) as child:
+        child.wait()
+    assert open_fds() == before
+
+
+def test_a_session_of_its_own_ignores_the_terminal():
+    with Pipe() as ready:
+
+        def work():
+            os.write(ready.write, b"x")
+            time.sleep(60)
+            return 0
+
+        with fork(work, keep=(ready.write,), session=True) as child:
+            os.read(ready.read, 1)
+            assert os.getsid(child.pid) == child.pid
+            os.kill(child.pid, signal.SIGINT)
+            os.kill(child.pid, signal.SIGTERM)
+            assert child.wait(timeout=0.05) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_cancel_once(number):
+    before = signal.getsignal(number)
+    with pytest.raises(Cancelled, match=number.name), signals_cancel():  # noqa: PT012
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        finally:
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_signals_ignored():
+    with signals_cancel(), signals_ignored():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_start_time():
+    assert start_time(os.getpid()) > 0
+    assert start_time(2**30) is None
+
+
+def test_until():
+    answers = iter([False, False, True])
+    assert until(lambda: next(answers), timeout=5, pause=0)
+    assert not until(lambda: False, timeout=0.01)
