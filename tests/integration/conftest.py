@@ -3,6 +3,7 @@
 
 import itertools
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import pytest
 from .container import Container, Laboratory, wait_until
 from .container import container as make_container
 from .leaks import Machine, leftovers_of
+
+
+def pytest_configure(config):
+    """A run that is told to end (timeout(1), a CI's own limit) still removes its containers."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

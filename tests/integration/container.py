@@ -44,7 +44,7 @@ class VictimError(AssertionError):
     """A victim found its state changed; the text is its own."""
 
 
-def wait_until(condition, *, what: str, timeout: float = 10):
+def wait_until(condition, *, what: str, timeout: float = 60):
     """Call condition until it gives something true, and return that."""
     deadline = time.monotonic() + timeout
     while True:
@@ -56,7 +56,7 @@ def wait_until(condition, *, what: str, timeout: float = 10):
         time.sleep(0.01)
 
 
-def run(*command: object, check: bool = True, timeout: float = 60, **options):
+def run(*command: object, check: bool = True, timeout: float = 240, **options):
     """Run a command to its end; its output is in the error when it fails."""
     done = subprocess.run(
         [str(word) for word in command],
@@ -351,7 +351,7 @@ class Container:
         )
 
     def try_cr(
-        self, verb: str, *arguments: object, timeout: float = 60, **variables: str
+        self, verb: str, *arguments: object, timeout: float = 240, **variables: str
     ) -> Outcome:
         """Run lxc-cr to its end, whatever that is."""
         with self.spawn(verb, *arguments, **variables) as process:
@@ -407,7 +407,7 @@ class Victim:
                 raise VictimError(f"{self.name}: {line}")
         return wanted in lines
 
-    def wait_for(self, line: str, timeout: float = 20) -> None:
+    def wait_for(self, line: str, timeout: float = 60) -> None:
         """Until the victim has written this line; its failure is raised."""
         try:
             wait_until(lambda: self._line(line), what=f"{self.name}: '{line}'", timeout=timeout)

@@ -7,6 +7,7 @@ import pytest
 
 from .container import Container, wait_until
 
+# A signal is sent when the last one has been counted: two that are pending are one.
 # Each writes its result to /tmp/result when it is done, some seconds of running time later.
 SCRIPTS = {
     # A number a line, no line missing: a shell with a job in the background.
@@ -37,9 +38,17 @@ SCRIPTS = {
         echo $last > /tmp/result
     """,
     "trap": """
-        trap 'count=$((count+1))' USR1
+        trap 'count=$((count+1)); echo $count > /tmp/counted' USR1
         count=0 me=$$
-        (i=0; while [ $i -lt 50 ]; do i=$((i+1)); kill -USR1 $me; usleep 50000; done) &
+        (
+            i=0
+            while [ $i -lt 50 ]; do
+                i=$((i+1))
+                kill -USR1 $me
+                until [ "$(cat /tmp/counted 2>/dev/null)" = $i ]; do usleep 5000; done
+                usleep 30000
+            done
+        ) &
         while kill -0 $! 2>/dev/null; do usleep 5000; done
         echo $count > /tmp/result
     """,
@@ -70,7 +79,7 @@ def running(request, container: Container) -> Container:
 def result_of(container: Container) -> str:
     file = container.rootfs / "tmp/result"
     wait_until(
-        lambda: file.exists() and file.read_text().endswith(("\n", " ")), what="result", timeout=30
+        lambda: file.exists() and file.read_text().endswith(("\n", " ")), what="result", timeout=120
     )
     return file.read_text().strip()
 

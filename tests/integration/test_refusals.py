@@ -174,7 +174,7 @@ def test_pipe_that_a_process_outside_holds(container):
     container.start()
     victim.ready()
     descriptors = Path(f"/proc/{pid_of(container, 'pipe')}/fd")
-    end = next(fd for fd in descriptors.iterdir() if os.readlink(fd).startswith("pipe:"))
+    end = next(fd for fd in descriptors.iterdir() if str(fd.readlink()).startswith("pipe:"))
     ours = os.open(end, os.O_RDONLY | os.O_NONBLOCK)
     try:
         outcome = container.try_cr("checkpoint", container.name)

@@ -18,7 +18,7 @@ struct thread {
 	volatile uint64_t count;
 };
 
-/* Some threads spin in user space, the others sleep: a checkpoint meets both. */
+/* Some threads spin in user space between their naps: a checkpoint meets both. */
 static void count(struct thread *self)
 {
 	double sum = 0;
@@ -31,8 +31,7 @@ static void count(struct thread *self)
 		if (self->number % 6 == 1)
 			for (volatile int spin = 0; spin < 1000000; spin++)
 				;
-		else
-			victim_nap(5);
+		victim_nap(5);
 	}
 }
 
