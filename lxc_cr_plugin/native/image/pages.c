@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 
 #include "../cleanup.h"
+#include "../parallel.h"
 
 enum { IOV_BATCH = 1024 }; /* UIO_MAXIOV */
 
@@ -163,34 +164,68 @@ static struct cr_error *copy_batch(pid_t pid, int mem, uint8_t *to, struct iovec
 	return NULL;
 }
 
+struct copy {
+	const struct page_store *store;
+	pid_t pid;
+	int mem;
+	bool shared;
+	const struct extent *extents;
+	size_t count;
+	uint64_t first; /* index of page 0 of the work */
+};
+
+/* The pages that got the indices from @begin to @end, both counted from copy->first. */
+static struct cr_error *copy_part(void *context, uint64_t begin, uint64_t end)
+{
+	const struct copy *copy = context;
+	struct iovec remote[IOV_BATCH];
+	uint64_t next = begin += copy->first;
+	size_t batched = 0;
+
+	end += copy->first;
+	for (size_t i = 0; i < copy->count; i++) {
+		const struct extent *extent = &copy->extents[i];
+
+		/* what came before is the parent's or another part's */
+		if (extent->index <= next && next - extent->index < extent->count && next < end) {
+			uint64_t skip = next - extent->index, pages = extent->count - skip;
+
+			if (pages > end - next)
+				pages = end - next;
+			remote[batched].iov_base = (void *)((extent->page + skip) * PAGE);
+			remote[batched++].iov_len = pages * PAGE;
+			next += pages;
+		}
+		if (batched && (batched == IOV_BATCH || next == end || i + 1 == copy->count)) {
+			uint8_t *to = page_store_page(copy->store, begin);
+
+			TRY(copy->shared ? copy_batch_forced(copy->mem, to, remote, batched)
+					 : copy_batch(copy->pid, copy->mem, to, remote, batched));
+			begin = next;
+			batched = 0;
+		}
+	}
+	return NULL;
+}
+
 struct cr_error *pages_copy(struct page_store *store, pid_t pid, int mem, bool shared,
 			    struct extent *extents, size_t count)
 {
-	struct iovec remote[IOV_BATCH];
-	uint64_t total = 0, index, first;
-	size_t batched = 0;
+	enum { GRAIN = 2048 }; /* pages; below that a thread takes longer to start */
+	struct copy copy = {store, pid, mem, shared, extents, count, 0};
+	uint64_t total = 0, index;
 
 	for (size_t i = 0; i < count; i++) {
 		if (extents[i].index == EXTENT_UNREAD)
 			total += extents[i].count;
 	}
 	TRY(page_store_take(store, total, &index));
-	first = index;
+	copy.first = index;
 	for (size_t i = 0; i < count; i++) {
 		if (extents[i].index == EXTENT_UNREAD) {
-			remote[batched].iov_base = (void *)(extents[i].page * PAGE);
-			remote[batched++].iov_len = extents[i].count * PAGE;
 			extents[i].index = index;
 			index += extents[i].count;
 		}
-		if (batched && (batched == IOV_BATCH || i + 1 == count)) {
-			uint8_t *to = page_store_page(store, first);
-
-			TRY(shared ? copy_batch_forced(mem, to, remote, batched)
-				   : copy_batch(pid, mem, to, remote, batched));
-			first = index;
-			batched = 0;
-		}
 	}
-	return NULL;
+	return parallel(total, GRAIN, copy_part, &copy);
 }

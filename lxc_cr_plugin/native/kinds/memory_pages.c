@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Contents of private pages: out of a process under the stop, back into it at restart. */
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -9,6 +8,7 @@
 #include <sys/uio.h>
 
 #include "../cleanup.h"
+#include "../parallel.h"
 #include "memory.h"
 #include "memory_flags.h"
 
@@ -207,58 +207,44 @@ static struct cr_error *flush(struct filler *filler)
 	return NULL;
 }
 
-/* A long run of pages, for one thread. */
+/* A long run of pages. */
 struct long_run {
 	const struct filler *filler;
-	uint64_t page, count, index;
-	struct cr_error *error;
+	uint64_t page, index;
 };
 
-static void *write_long_run(void *argument)
+static struct cr_error *write_part(void *context, uint64_t begin, uint64_t end)
 {
-	struct long_run *run = argument;
+	const struct long_run *run = context;
 	struct iovec local = {
-		.iov_base = page_store_page(&run->filler->restore->image.pages, run->index),
-		.iov_len = run->count * PAGE,
+		.iov_base = page_store_page(&run->filler->restore->image.pages, run->index + begin),
+		.iov_len = (end - begin) * PAGE,
 	};
-	struct iovec remote = {.iov_base = (void *)(run->page * PAGE), .iov_len = local.iov_len};
+	struct iovec remote = {
+		.iov_base = (void *)((run->page + begin) * PAGE),
+		.iov_len = local.iov_len,
+	};
 	ssize_t put = process_vm_writev(run->filler->tid, &local, 1, &remote, 1, 0);
 
 	if (put < 0 && errno == ESRCH)
-		run->error = error_new(CR_GONE, "Task %d is gone", run->filler->tid);
-	else if (put < (ssize_t)local.iov_len)
-		run->error = write_forced(run->filler, &local, &remote, put > 0 ? (size_t)put : 0);
-	return NULL;
-}
-
-/* Page faults, not copying, are what takes the time: two threads halve it. */
-static struct cr_error *fill_long_run(const struct filler *filler, uint64_t page, uint64_t count,
-				      uint64_t index)
-{
-	uint64_t half = count / 2;
-	struct long_run first = {filler, page, half, index, NULL};
-	struct long_run second = {filler, page + half, count - half, index + half, NULL};
-	pthread_t thread;
-	bool helped = pthread_create(&thread, NULL, write_long_run, &second) == 0;
-
-	write_long_run(&first);
-	if (helped)
-		pthread_join(thread, NULL);
-	else
-		write_long_run(&second);
-	if (first.error)
-		cr_error_free(second.error);
-	return first.error ? first.error : second.error;
+		return error_new(CR_GONE, "Task %d is gone", run->filler->tid);
+	if (put == (ssize_t)local.iov_len)
+		return NULL;
+	return write_forced(run->filler, &local, &remote, put > 0 ? (size_t)put : 0);
 }
 
 static struct cr_error *fill_pages(struct filler *filler, uint64_t page, uint64_t count,
 				   uint64_t index)
 {
 	static const uint8_t zeros[PAGE];
-	enum { MOST = sizeof(filler->local) / sizeof(filler->local[0]), LONG_RUN = 4096 };
+	enum { MOST = sizeof(filler->local) / sizeof(filler->local[0]), GRAIN = 2048 };
 
-	if (count >= LONG_RUN && index != EXTENT_ZERO)
-		return fill_long_run(filler, page, count, index);
+	/* page faults, not copying, are what takes the time there */
+	if (count >= 2 * GRAIN && index != EXTENT_ZERO) {
+		struct long_run run = {filler, page, index};
+
+		return parallel(count, GRAIN, write_part, &run);
+	}
 	for (uint64_t done = 0, step; done < count; done += step) {
 		struct iovec *local = &filler->local[filler->count],
 			     *remote = &filler->remote[filler->count];

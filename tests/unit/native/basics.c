@@ -6,6 +6,7 @@
 
 #include "checks.h"
 #include "log.h"
+#include "parallel.h"
 #include "pool.h"
 
 /* How many more of these calls succeed; negative: all. */
@@ -306,6 +307,40 @@ static void check_pool_limits(void)
 	CHECK(!list_append(pool, &list, 1));
 }
 
+/* Every item once, whatever the number of parts. */
+static struct cr_error *count_items(void *context, uint64_t begin, uint64_t end)
+{
+	uint8_t *seen = context;
+
+	for (uint64_t i = begin; i < end; i++)
+		seen[i]++;
+	return NULL;
+}
+
+static struct cr_error *fail_at_the_end(void *context, uint64_t begin, uint64_t end)
+{
+	const uint64_t *count = context;
+
+	if (end < *count)
+		return NULL;
+	return error_new(CR_GONE, "Part from %s", begin ? "later" : "the start");
+}
+
+static void check_parallel(void)
+{
+	static const uint64_t counts[] = {0, 1, 7, 8, 15, 16, 17, 1000, 1001};
+
+	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+		uint8_t seen[1001] = {0};
+		uint64_t count = counts[i];
+
+		CHECK_SUCCESS(parallel(count, 8, count_items, seen));
+		for (uint64_t k = 0; k < sizeof(seen); k++)
+			CHECK(seen[k] == (k < count));
+		CHECK_ERROR(parallel(count, 8, fail_at_the_end, &count), CR_GONE, "Part from");
+	}
+}
+
 int main(void)
 {
 	check_errors();
@@ -317,6 +352,7 @@ int main(void)
 	check_pool(1);
 	check_pool(1 << 16);
 	check_pool_limits();
+	check_parallel();
 	CHECK(mappings == 0);
 	return checks_done();
 }
