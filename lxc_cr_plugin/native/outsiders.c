@@ -74,12 +74,22 @@ static struct cr_error *check_descriptor(struct dump *dump, int proc, int fd, pi
 	return found ? refuse(dump, found, pid) : NULL;
 }
 
+/* A child of the container that was born after we listed its tasks; the stop will meet it. */
+static bool is_newborn(const struct dump *dump, int proc)
+{
+	struct stat stat;
+
+	return fstatat(proc, "ns/pid", &stat, 0) == 0 && stat.st_ino == dump->namespaces[0];
+}
+
 static struct cr_error *check_process(struct dump *dump, pid_t pid)
 {
 	struct list numbers = {0};
 	_cleanup_close_ int proc = -1;
 	struct cr_error *error = proc_open(pid, pid, &proc);
 
+	if (!error && is_newborn(dump, proc))
+		return NULL;
 	if (!error)
 		error = proc_numbers(proc, "fd", dump->image.pool, &numbers);
 	if (error) {
