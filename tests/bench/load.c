@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Something to checkpoint: load STATUS idle | memory MIB 4k|thp | processes N | files N | vmas N |
+ * Something to checkpoint: load STATUS idle | memory MIB 4k|thp|plain | processes N | files N | vmas N |
  * threads N. It says "ready" in its status file and sleeps.
  */
 #include <pthread.h>
@@ -31,7 +31,8 @@ static void memory(size_t mib, const char *pages)
 
 	check(area != MAP_FAILED, "mmap");
 	area = (char *)(((uintptr_t)area + huge - 1) & ~(huge - 1));
-	must(madvise(area, size, strcmp(pages, "thp") ? MADV_NOHUGEPAGE : MADV_HUGEPAGE));
+	if (strcmp(pages, "plain") != 0)
+		must(madvise(area, size, strcmp(pages, "thp") ? MADV_NOHUGEPAGE : MADV_HUGEPAGE));
 	victim_fill(area, size, 1);
 }
 

@@ -27,8 +27,9 @@ from tests.integration.container import Container, Laboratory, Victim, container
 
 CASES = {
     "small container": ["idle"],
-    "1 GiB, pages of 4 KiB": ["memory", "1024", "4k"],
-    "1 GiB, huge pages": ["memory", "1024", "thp"],
+    "1 GiB": ["memory", "1024", "plain"],
+    "1 GiB, never huge pages": ["memory", "1024", "4k"],
+    "1 GiB, always huge pages": ["memory", "1024", "thp"],
     "100 processes": ["processes", "100"],
     "1000 open files": ["files", "1000"],
     "500 VMAs": ["vmas", "500"],

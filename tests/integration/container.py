@@ -115,7 +115,10 @@ class Laboratory:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, SESSION_VARIABLE: self.session}
+        variables = {**os.environ, SESSION_VARIABLE: self.session}
+        # As where it is installed: compiled once, not by every command.
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)
+        return variables
 
     @property
     def config(self) -> Path:
