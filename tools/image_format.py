@@ -27,6 +27,7 @@ SCOPES = {
     "SCOPE_OBJECT": "one record per object",
     "SCOPE_PROCESS": "one record per process",
     "SCOPE_THREAD": "one record per thread",
+    "SCOPE_ZOMBIE": "one record per zombie",
 }
 
 KIND = re.compile(r"^const struct kind \w+_kind = \{\n(.*?)^\};", re.MULTILINE | re.DOTALL)

@@ -15,7 +15,7 @@ static struct cr_error *remember(struct image *image, struct list *list, void *i
 	return NULL;
 }
 
-struct process *image_add_process(struct image *image, struct process *parent)
+static struct process *add_process(struct image *image, struct process *parent, struct list *list)
 {
 	struct process *process = pool_alloc(image->pool, sizeof(*process));
 
@@ -25,13 +25,18 @@ struct process *image_add_process(struct image *image, struct process *parent)
 	process->parent = parent;
 	process->proc = process->pidfd = -1;
 	process->id = ++image->next_id;
-	if (!process->states || remember(image, &image->processes, process) ||
+	if (!process->states || remember(image, list, process) ||
 	    (parent && remember(image, &parent->children, process)))
 		return NULL;
 	return process;
 }
 
-struct thread *image_add_thread(struct image *image, struct process *process)
+struct process *image_add_process(struct image *image, struct process *parent)
+{
+	return add_process(image, parent, &image->processes);
+}
+
+static struct thread *add_thread(struct image *image, struct process *process)
 {
 	struct thread *thread = pool_alloc(image->pool, sizeof(*thread));
 
@@ -40,11 +45,28 @@ struct thread *image_add_thread(struct image *image, struct process *process)
 	thread->states = pool_calloc(image->pool, kinds_count(), sizeof(void *));
 	thread->process = process;
 	thread->proc = -1;
-	thread->id = ++image->next_id;
 	if (!thread->states || remember(image, &process->threads, thread))
 		return NULL;
+	return thread;
+}
+
+struct thread *image_add_thread(struct image *image, struct process *process)
+{
+	struct thread *thread = add_thread(image, process);
+
+	if (!thread)
+		return NULL;
+	thread->id = ++image->next_id;
 	image->threads++;
 	return thread;
+}
+
+/* Its thread is nothing but who runs programs for it until it ends again. */
+struct process *image_add_zombie(struct image *image, struct process *parent)
+{
+	struct process *process = add_process(image, parent, &image->zombies);
+
+	return process && add_thread(image, process) ? process : NULL;
 }
 
 struct object *image_add_object(struct image *image, const struct kind *kind)

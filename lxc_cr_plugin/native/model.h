@@ -34,6 +34,7 @@ enum scope {
 	SCOPE_OBJECT,  /* shared between tasks, dumped once */
 	SCOPE_PROCESS, /* one for each thread group */
 	SCOPE_THREAD,
+	SCOPE_ZOMBIE, /* one for each child that has ended: kinds/zombie.h */
 };
 
 /* One kind of kernel state: its record, and both directions. Which functions are set depends on the
@@ -103,10 +104,11 @@ struct thread {
 struct process {
 	uint32_t id;
 	pid_t pid;		/* in the container */
-	pid_t host_pid;		/* on this host */
+	pid_t host_pid;		/* on this host: the leader, or who stands in for a dead one */
+	pid_t host_tgid;	/* on this host: how the kernel knows the process */
 	struct process *parent; /* NULL: init */
 	struct list children;	/* struct process * */
-	struct list threads;	/* struct thread *, the leader first */
+	struct list threads;	/* struct thread *, the leader first unless it is dead */
 	void **states;		/* by kind index */
 	struct memory_map *memory;
 	/* dump only */
@@ -122,6 +124,7 @@ struct image {
 	struct pool *pool;
 	struct list objects;   /* struct object * */
 	struct list processes; /* struct process * */
+	struct list zombies;   /* struct process *, which have no more than kinds/zombie.h says */
 	uint32_t next_id;
 	uint32_t threads;
 	uint64_t vdso; /* fingerprint, when read */
@@ -142,6 +145,7 @@ static inline struct thread *process_leader(const struct process *process)
 
 /* New members of @image with their lists and ids; NULL when memory is out. */
 struct process *image_add_process(struct image *image, struct process *parent);
+struct process *image_add_zombie(struct image *image, struct process *parent);
 struct thread *image_add_thread(struct image *image, struct process *process);
 struct object *image_add_object(struct image *image, const struct kind *kind);
 

@@ -2,14 +2,19 @@
 #include "tree.h"
 
 #include <linux/sched.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
+#include "cleanup.h"
 #include "kinds/files.h"
 #include "kinds/memory.h"
 #include "kinds/process.h"
 #include "kinds/tty.h"
+#include "kinds/zombie.h"
 
 static const struct process_identity *identity_of(const struct process *process)
 {
@@ -19,6 +24,11 @@ static const struct process_identity *identity_of(const struct process *process)
 static bool stands(const struct process *process)
 {
 	return process_leader(process)->host_tid != 0;
+}
+
+static bool is_zombie(const struct process *process)
+{
+	return process_state(process, &zombie_kind) != NULL;
 }
 
 static void clone_as(struct program *p, const char *what, pid_t tid, uint64_t flags,
@@ -80,8 +90,10 @@ static enum birth birth_of(const struct process *child)
 
 static struct cr_error *clone_child(struct restore *restore, struct process *child)
 {
-	return clone_one(restore, child->pid, files_shared(child) ? CLONE_FILES : 0,
-			 identity_of(child)->exit_signal, &process_leader(child)->host_tid);
+	uint64_t flags = !is_zombie(child) && files_shared(child) ? CLONE_FILES : 0;
+
+	return clone_one(restore, child->pid, flags, identity_of(child)->exit_signal,
+			 &process_leader(child)->host_tid);
 }
 
 static struct cr_error *clone_children(struct restore *restore, struct process *process,
@@ -112,17 +124,28 @@ static void lead(struct restore *restore, const struct process *process)
 
 /* ---- orphans ---- */
 
+static bool process_uses(const struct process *process, pid_t pid)
+{
+	const struct process_identity *identity = identity_of(process);
+
+	if (process->pid == pid || identity->sid == pid || identity->pgid == pid)
+		return true;
+	for_each (struct thread *, thread, &process->threads) {
+		if (thread->tid == pid)
+			return true;
+	}
+	return false;
+}
+
 static bool is_used(const struct restore *restore, pid_t pid)
 {
 	for_each (struct process *, process, &restore->image.processes) {
-		const struct process_identity *identity = identity_of(process);
-
-		if (identity->sid == pid || identity->pgid == pid)
+		if (process_uses(process, pid))
 			return true;
-		for_each (struct thread *, thread, &process->threads) {
-			if (thread->tid == pid)
-				return true;
-		}
+	}
+	for_each (struct process *, zombie, &restore->image.zombies) {
+		if (process_uses(zombie, pid))
+			return true;
 	}
 	return false;
 }
@@ -160,6 +183,14 @@ static struct cr_error *end_helper(struct restore *restore, const struct helper 
 	return program_run(p);
 }
 
+/* Whose memory a clone of @mother begins with. */
+static const struct process *memory_source(const struct process *mother)
+{
+	if (!is_zombie(mother))
+		return mother;
+	return mother->mother ? mother->mother : mother->parent;
+}
+
 /* In the program's task, a process of the session that the orphans belong to. */
 static struct cr_error *clone_orphans(struct restore *restore, const struct process *init,
 				      pid_t sid, const struct process *mother)
@@ -169,7 +200,7 @@ static struct cr_error *clone_orphans(struct restore *restore, const struct proc
 		    identity_of(child)->sid != sid)
 			continue;
 		TRY(clone_child(restore, child));
-		child->mother = mother;
+		child->mother = memory_source(mother);
 	}
 	return NULL;
 }
@@ -219,6 +250,10 @@ static bool is_alive(const struct restore *restore, pid_t pid)
 		if (process->pid == pid)
 			return true;
 	}
+	for_each (struct process *, zombie, &restore->image.zombies) {
+		if (zombie->pid == pid)
+			return true;
+	}
 	return false;
 }
 
@@ -265,21 +300,30 @@ static struct cr_error *make_group(struct restore *restore, struct process *memb
 	return program_run(p);
 }
 
-static struct cr_error *make_groups(struct restore *restore)
+static struct cr_error *join_group(struct restore *restore, struct process *process)
 {
-	for_each (struct process *, process, &restore->image.processes) {
-		const struct process_identity *identity = identity_of(process);
-		pid_t pgid = identity->pgid;
+	const struct process_identity *identity = identity_of(process);
+	pid_t pgid = identity->pgid;
 
-		/* the group of a session whose leader is dead came with the session */
-		if (pgid && pgid != identity->sid && !is_alive(restore, pgid) &&
-		    !has_helper(restore, pgid))
-			TRY(make_group(restore, process, pgid));
-	}
+	/* leaders made theirs when they were born */
+	if (!pgid || pgid == identity->pid || identity->sid == identity->pid)
+		return NULL;
+	/* the group of a session whose leader is dead came with the session */
+	if (pgid != identity->sid && !is_alive(restore, pgid) && !has_helper(restore, pgid))
+		TRY(make_group(restore, process, pgid));
+	restore_begin(restore, process);
+	program_call(restore->program, "join its process group", SYS_setpgid, 0, (uint64_t)pgid);
+	return program_run(restore->program);
+}
+
+static struct cr_error *join_groups(struct restore *restore, const struct list *processes)
+{
+	for_each (struct process *, process, processes)
+		TRY(error_task(join_group(restore, process), process->pid, ""));
 	return NULL;
 }
 
-struct cr_error *tree_end_helpers(struct restore *restore)
+static struct cr_error *end_helpers(struct restore *restore)
 {
 	const struct helper *helper = restore->helpers.items;
 
@@ -290,18 +334,28 @@ struct cr_error *tree_end_helpers(struct restore *restore)
 
 /* ---- the tree ---- */
 
-static struct cr_error *build_process(struct restore *restore, struct process *process)
+static struct cr_error *build_memory(struct restore *restore, struct process *process)
 {
-	const struct process_identity *identity = identity_of(process);
 	uint64_t vdso = restore->vdso;
 
 	if (process->parent)
 		vdso = memory_special_start(process->mother ? process->mother : process->parent);
-	TRY(memory_restore(restore, process, vdso));
+	return memory_restore(restore, process, vdso);
+}
+
+static struct cr_error *build_process(struct restore *restore, struct process *process)
+{
+	const struct process_identity *identity = identity_of(process);
+
+	if (is_zombie(process))
+		restore_begin(restore, process);
+	else
+		TRY(build_memory(restore, process));
 	TRY(clone_children(restore, process, BORN_BEFORE));
 	lead(restore, process);
 	TRY(program_run(restore->program));
-	TRY(terminal_acquire(restore, process));
+	if (!is_zombie(process))
+		TRY(terminal_acquire(restore, process));
 	TRY(clone_children(restore, process, BORN_AFTER));
 	if (!process->parent)
 		return deliver_leaderless(restore, process);
@@ -310,32 +364,121 @@ static struct cr_error *build_process(struct restore *restore, struct process *p
 	return NULL;
 }
 
+/* *left: who does not stand yet. */
+static struct cr_error *build_standing(struct restore *restore, struct list *waiting)
+{
+	struct process **processes = waiting->items;
+	size_t left = 0;
+
+	for (size_t i = 0; i < waiting->count; i++) {
+		struct process *process = processes[i];
+
+		if (stands(process))
+			TRY(error_task(build_process(restore, process), process->pid, ""));
+		else
+			processes[left++] = process;
+	}
+	waiting->count = left;
+	return NULL;
+}
+
+static struct cr_error *append_all(struct restore *restore, const struct list *processes,
+				   struct list *ret)
+{
+	for_each (struct process *, process, processes) {
+		struct process **slot = list_append(restore->image.pool, ret, sizeof(*slot));
+
+		if (!slot)
+			return error_nomem();
+		*slot = process;
+	}
+	return NULL;
+}
+
 /* Parents stand before their children in the list; only orphans may have to wait for their session.
  */
+static struct cr_error *build_all(struct restore *restore)
+{
+	struct list waiting = {0};
+	size_t before;
+
+	TRY(append_all(restore, &restore->image.processes, &waiting));
+	TRY(append_all(restore, &restore->image.zombies, &waiting));
+	do {
+		before = waiting.count;
+		TRY(build_standing(restore, &waiting));
+	} while (waiting.count && waiting.count < before);
+	return waiting.count ? error_new(CR_IMAGE, "The sessions of the image do not fit together")
+			     : NULL;
+}
+
+/* Everything is blocked, and a child's end or stop has become pending: whoever ignores a signal
+ * loses it. */
+static struct cr_error *forget_signal(struct restore *restore, const struct process *process,
+				      int signal)
+{
+	struct kernel_sigaction ignore = {.handler = (uint64_t)SIG_IGN}, reset = {0};
+	struct program *p = restore->program;
+
+	/* nobody survives a child that sends SIGKILL, and SIGSTOP is never only pending */
+	if (!signal || signal == SIGKILL || signal == SIGSTOP)
+		return NULL;
+	restore_begin(restore, process);
+	program_call(p, "forget a signal", SYS_rt_sigaction, (uint64_t)signal,
+		     program_data(p, &ignore, sizeof(ignore)), 0, sizeof(uint64_t));
+	program_call(p, "reset a signal", SYS_rt_sigaction, (uint64_t)signal,
+		     program_data(p, &reset, sizeof(reset)), 0, sizeof(uint64_t));
+	return program_run(p);
+}
+
+static struct cr_error *end_zombies(struct restore *restore)
+{
+	for_each (struct process *, zombie, &restore->image.zombies)
+		TRY(error_task(zombie_end(restore, zombie), zombie->pid, ""));
+	for_each (struct process *, child, &restore->image.zombies)
+		TRY(forget_signal(restore, child->parent, identity_of(child)->exit_signal));
+	return NULL;
+}
+
 struct cr_error *tree_build(struct restore *restore)
 {
-	size_t built = 0, before;
-	bool *done =
-		pool_calloc(restore->image.pool, restore->image.processes.count, sizeof(*done));
-	struct process **processes = restore->image.processes.items;
+	const struct image *image = &restore->image;
 
-	if (!done)
-		return error_nomem();
-	process_leader(processes[0])->host_tid = restore->init;
-	do {
-		before = built;
-		for (size_t i = 0; i < restore->image.processes.count; i++) {
-			if (done[i] || !stands(processes[i]))
-				continue;
-			TRY(error_task(build_process(restore, processes[i]), processes[i]->pid,
-				       ""));
-			done[i] = true;
-			built++;
-		}
-	} while (built > before);
-	if (built < restore->image.processes.count)
-		return error_new(CR_IMAGE, "The sessions of the image do not fit together");
-	return make_groups(restore);
+	process_leader(*(struct process **)image->processes.items)->host_tid = restore->init;
+	TRY(build_all(restore));
+	TRY(join_groups(restore, &image->processes));
+	TRY(join_groups(restore, &image->zombies));
+	TRY(end_helpers(restore));
+	return end_zombies(restore);
+}
+
+/* It stays a zombie until its last thread ends, and nobody can wait for it before: not we either. */
+static struct cr_error *end_leader(struct restore *restore, const struct process *process,
+				   pid_t leader)
+{
+	enum { TRIES = 2000 };
+	const struct process_identity *identity = identity_of(process);
+	struct timespec pause = {.tv_nsec = 50000};
+	struct program *p = restore->program;
+	_cleanup_close_ int proc = -1;
+
+	TRY(proc_open(leader, leader, &proc));
+	/* it stays traced until we end, which must not end the process */
+	TRY(task_set_options(leader, 0));
+	program_begin(p, leader);
+	program_call(p, "set the name of a dead thread", SYS_prctl, PR_SET_NAME,
+		     program_bytes(p, &identity->leader_comm));
+	program_call(p, "end the first thread", SYS_exit, identity->leader_status);
+	TRY(program_start(p));
+	for (int i = 0; i < TRIES; i++) {
+		struct proc_stat stat;
+
+		TRY(proc_stat(proc, &stat));
+		if (stat.state == 'Z')
+			return NULL;
+		nanosleep(&pause, NULL);
+	}
+	return error_new(CR_INTERNAL, "The first thread of process %d does not end", process->pid);
 }
 
 struct cr_error *tree_threads(struct restore *restore, struct process *process)
@@ -344,8 +487,10 @@ struct cr_error *tree_threads(struct restore *restore, struct process *process)
 		CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 	struct thread **threads = process->threads.items;
 	struct program *p = restore->program;
+	bool dead_leader = identity_of(process)->dead_leader;
+	pid_t leader = threads[0]->host_tid;
 
-	for (size_t done = 1; done < process->threads.count;) {
+	for (size_t done = dead_leader ? 0 : 1; done < process->threads.count;) {
 		enum { BATCH = 256 };
 		size_t n = process->threads.count - done < BATCH ? process->threads.count - done
 								 : BATCH;
@@ -359,6 +504,10 @@ struct cr_error *tree_threads(struct restore *restore, struct process *process)
 		for (size_t i = 0; i < n; i++)
 			threads[done + i]->host_tid = ((pid_t *)p->children.items)[i];
 		done += n;
+	}
+	if (dead_leader) {
+		TRY(end_leader(restore, process, leader));
+		restore_begin(restore, process);
 	}
 	return NULL;
 }

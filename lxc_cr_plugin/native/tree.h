@@ -5,11 +5,8 @@
 
 #include "restore.h"
 
-/* Every process with its memory, under its pid, in its session, leading its group if it leads one.
- */
+/* Every process with its memory, under its pid, in its session and group; zombies are dead. */
 struct cr_error *tree_build(struct restore *restore);
-/* Processes that stood in for dead leaders of groups; when everybody has joined. */
-struct cr_error *tree_end_helpers(struct restore *restore);
 /* The threads of @process besides its leader. */
 struct cr_error *tree_threads(struct restore *restore, struct process *process);
 

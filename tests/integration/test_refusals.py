@@ -37,7 +37,6 @@ OBJECTS = {
     "deleted_file": "deleted|unlinked",
     "sysv_shm": "SysV|System V|shared memory",
     "sysv_shm_detached": "SysV|System V|shared memory",
-    "zombie": "zombie|ended|exited",
     "traced": "trace",
     "namespace": "namespace",
     "mount_point": "mount",

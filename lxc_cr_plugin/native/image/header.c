@@ -49,6 +49,8 @@ static bool is_text(const struct bytes *bytes, const char *text)
 
 static bool is_used(const struct image *image, const struct kind *kind)
 {
+	if (kind->scope == SCOPE_ZOMBIE)
+		return image->zombies.count;
 	if (kind->scope != SCOPE_OBJECT)
 		return true;
 	for_each (struct object *, object, &image->objects) {
@@ -130,7 +132,8 @@ static const struct field no_fields[] = {
 
 static uint64_t count_records(const struct image *image)
 {
-	return image->objects.count + image->processes.count + image->threads;
+	return image->objects.count + image->processes.count + image->threads +
+	       image->zombies.count;
 }
 
 struct cr_error *header_write_end(struct image *image, struct record_writer *writer)

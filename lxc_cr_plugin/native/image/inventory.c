@@ -12,6 +12,7 @@
 #include "../kinds/memory.h"
 #include "../kinds/process.h"
 #include "../kinds/thread.h"
+#include "../kinds/zombie.h"
 #include "header.h"
 
 /* ---- writing ---- */
@@ -51,6 +52,8 @@ static struct cr_error *encode_state(struct image *image, struct record_writer *
 		TRY(put_record(writer, object->kind, object->id, object->state));
 	for_each (struct process *, process, &image->processes)
 		TRY(put_process(writer, process));
+	for_each (struct process *, zombie, &image->zombies)
+		TRY(put_states(writer, SCOPE_ZOMBIE, zombie->id, zombie->states));
 	return header_write_end(image, writer);
 }
 
@@ -230,6 +233,13 @@ static struct cr_error *begin_process(struct image *image, uint32_t id, void *st
 	return NULL;
 }
 
+static bool has_dead_leader(const struct process *process)
+{
+	const struct process_identity *identity = process_state(process, &process_kind);
+
+	return identity && identity->dead_leader;
+}
+
 static struct cr_error *begin_thread(struct image *image, uint32_t id, void *state)
 {
 	const struct thread_identity *identity = state;
@@ -238,7 +248,7 @@ static struct cr_error *begin_thread(struct image *image, uint32_t id, void *sta
 
 	if (!process)
 		return error_new(CR_IMAGE, "Thread %d belongs to no process", identity->tid);
-	if (!process->threads.count && identity->tid != process->pid)
+	if (!process->threads.count && identity->tid != process->pid && !has_dead_leader(process))
 		return error_new(CR_IMAGE, "The first thread of process %d is another one",
 				 process->pid);
 	thread = image_add_thread(image, process);
@@ -246,6 +256,20 @@ static struct cr_error *begin_thread(struct image *image, uint32_t id, void *sta
 		return error_nomem();
 	thread->id = id;
 	thread->tid = identity->tid;
+	return NULL;
+}
+
+static struct cr_error *keep_zombie(struct image *image, uint32_t id, struct zombie *state)
+{
+	struct process *parent = find_process(image, state->identity.ppid), *process;
+
+	if (!parent)
+		return error_new(CR_IMAGE, "Zombie %d has no parent in the image",
+				 state->identity.pid);
+	if (find_process(image, state->identity.pid))
+		return error_new(CR_IMAGE, "Process %d is in the image twice", state->identity.pid);
+	TRY(zombie_add(image, parent, state, &process));
+	process->id = id;
 	return NULL;
 }
 
@@ -280,6 +304,8 @@ static struct cr_error *keep_record(struct image *image, const struct kind *kind
 
 	if (kind->scope == SCOPE_OBJECT)
 		return keep_object(image, kind, id, state);
+	if (kind->scope == SCOPE_ZOMBIE)
+		return keep_zombie(image, id, state);
 	if (kind == &process_kind)
 		TRY(begin_process(image, id, state));
 	else if (kind == &thread_kind)

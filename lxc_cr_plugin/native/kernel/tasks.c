@@ -48,6 +48,8 @@ static const struct field fields[] = {
 	FIELD(ppid, "real_parent->tgid"),
 	FIELD(exit_state, "exit_state"),
 	FIELD(flags, "flags"),
+	FIELD(exit_code, "exit_code"),
+	FIELD(jobctl, "jobctl"),
 	FIELD(sas_ss_sp, "sas_ss_sp"),
 	FIELD(sas_ss_size, "sas_ss_size"),
 	FIELD(sas_ss_flags, "sas_ss_flags"),
@@ -79,6 +81,9 @@ static const struct field fields[] = {
 	FIELD(cgroups, "cgroups"),
 	FIELD(nsproxy, "nsproxy"),
 	FIELD(subreaper, "signal->is_child_subreaper"),
+	FIELD(signal_flags, "signal->flags"),
+	FIELD(group_exit_code, "signal->group_exit_code"),
+	FIELD(group_stop_count, "signal->group_stop_count"),
 	FIELD(it_real_incr, "signal->it_real_incr"),
 	/* CPUCLOCK_PROF is 0, CPUCLOCK_VIRT 1: the other way round than ITIMER_VIRTUAL and ITIMER_PROF. */
 	FIELD(it_prof_expires, "signal->it[0].expires"),

@@ -16,6 +16,13 @@
 
 enum { KERNEL_SIGNALS = 64 };
 
+/* SIGNAL_... of the kernel */
+enum kernel_signal_flags {
+	KERNEL_STOPPED = 1,
+	KERNEL_CONTINUED = 2,
+	KERNEL_GROUP_EXIT = 4,
+};
+
 /* struct k_sigaction as x86-64 lays it out: what rt_sigaction(2) takes. */
 struct kernel_sigaction {
 	uint64_t handler;
@@ -27,10 +34,14 @@ struct kernel_sigaction {
 struct kernel_task {
 	int32_t pid; /* thread id in the initial pid namespace */
 	int32_t tgid;
-	int32_t ppid;	     /* its parent's, in the initial pid namespace */
-	uint32_t exit_state; /* 0: alive, else zombie or dead */
-	uint32_t flags;	     /* PF_... */
-	uint32_t reserved;
+	int32_t ppid;		  /* its parent's, in the initial pid namespace */
+	uint32_t exit_state;	  /* 0: alive, else zombie or dead */
+	uint32_t flags;		  /* PF_... */
+	uint32_t signal_flags;	  /* signal->flags: enum kernel_signal_flags */
+	int32_t exit_code;	  /* as wait(2) gives it; of one thread */
+	int32_t group_exit_code;  /* of the process, when signal_flags say so */
+	int32_t group_stop_count; /* threads that have still to stop */
+	uint64_t jobctl;	  /* the lowest 16 bits: the last signal that stopped it */
 	/* sigaltstack(2) */
 	uint64_t sas_ss_sp;
 	uint64_t sas_ss_size;

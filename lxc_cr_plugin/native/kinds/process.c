@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../cleanup.h"
 #include "../dump.h"
-#include "../restore.h"
 #include "process.h"
 
 static const struct field process_fields[] = {
@@ -14,20 +13,47 @@ static const struct field process_fields[] = {
 		  "process group, 0: outside the container"),
 	FIELD_INT(struct process_identity, sid, 0, MAX_TASKS, "session, 0: outside the container"),
 	FIELD_INT(struct process_identity, exit_signal, 0, 64, "what the parent gets when it ends"),
+	FIELD_BOOL(struct process_identity, dead_leader,
+		   "the first thread has ended, others run; what follows is about it"),
+	FIELD_UINT(struct process_identity, leader_status, 0, 255, "its exit status"),
+	FIELD_BYTES(struct process_identity, leader_comm, 15, "its name"),
 	FIELD_END,
 };
+
+/* A zombie until the last thread ends, and then perhaps what wait(2) tells. */
+static struct cr_error *dump_dead_leader(struct dump *dump, const struct process *process,
+					 struct process_identity *identity)
+{
+	const struct kernel_task *leader = dump_kernel_task(dump, process->host_tgid);
+	struct proc_stat stat;
+	_cleanup_close_ int proc = -1;
+
+	if (!leader)
+		return error_new(CR_INTERNAL, "The first thread of process %d is nowhere",
+				 process->pid);
+	TRY(proc_open(leader->pid, leader->pid, &proc));
+	TRY(proc_stat(proc, &stat));
+	identity->dead_leader = true;
+	identity->leader_status = (uint32_t)leader->exit_code >> 8 & 0xff;
+	/* threads have none */
+	identity->exit_signal = stat.exit_signal;
+	identity->leader_comm.len = strnlen(stat.comm, 15);
+	identity->leader_comm.data = (uint8_t *)pool_strndup(dump->image.pool, stat.comm, 15);
+	return identity->leader_comm.data ? NULL : error_nomem();
+}
 
 static struct cr_error *process_dump(struct dump *dump, struct process *process, void *state)
 {
 	struct process_identity *identity = state;
 	const struct proc_status *status = &process_leader(process)->status;
 
-	(void)dump;
 	identity->pid = process->pid;
 	identity->ppid = process->parent ? process->parent->pid : 0;
 	identity->pgid = status->ns_pgid;
 	identity->sid = status->ns_sid;
 	identity->exit_signal = process->stat.exit_signal;
+	if (process->host_pid != process->host_tgid)
+		return dump_dead_leader(dump, process, identity);
 	return NULL;
 }
 
@@ -110,19 +136,6 @@ static struct cr_error *process_check(struct dump *dump, struct process *process
 	return check_sharing(process);
 }
 
-static struct cr_error *process_restore(struct restore *restore, struct process *process,
-					const void *state)
-{
-	const struct process_identity *identity = state;
-
-	(void)process;
-	/* leaders made their group when they were cloned: tree.c */
-	if (identity->pgid && identity->pgid != identity->pid && identity->sid != identity->pid)
-		program_call(restore->program, "join its process group", SYS_setpgid, 0,
-			     (uint64_t)identity->pgid);
-	return NULL;
-}
-
 const struct kind process_kind = {
 	.name = "process",
 	.doc = "Thread group: ids, parent, session, process group",
@@ -131,5 +144,5 @@ const struct kind process_kind = {
 	.fields = process_fields,
 	.check_process = process_check,
 	.dump_process = process_dump,
-	.restore_process = process_restore,
+	/* restored by tree.c */
 };

@@ -7,6 +7,9 @@
 struct process_identity {
 	int32_t pid, ppid, pgid, sid;
 	int32_t exit_signal;
+	bool dead_leader; /* its first thread has ended while others run */
+	uint32_t leader_status;
+	struct bytes leader_comm;
 };
 
 extern const struct kind process_kind;

@@ -207,15 +207,18 @@ static struct cr_error *terminal_dump(struct dump *dump, struct process *process
 	return NULL;
 }
 
+/* The group's leader may be dead: any member knows its number. */
 void terminal_resolve(struct dump *dump, struct process *leader)
 {
 	struct terminal *terminal = process_state(leader, &terminal_kind);
 	int32_t host = terminal->foreground;
 
 	terminal->foreground = 0;
+	if (!host)
+		return;
 	for_each (struct process *, process, &dump->image.processes) {
-		if (host && process->host_pid == host)
-			terminal->foreground = process->pid;
+		if (process->stat.pgrp == host)
+			terminal->foreground = process_leader(process)->status.ns_pgid;
 	}
 }
 

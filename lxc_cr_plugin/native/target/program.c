@@ -196,6 +196,13 @@ struct cr_error *program_run(struct program *program)
 	return NULL;
 }
 
+struct cr_error *program_start(struct program *program)
+{
+	TRY(load(program));
+	clear(program);
+	return task_continue(program->tid, 0);
+}
+
 struct cr_error *program_run_interrupted(struct program *program, int64_t *result)
 {
 	struct arch_regs regs;

@@ -70,6 +70,9 @@ struct cr_error *program_reserve(struct program *program, size_t ops, size_t dat
  */
 struct cr_error *program_run_interrupted(struct program *program, int64_t *result);
 
+/* Let the task run a program that it does not come back from. */
+struct cr_error *program_start(struct program *program);
+
 /* Run and begin anew. Results stay readable by program_result() until the next append. */
 struct cr_error *program_run(struct program *program);
 int64_t program_result(const struct program *program, int index);

@@ -318,27 +318,6 @@ static void sysv_shm_detached_verify(void)
 	sysv_shm_verify();
 }
 
-static void end(void *unused)
-{
-	(void)unused;
-	_exit(33);
-}
-
-static void zombie(void)
-{
-	siginfo_t info;
-
-	child = victim_child(end, NULL);
-	must(waitid(P_PID, child, &info, WEXITED | WNOWAIT));
-}
-
-static void zombie_verify(void)
-{
-	int status;
-
-	check(waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 33, "%#x", status);
-}
-
 static void sleep_on(void *unused)
 {
 	(void)unused;
@@ -465,7 +444,6 @@ static const struct object {
 	{"deleted_file", deleted_file, deleted_file_verify},
 	{"sysv_shm", sysv_shm, sysv_shm_verify},
 	{"sysv_shm_detached", sysv_shm_detached, sysv_shm_detached_verify},
-	{"zombie", zombie, zombie_verify},
 	{"traced", traced, traced_verify},
 	{"namespace", namespace, namespace_verify},
 	{"mount_point", mount_point, mount_point_verify},
