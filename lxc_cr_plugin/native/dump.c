@@ -217,6 +217,7 @@ static void dump_deinit(struct dump *dump)
 {
 	collect_forget(dump);
 	tdestroy(dump->known_paths, keep_node);
+	kernel_timer_reader_close(dump->timer_reader);
 	kernel_vma_program_close(dump->vma_program);
 	kernel_reader_close(dump->kernel);
 	page_store_deinit(&dump->image.pages);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "kernel/tasks.h"
+#include "kernel/timers.h"
 #include "kernel/vmas.h"
 #include "log.h"
 #include "model.h"
@@ -31,7 +32,10 @@ struct dump {
 
 	struct kernel_reader *kernel;
 	struct kernel_vma_program *vma_program;
-	struct list kernel_tasks; /* struct kernel_task, ascending by pid */
+	struct list kernel_tasks;		  /* struct kernel_task, ascending by pid */
+	struct kernel_timer_reader *timer_reader; /* NULL until there is a timer */
+	struct list kernel_timers;		  /* struct kernel_timer, by process */
+	bool timers_read;
 	struct cr_clocks clocks;
 
 	struct thread *init;	  /* leader of the container's init */

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "kinds/memory.h"
+#include "kinds/posix_timer.h"
 #include "kinds/registers.h"
 #include "kinds/restart_block.h"
 #include "kinds/sigaction.h"
@@ -101,6 +102,8 @@ static struct cr_error *finish_process(struct restore *restore, struct process *
 
 	if (!regs)
 		return error_nomem();
+	TRY(posix_timer_arm(restore, process));
+	TRY(signals_queue(restore, process));
 	TRY(last_kinds(restore, process));
 	TRY(arm_threads(restore, process, regs));
 	TRY(leave(restore, process));

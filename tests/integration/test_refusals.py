@@ -26,8 +26,6 @@ OBJECTS = {
     "memfd": "memfd",
     "io_uring": "io_uring",
     "pty": "pty|pseudo|/dev/ptmx|/dev/pts",
-    "posix_timer": "timer",
-    "cpu_timer": "timer",
     "shared_fs": "shares",
     "seccomp_filter": "seccomp",
     "posix_lock": "lock",

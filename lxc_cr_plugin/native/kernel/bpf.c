@@ -26,12 +26,12 @@ static void emit(struct bpf_code *code, unsigned int opcode, int dst, int src, i
 	code->count++;
 }
 
-static void set(struct bpf_code *code, int reg, int value)
+void bpf_set(struct bpf_code *code, int reg, int value)
 {
 	emit(code, BPF_ALU64 | BPF_MOV | BPF_K, reg, 0, 0, value);
 }
 
-static void add(struct bpf_code *code, int reg, int value)
+void bpf_add(struct bpf_code *code, int reg, int value)
 {
 	emit(code, BPF_ALU64 | BPF_ADD | BPF_K, reg, 0, 0, value);
 }
@@ -74,6 +74,11 @@ void bpf_land(struct bpf_code *code, size_t jump)
 		code->insns[jump].off = (int16_t)(code->count - jump - 1);
 }
 
+void bpf_jump_back_if_less(struct bpf_code *code, int reg, int value, size_t target)
+{
+	emit(code, BPF_JMP | BPF_JLT | BPF_K, reg, 0, (int)target - (int)code->count - 1, value);
+}
+
 /*
  * The helper fills its destination with zeros when it fails, and it refuses user addresses, to
  * which a NULL pointer plus an offset belongs. So a task without mm needs no branch here.
@@ -81,11 +86,11 @@ void bpf_land(struct bpf_code *code, size_t jump)
 void bpf_probe(struct bpf_code *code, int slot, size_t bytes, int base, size_t offset)
 {
 	bpf_move(code, BPF_REG_1, BPF_REG_10);
-	add(code, BPF_REG_1, slot);
-	set(code, BPF_REG_2, (int)bytes);
+	bpf_add(code, BPF_REG_1, slot);
+	bpf_set(code, BPF_REG_2, (int)bytes);
 	bpf_move(code, BPF_REG_3, base);
 	if (offset)
-		add(code, BPF_REG_3, (int)offset);
+		bpf_add(code, BPF_REG_3, (int)offset);
 	call(code, BPF_FUNC_probe_read_kernel);
 }
 
@@ -122,8 +127,8 @@ void bpf_write(struct bpf_code *code, int slot, size_t bytes)
 {
 	bpf_move(code, BPF_REG_1, BPF_SEQ);
 	bpf_move(code, BPF_REG_2, BPF_REG_10);
-	add(code, BPF_REG_2, slot);
-	set(code, BPF_REG_3, (int)bytes);
+	bpf_add(code, BPF_REG_2, slot);
+	bpf_set(code, BPF_REG_3, (int)bytes);
 	call(code, BPF_FUNC_seq_write);
 }
 
@@ -149,7 +154,7 @@ struct cr_error *bpf_begin(struct bpf_code *code, const struct btf *btf, const c
 
 void bpf_end(struct bpf_code *code)
 {
-	set(code, BPF_REG_0, 0);
+	bpf_set(code, BPF_REG_0, 0);
 	emit(code, BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 }
 

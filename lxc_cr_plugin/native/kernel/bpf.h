@@ -24,12 +24,15 @@ struct bpf_code {
 
 /* Registers that survive calls, and what they hold after bpf_begin(). */
 enum {
+	/* BPF_REG_6 is free */
 	BPF_SEQ = BPF_REG_7,	/* struct seq_file, for bpf_write() */
 	BPF_OBJECT = BPF_REG_8, /* the task or VMA, never NULL */
 	BPF_BASE = BPF_REG_9,	/* free: a pointer on the way to a member */
 };
 
 /* Slots are offsets from the frame pointer: -512 .. -1. @size: BPF_B, BPF_H, BPF_W or BPF_DW. */
+void bpf_set(struct bpf_code *code, int reg, int value);
+void bpf_add(struct bpf_code *code, int reg, int value);
 void bpf_move(struct bpf_code *code, int to, int from);
 void bpf_load(struct bpf_code *code, int size, int to, int from, int offset);
 void bpf_store(struct bpf_code *code, int size, int slot, int from);
@@ -47,6 +50,9 @@ void bpf_probe_place(struct bpf_code *code, int slot, const struct btf_place *pl
 /* Unless the register is zero, jump to where bpf_land() is called with the value returned here. */
 size_t bpf_jump_unless_zero(struct bpf_code *code, int reg);
 void bpf_land(struct bpf_code *code, size_t jump);
+
+/* Back to the instruction with index @target: code->count when the loop began. */
+void bpf_jump_back_if_less(struct bpf_code *code, int reg, int value, size_t target);
 
 /* Append stack content to the iterator's output. */
 void bpf_write(struct bpf_code *code, int slot, size_t bytes);

@@ -278,6 +278,13 @@ uint32_t btf_find(const struct btf *btf, unsigned int kind, const char *name)
 	return 0;
 }
 
+uint32_t btf_struct_size(const struct btf *btf, const char *name)
+{
+	uint32_t id = btf_find(btf, BTF_KIND_STRUCT, name);
+
+	return id ? size_of(btf, id) : 0;
+}
+
 struct cr_error *btf_require(const struct btf *btf, const char *root, const char *path,
 			     struct btf_place *ret)
 {

@@ -32,6 +32,9 @@ void btf_close(struct btf *btf); /* NULL is fine */
 /* Id of the type of this kind (BTF_KIND_STRUCT, BTF_KIND_FUNC, ...) and name; 0: there is none. */
 uint32_t btf_find(const struct btf *btf, unsigned int kind, const char *name);
 
+/* Bytes; 0: this kernel has no such struct. */
+uint32_t btf_struct_size(const struct btf *btf, const char *name);
+
 /*
  * @path is written as in C, seen from struct @root: "signal->it[1].expires". Members of anonymous
  * structs and unions are found as if they were members of what surrounds them. False: this kernel

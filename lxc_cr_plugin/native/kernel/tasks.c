@@ -14,8 +14,7 @@ enum {
 	HEAD_SIZE = offsetof(struct kernel_task, actions),
 	CHUNK_SIZE = 128, /* the stack does not hold all actions at once */
 	SLOT_OWN = -8,	  /* see bpf_probe_place() */
-	SLOT_FLAG = -16,
-	SLOT_HEAD = SLOT_FLAG - HEAD_SIZE,
+	SLOT_HEAD = SLOT_OWN - HEAD_SIZE,
 	SLOT_CHUNK = -BPF_STACK_SIZE,
 };
 
@@ -91,12 +90,11 @@ static const struct field fields[] = {
 	FIELD(it_virt_expires, "signal->it[1].expires"),
 	FIELD(it_virt_incr, "signal->it[1].incr"),
 	FIELD(it_real_expires, "signal->real_timer.node.expires"),
+	/* an hrtimer that is not armed keeps its last expiry */
+	FIELD(it_real_armed, "signal->real_timer.is_queued", "signal->real_timer.state"),
+	FIELD(posix_timers, "signal->posix_timers"),
 };
 /* clang-format on */
-
-/* An hrtimer that is not armed keeps its last expiry. */
-static const struct field armed = {
-	0, 1, {"signal->real_timer.is_queued", "signal->real_timer.state"}};
 
 static const struct field actions = {
 	HEAD_SIZE, sizeof(((struct kernel_task *)NULL)->actions), {"sighand->action"}};
@@ -130,7 +128,6 @@ static struct cr_error *assemble_head(struct bpf_code *code, const struct btf *b
 				      uint32_t task_struct)
 {
 	struct btf_place previous = {0}, place;
-	size_t jump;
 
 	bpf_zero(code, SLOT_HEAD, HEAD_SIZE);
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
@@ -139,14 +136,6 @@ static struct cr_error *assemble_head(struct bpf_code *code, const struct btf *b
 				i ? &previous : NULL);
 		previous = place;
 	}
-
-	TRY(locate(btf, task_struct, &armed, &place));
-	bpf_zero(code, SLOT_FLAG, 8);
-	bpf_probe_place(code, SLOT_FLAG, &place, &previous);
-	bpf_load(code, BPF_DW, BPF_REG_1, BPF_REG_10, SLOT_FLAG);
-	jump = bpf_jump_unless_zero(code, BPF_REG_1);
-	bpf_zero(code, SLOT_HEAD + (int)offsetof(struct kernel_task, it_real_expires), 8);
-	bpf_land(code, jump);
 
 	bpf_write(code, SLOT_HEAD, HEAD_SIZE);
 	return NULL;

@@ -74,14 +74,17 @@ struct kernel_task {
 		uint64_t tv_sec;
 		uint64_t tv_nsec;
 	} poll;
-	/* interval timers; real: hrtimer expiry in CLOCK_MONOTONIC ns (0: not armed) and interval
-	 * in ns; virtual and prof: CPU time, ns */
+	/* interval timers; real: hrtimer expiry in CLOCK_MONOTONIC ns (the last one when it is not
+	 * armed) and interval in ns; virtual and prof: CPU time, ns */
+	uint32_t it_real_armed;
+	uint32_t reserved_timer;
 	uint64_t it_real_expires;
 	uint64_t it_real_incr;
 	uint64_t it_virt_expires, it_virt_incr;
 	uint64_t it_prof_expires, it_prof_incr;
-	uint64_t brk;	   /* mm->brk, 0 for a kernel thread */
-	uint64_t mm_flags; /* mm->flags; the lowest two bits: prctl(2) PR_GET_DUMPABLE */
+	uint64_t posix_timers; /* first of the list, timers.h; 0: none */
+	uint64_t brk;	       /* mm->brk, 0 for a kernel thread */
+	uint64_t mm_flags;     /* mm->flags; the lowest two bits: prctl(2) PR_GET_DUMPABLE */
 	/* Identities of what tasks share: kernel addresses, to be compared and nothing else. */
 	uint64_t mm, files, fs, sighand, seccomp_filter, cgroups, nsproxy;
 	struct kernel_sigaction actions[KERNEL_SIGNALS]; /* [signal - 1] */

@@ -2,6 +2,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <time.h>
 
 #include "../dump.h"
 #include "../restore.h"
@@ -38,44 +39,48 @@ static struct timeval to_timeval(uint64_t ns)
 				.tv_usec = (suseconds_t)(us % 1000000)};
 }
 
-/* CPU time: getitimer(2) tells what is left, and is the only one that knows how much has been used.
- */
+/* CPU time of a process, as its timers count it: it stands still. */
+static uint64_t cpu_time(const struct process *process, uint32_t which)
+{
+	clockid_t clock = (clockid_t)((~(uint32_t)process->host_pid << 3) | which);
+	struct timespec now = {0};
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t left(uint64_t expires, uint64_t now)
+{
+	return expires > now ? expires - now : 1;
+}
+
+/* One that has fired rests until SIGALRM is taken, and is then moved on by whole intervals. */
+static uint64_t left_when_resting(const struct kernel_task *kernel, uint64_t now)
+{
+	uint64_t past = now > kernel->it_real_expires ? now - kernel->it_real_expires : 0;
+
+	return kernel->it_real_incr - past % kernel->it_real_incr;
+}
+
 static struct cr_error *itimer_dump(struct dump *dump, struct process *process, void *state)
 {
+	enum { PROF, VIRTUAL }; /* the kernel's CPUCLOCK_ numbers */
 	struct interval_timers *timers = state;
 	const struct kernel_task *kernel = process_leader(process)->kernel;
 
 	timers->real.interval = kernel->it_real_incr;
-	if (kernel->it_real_expires)
-		timers->real.remaining = kernel->it_real_expires > dump->clocks.monotonic
-						 ? kernel->it_real_expires - dump->clocks.monotonic
-						 : 1;
+	if (kernel->it_real_armed)
+		timers->real.remaining = left(kernel->it_real_expires, dump->clocks.monotonic);
+	else if (kernel->it_real_incr)
+		timers->real.remaining = left_when_resting(kernel, dump->clocks.monotonic);
+	timers->virtual.interval = kernel->it_virt_incr;
+	if (kernel->it_virt_expires)
+		timers->virtual.remaining = left(kernel->it_virt_expires,
+						 cpu_time(process, VIRTUAL));
+	timers->prof.interval = kernel->it_prof_incr;
+	if (kernel->it_prof_expires)
+		timers->prof.remaining = left(kernel->it_prof_expires, cpu_time(process, PROF));
 	return NULL;
-}
-
-static struct cr_error *itimer_check(struct dump *dump, struct process *process)
-{
-	const struct kernel_task *kernel = process_leader(process)->kernel;
-	struct cr_error *error;
-	char *timers;
-	size_t len;
-
-	if (kernel->it_virt_expires || kernel->it_prof_expires) {
-		error = error_new(CR_UNSUPPORTED,
-				  "Process %d (%s) has a timer on its CPU time "
-				  "(ITIMER_VIRTUAL or ITIMER_PROF)",
-				  process->pid, process->stat.comm);
-		return error_remedy(error_object(error, "itimer"),
-				    "Not supported yet; stop profiling");
-	}
-	TRY(proc_read(process->proc, "timers", dump->image.pool, &timers, &len));
-	if (!len)
-		return NULL;
-	error = error_new(CR_UNSUPPORTED, "Process %d (%s) has a POSIX timer", process->pid,
-			  process->stat.comm);
-	error = error_task(error, process->pid, process->stat.comm);
-	return error_remedy(error_object(error, "posix_timer"),
-			    "Not supported yet; end the process, or let it use setitimer(2)");
 }
 
 static void arm(struct program *p, int which, const struct interval_timer *timer, uint64_t delay)
@@ -89,6 +94,20 @@ static void arm(struct program *p, int which, const struct interval_timer *timer
 		     program_data(p, &value, sizeof(value)), 0);
 }
 
+/* setitimer(2) adds a tick to a time of the CPU, and it was added before. */
+static void arm_cpu(struct program *p, int which, const struct interval_timer *timer)
+{
+	struct interval_timer without = *timer;
+	struct timespec tick = {0};
+
+	clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
+	if (!timer->remaining)
+		return;
+	without.remaining -= without.remaining > (uint64_t)tick.tv_nsec ? (uint64_t)tick.tv_nsec
+									: without.remaining - 1;
+	arm(p, which, &without, 0);
+}
+
 static struct cr_error *itimer_restore(struct restore *restore, struct process *process,
 				       const void *state)
 {
@@ -96,6 +115,8 @@ static struct cr_error *itimer_restore(struct restore *restore, struct process *
 
 	(void)process;
 	arm(restore->program, ITIMER_REAL, &timers->real, restore_delay(restore));
+	arm_cpu(restore->program, ITIMER_VIRTUAL, &timers->virtual);
+	arm_cpu(restore->program, ITIMER_PROF, &timers->prof);
 	return NULL;
 }
 
@@ -105,7 +126,6 @@ const struct kind itimer_kind = {
 	.scope = SCOPE_PROCESS,
 	.size = sizeof(struct interval_timers),
 	.fields = itimer_fields,
-	.check_process = itimer_check,
 	.dump_process = itimer_dump,
 	.restore_at_release = itimer_restore,
 };

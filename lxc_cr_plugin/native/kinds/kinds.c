@@ -14,7 +14,8 @@
 	row(shared_memory) row(regular) row(directory) row(device) row(pipe) row(fifo)             \
 		row(tty) /* of a process */                                                        \
 		row(process) row(memory) row(files) row(terminal) row(fs) row(sigaction)           \
-			row(rlimits) row(itimer) row(prctl) row(zombie) /* of a thread */          \
+			row(posix_timer) row(rlimits) row(itimer) row(prctl)                       \
+				row(zombie) /* of a thread */                                      \
 		row(thread) row(seccomp) row(robust_list) row(tid_address) row(rseq)               \
 			row(sigaltstack) row(signals) row(credentials) row(scheduler)              \
 				row(restart_block) row(registers)

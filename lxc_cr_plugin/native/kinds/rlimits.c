@@ -32,7 +32,18 @@ static struct cr_error *rlimits_dump(struct dump *dump, struct process *process,
 	return limits->limits.items ? NULL : error_nomem();
 }
 
-static struct cr_error *set_limits(struct restore *restore, const struct limits *limits, bool soft)
+/* More signals may be pending than a limit allows that was lowered afterwards: they come first. */
+static bool binds_too_early(const struct process *process, size_t resource, uint64_t hard)
+{
+	struct rlimit now;
+
+	return resource == RLIMIT_SIGPENDING &&
+	       prlimit(process_leader(process)->host_tid, RLIMIT_SIGPENDING, NULL, &now) == 0 &&
+	       hard < now.rlim_max;
+}
+
+static struct cr_error *set_limits(struct restore *restore, const struct process *process,
+				   const struct limits *limits, bool soft)
 {
 	struct program *p = restore->program;
 
@@ -41,6 +52,8 @@ static struct cr_error *set_limits(struct restore *restore, const struct limits 
 		struct rlimit value = {.rlim_cur = soft ? limit->soft : limit->hard,
 				       .rlim_max = limit->hard};
 
+		if (!soft && binds_too_early(process, i, limit->hard))
+			continue;
 		TRY(program_reserve(p, 1, sizeof(value)));
 		program_call(p, image_text(&restore->image, "set resource limit %zu", i),
 			     SYS_prlimit64, 0, i, program_data(p, &value, sizeof(value)), 0);
@@ -52,15 +65,13 @@ static struct cr_error *set_limits(struct restore *restore, const struct limits 
 static struct cr_error *rlimits_restore(struct restore *restore, struct process *process,
 					const void *state)
 {
-	(void)process;
-	return set_limits(restore, state, false);
+	return set_limits(restore, process, state, false);
 }
 
 static struct cr_error *rlimits_restore_soft(struct restore *restore, struct process *process,
 					     const void *state)
 {
-	(void)process;
-	return set_limits(restore, state, true);
+	return set_limits(restore, process, state, true);
 }
 
 const struct kind rlimits_kind = {

@@ -3,9 +3,11 @@
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "../dump.h"
 #include "../restore.h"
+#include "posix_timer.h"
 #include "signals.h"
 
 struct signals {
@@ -16,12 +18,16 @@ struct signals {
 
 struct pending_signal {
 	uint32_t signal;
+	bool of_timer;
+	int32_t timer;
 	struct bytes info; /* siginfo_t as the kernel has it */
 };
 
 static const struct field pending_fields[] = {
 	FIELD_UINT(struct pending_signal, signal, 1, KERNEL_SIGNALS, "signal number"),
 	FIELD_BYTES(struct pending_signal, info, sizeof(siginfo_t), "siginfo_t"),
+	FIELD_BOOL(struct pending_signal, of_timer, "a POSIX timer sent it, and waits for it"),
+	FIELD_INT(struct pending_signal, timer, 0, INT32_MAX, "id of that timer"),
 	FIELD_END,
 };
 
@@ -34,6 +40,14 @@ static const struct field signals_fields[] = {
 	FIELD_END,
 };
 
+static uint64_t clock_monotonic(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 static struct cr_error *append(struct dump *dump, struct list *queue, const siginfo_t *info)
 {
 	struct pending_signal *pending = list_append(dump->image.pool, queue, sizeof(*pending));
@@ -44,6 +58,33 @@ static struct cr_error *append(struct dump *dump, struct list *queue, const sigi
 	pending->info.data = pool_memdup(dump->image.pool, info, sizeof(*info));
 	pending->info.len = sizeof(*info);
 	return pending->info.data ? NULL : error_nomem();
+}
+
+/*
+ * Timers go on firing while everything stands: their state was read before the queues. What has
+ * fired since fires again after the restart, and what the kernel would drop is dropped.
+ */
+static struct cr_error *take(struct dump *dump, struct thread *thread, struct list *queue,
+			     const siginfo_t *info)
+{
+	const struct kernel_task *leader = process_leader(thread->process)->kernel;
+	const struct kernel_timer *timer = NULL;
+	struct pending_signal *last;
+
+	if (info->si_signo == SIGALRM && info->si_code == SI_KERNEL && leader->it_real_armed &&
+	    leader->it_real_expires <= clock_monotonic())
+		return NULL;
+	if (info->si_code == SI_TIMER)
+		TRY(posix_timer_find(dump, thread->process, info->si_timerid, &timer));
+	if (timer && !(timer->queued && timer->due))
+		return NULL;
+	TRY(append(dump, queue, info));
+	if (!timer)
+		return NULL;
+	last = (struct pending_signal *)queue->items + queue->count - 1;
+	last->of_timer = true;
+	last->timer = info->si_timerid;
+	return NULL;
 }
 
 static struct cr_error *peek(struct dump *dump, struct thread *thread, uint32_t flags, uint64_t set,
@@ -62,7 +103,7 @@ static struct cr_error *peek(struct dump *dump, struct thread *thread, uint32_t 
 			break;
 		for (long i = 0; i < got; i++) {
 			set &= ~(1ull << (infos[i].si_signo - 1));
-			TRY(append(dump, queue, &infos[i]));
+			TRY(take(dump, thread, queue, &infos[i]));
 		}
 		args.off += (uint64_t)got;
 	}
@@ -103,15 +144,20 @@ static struct cr_error *signals_dump(struct dump *dump, struct thread *thread, v
 }
 
 /* A task may queue anything to itself, even what only the kernel sends. */
-static struct cr_error *queue(struct program *p, struct thread *thread, const struct list *pending,
-			      bool shared)
+static struct cr_error *queue(struct restore *restore, struct thread *thread,
+			      const struct list *pending, bool shared)
 {
 	const struct pending_signal *signal = pending->items;
+	struct program *p = restore->program;
 
 	for (size_t i = 0; i < pending->count; i++) {
 		siginfo_t info = {0};
 		uint64_t address;
 
+		if (signal[i].of_timer) {
+			TRY(posix_timer_fire(restore, thread->process, signal[i].timer));
+			continue;
+		}
 		memcpy(&info, signal[i].info.data, signal[i].info.len);
 		info.si_signo = (int)signal[i].signal;
 		TRY(program_reserve(p, 1, sizeof(info) + 64));
@@ -127,14 +173,19 @@ static struct cr_error *queue(struct program *p, struct thread *thread, const st
 	return NULL;
 }
 
-/* The mask itself is set at the very end, with the registers: until then everything is blocked. */
-static struct cr_error *signals_restore(struct restore *restore, struct thread *thread,
-					const void *state)
+struct cr_error *signals_queue(struct restore *restore, struct process *process)
 {
-	const struct signals *signals = state;
+	for_each (struct thread *, thread, &process->threads) {
+		const struct signals *signals = thread_state(thread, &signals_kind);
 
-	TRY(queue(restore->program, thread, &signals->pending, false));
-	return queue(restore->program, thread, &signals->shared, true);
+		if (!signals->pending.count && !signals->shared.count)
+			continue;
+		program_begin(restore->program, thread->host_tid);
+		TRY(queue(restore, thread, &signals->pending, false));
+		TRY(queue(restore, thread, &signals->shared, true));
+		TRY(program_run(restore->program));
+	}
+	return NULL;
 }
 
 const struct kind signals_kind = {
@@ -144,7 +195,7 @@ const struct kind signals_kind = {
 	.size = sizeof(struct signals),
 	.fields = signals_fields,
 	.dump_thread = signals_dump,
-	.restore_thread = signals_restore,
+	/* queued at the release, where timers fire; until the registers are set all are blocked */
 };
 
 uint64_t signals_mask(const struct thread *thread)

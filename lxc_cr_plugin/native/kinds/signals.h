@@ -8,4 +8,7 @@ extern const struct kind signals_kind;
 
 uint64_t signals_mask(const struct thread *thread);
 
+/* Everything that was pending, in its order; before the limit on how much may be. */
+struct cr_error *signals_queue(struct restore *restore, struct process *process);
+
 #endif

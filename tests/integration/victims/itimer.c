@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* ITIMER_REAL: what remained and the interval; time away does not count. */
+/* Interval timers: what remained and the interval; time away does not count. */
 #include <sys/time.h>
 
 #include "ticker.h"
@@ -59,19 +59,61 @@ static void long_timers(void *unused)
 	check_interval(ITIMER_REAL, 7);
 }
 
+/* Timers on CPU time, of which little passes. */
+static void cpu_timers(void *unused)
+{
+	static const int all[] = {ITIMER_VIRTUAL, ITIMER_PROF};
+
+	(void)unused;
+	arm(ITIMER_VIRTUAL, 60, 8);
+	arm(ITIMER_PROF, 60, 9);
+	victim_arrive(arrived);
+	victim_wait();
+	for (int i = 0; i < 2; i++) {
+		int64_t left = remaining(all[i]);
+
+		check(left > 58000000000LL && left <= 60010000000LL, "timer %d: %lld ms left",
+		      all[i], (long long)left / 1000000);
+		check_interval(all[i], 8 + i);
+	}
+}
+
+/* A signal that is blocked holds its timer up: it goes on when the signal is taken. */
+static void resting_timer(void *unused)
+{
+	struct itimerval timer = {{0, 100000}, {0, 100000}};
+	struct timespec patience = {1, 0};
+	siginfo_t info;
+	sigset_t set;
+
+	(void)unused;
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	must(setitimer(ITIMER_REAL, &timer, NULL));
+	victim_nap(250);
+	victim_arrive(arrived);
+	victim_wait();
+	for (int i = 0; i < 3; i++)
+		check(sigtimedwait(&set, &info, &patience) == SIGALRM, "signal %d: %s", i,
+		      strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
 	int64_t begun;
-	pid_t pid;
+	pid_t pids[3];
 
 	victim_init(argc, argv);
 	ticker = ticker_start();
 	arrived = victim_shared(4096);
-	pid = victim_child(long_timers, NULL);
+	pids[0] = victim_child(long_timers, NULL);
+	pids[1] = victim_child(cpu_timers, NULL);
+	pids[2] = victim_child(resting_timer, NULL);
 	signal(SIGALRM, catch);
 	begun = ticker_read(ticker);
 	arm(ITIMER_REAL, 3, 0);
-	victim_meet(arrived, 1);
+	victim_meet(arrived, 3);
 	victim_ready();
 	while (fired < 3)
 		pause();
@@ -79,7 +121,8 @@ int main(int argc, char **argv)
 	ticker_check(ticker, third - first, 500000000LL, "two intervals");
 	arm(ITIMER_REAL, 0, 0);
 	victim_wait();
-	victim_reap(pid);
+	for (int i = 0; i < 3; i++)
+		victim_reap(pids[i]);
 	ticker_stop(ticker);
 	victim_ok();
 	return 0;

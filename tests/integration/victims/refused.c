@@ -199,25 +199,6 @@ static void pty_verify(void)
 	check(read(other, text, 5) == 5 && strcmp(text, "line\n") == 0, "text: %s", text);
 }
 
-static timer_t timer;
-
-static void posix_timer(void)
-{
-	struct itimerspec time = {.it_value = {3600, 0}};
-	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
-
-	must(timer_create(CLOCK_MONOTONIC, &event, &timer));
-	must(timer_settime(timer, 0, &time, NULL));
-}
-
-static void posix_timer_verify(void)
-{
-	struct itimerspec time;
-
-	must(timer_gettime(timer, &time));
-	check(time.it_value.tv_sec > 3500, "%ld s left", time.it_value.tv_sec);
-}
-
 /* Held against a child that finds it locked. */
 static void try_lock(void *unused)
 {
@@ -376,21 +357,6 @@ static void pidfd_verify(void)
 	must(syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0));
 }
 
-static void cpu_timer(void)
-{
-	struct itimerval time = {.it_value = {3600, 0}};
-
-	must(setitimer(ITIMER_PROF, &time, NULL));
-}
-
-static void cpu_timer_verify(void)
-{
-	struct itimerval time;
-
-	must(getitimer(ITIMER_PROF, &time));
-	check(time.it_value.tv_sec > 3500, "%ld s left", time.it_value.tv_sec);
-}
-
 static void shared_fs(void)
 {
 	child = must(syscall(SYS_clone, CLONE_FS | SIGCHLD, 0, 0, 0, 0));
@@ -433,8 +399,6 @@ static const struct object {
 	{"memfd", memfd, memfd_verify},
 	{"io_uring", io_uring, io_uring_verify},
 	{"pty", pty, pty_verify},
-	{"posix_timer", posix_timer, posix_timer_verify},
-	{"cpu_timer", cpu_timer, cpu_timer_verify},
 	{"shared_fs", shared_fs, shared_fs_verify},
 	{"seccomp_filter", seccomp_filter, seccomp_filter_verify},
 	{"posix_lock", posix_lock, posix_lock_verify},

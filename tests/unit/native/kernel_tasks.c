@@ -147,7 +147,7 @@ static void check_settings(struct kernel_reader *reader)
 	CHECK(task.securebits == (SECBIT_KEEP_CAPS | SECBIT_NO_SETUID_FIXUP));
 	CHECK(task.brk == child.facts->values[0]);
 	CHECK(task.clear_child_tid == child.facts->values[1]);
-	CHECK(task.it_real_expires == 0 && task.it_real_incr == 0);
+	CHECK(!task.it_real_armed && task.it_real_incr == 0);
 	CHECK(task.it_virt_expires == 0 && task.it_prof_expires == 0);
 	CHECK((task.mm_flags & 3) == 0 && (own.mm_flags & 3) == 1); /* PR_SET_DUMPABLE */
 	/* What fork(2) copies and what it shares. */
@@ -204,6 +204,7 @@ static void check_timers(struct kernel_reader *reader)
 
 	child_stop(&child);
 	task = read_task(reader, child.pid);
+	CHECK(task.it_real_armed);
 	CHECK(close_to(task.it_real_expires, child.facts->started + 30 * second, 2 * millisecond));
 	CHECK(task.it_real_incr == 7250 * millisecond);
 	/* The child has used next to no CPU time. */
@@ -215,12 +216,12 @@ static void check_timers(struct kernel_reader *reader)
 
 	child = child_start(live_ended_timers);
 	child_stop(&child);
-	CHECK(read_task(reader, child.pid).it_real_expires == 0);
+	CHECK(!read_task(reader, child.pid).it_real_armed);
 	child_end(&child);
 
 	child = child_start(live_fired_timer);
 	child_stop(&child);
-	CHECK(read_task(reader, child.pid).it_real_expires == 0);
+	CHECK(!read_task(reader, child.pid).it_real_armed);
 	child_end(&child);
 }
 
