@@ -12,6 +12,7 @@
 #include "collect.h"
 #include "image/inventory.h"
 #include "isolation.h"
+#include "locks.h"
 #include "outsiders.h"
 #include "steps.h"
 
@@ -34,10 +35,12 @@ static struct cr_error *look(struct dump *dump, uint64_t *memory)
 	struct list tids = {0};
 
 	TRY(cgroup_tasks(dump->options->cgroup, dump->image.pool, &tids));
+	locks_begin(dump);
 	TRY(collect_tree(dump, tids.items, tids.count));
 	TRY(isolation_check(dump));
 	TRY(collect_checks(dump));
 	TRY(outsiders_check(dump));
+	TRY(locks_check(dump));
 	*memory = collect_memory_estimate(dump);
 	collect_forget(dump);
 	return NULL;
@@ -84,6 +87,7 @@ static struct cr_error *prepare(struct dump *dump)
 static struct cr_error *stop(struct dump *dump)
 {
 	TRY(step(dump->options->fault, CHECKPOINT_STOP));
+	TRY(locks_queue(dump));
 	log_hold(&dump->log);
 	return stop_all(&dump->stopped, &dump->log);
 }
@@ -93,6 +97,7 @@ static struct cr_error *collect(struct dump *dump)
 	struct list tids = {0};
 
 	TRY(step(dump->options->fault, CHECKPOINT_STOPPED));
+	locks_begin(dump);
 	for (size_t i = 0; i < dump->stopped.tasks.count; i++) {
 		pid_t *slot = list_append(dump->image.pool, &tids, sizeof(*slot));
 
@@ -104,6 +109,7 @@ static struct cr_error *collect(struct dump *dump)
 	TRY(isolation_check(dump));
 	TRY(step(dump->options->fault, CHECKPOINT_TREE));
 	TRY(collect_states(dump));
+	TRY(locks_collect(dump));
 	TRY(step(dump->options->fault, CHECKPOINT_STATES));
 	TRY(collect_pages(dump));
 	return step(dump->options->fault, CHECKPOINT_PAGES);
@@ -118,6 +124,7 @@ static void read_clocks(struct cr_clocks *clocks)
 
 static void release(struct dump *dump)
 {
+	locks_release(dump);
 	stop_release(&dump->stopped, dump->init ? dump->init->host_tid : 0);
 	log_release(&dump->log);
 }
@@ -219,6 +226,7 @@ static void dump_deinit(struct dump *dump)
 	tdestroy(dump->known_paths, keep_node);
 	kernel_timer_reader_close(dump->timer_reader);
 	kernel_vma_program_close(dump->vma_program);
+	kernel_locks_close(dump->kernel_locks);
 	kernel_reader_close(dump->kernel);
 	page_store_deinit(&dump->image.pages);
 	pool_destroy(dump->image.pool);

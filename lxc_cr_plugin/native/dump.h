@@ -5,6 +5,7 @@
 
 #include <sys/stat.h>
 
+#include "kernel/locks.h"
 #include "kernel/tasks.h"
 #include "kernel/timers.h"
 #include "kernel/vmas.h"
@@ -45,6 +46,8 @@ struct dump {
 	void *files;		  /* tsearch(3) tree of open file descriptions: file_identity.c */
 	struct list pipes;	  /* struct noted_pipe: outsiders.c */
 	void *known_paths;	  /* tsearch(3) tree: known_paths.c */
+	struct kernel_locks *kernel_locks; /* NULL: nobody has locked anything yet */
+	struct list locked_files;	   /* struct noted_file: locks.c */
 	struct list shared_maps; /* struct object *: shared anonymous memory, by device and inode */
 	uint32_t open_files;
 	uint32_t obstacles; /* met in this look */

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "kinds/lock.h"
 #include "kinds/memory.h"
 #include "kinds/posix_timer.h"
 #include "kinds/registers.h"
@@ -30,10 +31,11 @@ uint64_t restore_delay(const struct restore *restore)
  */
 static void choose_release(struct restore *restore)
 {
-	enum { BASE = 500000, EACH = 60000 };
+	enum { BASE = 500000, EACH = 60000, EACH_WAITER = 200000 };
 
-	restore->release =
-		now_ns() + BASE + EACH * (restore->image.threads + restore->image.processes.count);
+	restore->release = now_ns() + BASE +
+			   EACH * (restore->image.threads + restore->image.processes.count) +
+			   EACH_WAITER * lock_waiters_count(restore);
 }
 
 static struct cr_error *last_kinds(struct restore *restore, struct process *process)
@@ -147,6 +149,7 @@ struct cr_error *release_all(struct restore *restore)
 	choose_release(restore);
 	for_each (struct process *, process, &restore->image.processes)
 		TRY(error_task(finish_process(restore, process), process->pid, ""));
+	TRY(lock_waiters_restore(restore));
 	wait_until(restore->release);
 	return detach_all(restore);
 }

@@ -12,6 +12,7 @@
 #include "image/header.h"
 #include "image/inventory.h"
 #include "kinds/file_owner.h"
+#include "kinds/lock.h"
 #include "kinds/memory.h"
 #include "kinds/pipe.h"
 #include "kinds/tty.h"
@@ -119,7 +120,7 @@ static struct cr_error *restore_states(struct restore *restore)
 		if (object->kind->restore_file)
 			TRY(file_restore_owner(restore, object));
 	}
-	return NULL;
+	return locks_restore(restore);
 }
 
 static struct cr_error *build(struct restore *restore)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What cannot be checkpointed yet is refused by name, and the container does not notice."""
 
+import fcntl
 import os
 import re
 import signal
@@ -28,9 +29,6 @@ OBJECTS = {
     "pty": "pty|pseudo|/dev/ptmx|/dev/pts",
     "shared_fs": "shares",
     "seccomp_filter": "seccomp",
-    "posix_lock": "lock",
-    "ofd_lock": "lock",
-    "flock": "lock",
     "lease": "lease",
     "deleted_file": "deleted|unlinked",
     "sysv_shm": "SysV|System V|shared memory",
@@ -180,4 +178,35 @@ def test_pipe_that_a_process_outside_holds(container):
     finally:
         os.close(ours)
     container.checkpoint()
+    victim.verify()
+
+
+@pytest.mark.support("lock_held_outside", "refuses")
+def test_file_that_a_process_outside_has_locked(container):
+    victim = container.add_victim("lock")
+    container.start()
+    victim.ready()
+    with (container.rootfs / "status" / "lock.both").open() as ours:
+        fcntl.flock(ours, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        outcome = container.try_cr("checkpoint", container.name)
+        assert_refused(outcome, words="outside", process="lock", code=ISOLATION)
+        assert f"process {os.getpid()} " in outcome.text
+    container.checkpoint()
+    victim.verify()
+
+
+def test_lock_that_somebody_took_meanwhile(container):
+    """A restart that cannot have a lock fails and leaves the image; later it works."""
+    victim = container.add_victim("lock")
+    container.start()
+    victim.ready()
+    container.checkpoint("--stop")
+    with (container.rootfs / "status" / "lock.whole").open("r+") as ours:
+        fcntl.lockf(ours, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        outcome = container.try_cr("restart", container.name)
+        assert outcome.code != 0
+        assert "file lock" in outcome.text
+        assert "/proc/locks" in outcome.text
+        assert container.state == "STOPPED"
+    container.restart()
     victim.verify()

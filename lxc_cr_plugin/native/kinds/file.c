@@ -10,6 +10,7 @@
 
 #include "../cleanup.h"
 #include "../known_paths.h"
+#include "../locks.h"
 #include "../outsiders.h"
 #include "file_owner.h"
 
@@ -187,9 +188,6 @@ static const struct kind *claiming_kind(const struct descriptor *descriptor)
 static struct cr_error *check(struct dump *dump, const struct descriptor *descriptor,
 			      const struct kind **ret)
 {
-	if (descriptor->locked)
-		return refuse(dump, descriptor, "file_lock", "it holds a file lock or lease",
-			      "Not supported yet; let the process release it");
 	*ret = claiming_kind(descriptor);
 	if (!*ret)
 		return refuse_unknown(dump, descriptor);
@@ -203,6 +201,8 @@ struct cr_error *file_check(struct dump *dump, struct process *process, int fd)
 
 	TRY(descriptor_look(dump, process, fd, &descriptor));
 	TRY(outsiders_note(dump, &descriptor));
+	if (descriptor.locked)
+		TRY(locks_note(dump, &descriptor, NULL));
 	return check(dump, &descriptor, &kind);
 }
 
@@ -256,6 +256,8 @@ static struct cr_error *dump_new(struct dump *dump, const struct descriptor *des
 	file_dump(descriptor, object->state);
 	TRY(file_dump_owner(descriptor, object->state));
 	TRY(kind->dump_file(dump, descriptor, object->state));
+	if (descriptor->locked)
+		TRY(locks_note(dump, descriptor, object));
 	*ret = object;
 	return NULL;
 }

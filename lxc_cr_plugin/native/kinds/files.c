@@ -93,16 +93,27 @@ bool files_shared(const struct process *process)
 	return ((struct files *)process_state(process, &files_kind))->shared;
 }
 
-bool files_hold(const struct process *process, const struct object *object)
+static int number_in(const struct files *files, const struct object *object)
 {
-	const struct files *files = process_state(process, &files_kind);
 	const struct files_row *rows = files->descriptors.items;
 
 	for (size_t i = 0; i < files->descriptors.count; i++) {
 		if (rows[i].object == object->id)
-			return true;
+			return rows[i].fd;
 	}
-	return false;
+	return -1;
+}
+
+bool files_hold(const struct process *process, const struct object *object)
+{
+	return number_in(process_state(process, &files_kind), object) >= 0;
+}
+
+int files_number(const struct process *process, const struct object *object)
+{
+	while (files_shared(process) && process->parent)
+		process = process->parent;
+	return number_in(process_state(process, &files_kind), object);
 }
 
 int files_highest(const struct image *image)

@@ -21,6 +21,8 @@ extern const struct kind files_kind;
 bool files_shared(const struct process *process);
 /* Does one of its descriptors show @object? */
 bool files_hold(const struct process *process, const struct object *object);
+/* The lowest of its descriptors, or of a table it shares, that show @object; -1: none does. */
+int files_number(const struct process *process, const struct object *object);
 /* The highest descriptor number in the image, -1: there is none. */
 int files_highest(const struct image *image);
 

@@ -141,8 +141,19 @@ static struct cr_error *seize(struct stop_set *set, pid_t tid)
 		"If a debugger (gdb, strace) is attached to the process, detach it first");
 }
 
+static bool is_late(const struct stop_set *set, pid_t tid)
+{
+	const pid_t *late = set->late.items;
+
+	for (size_t i = 0; i < set->late.count; i++) {
+		if (late[i] == tid)
+			return true;
+	}
+	return false;
+}
+
 /* Seize what is new in the cgroup; *fresh says how many there were. */
-static struct cr_error *seize_new(struct stop_set *set, size_t *fresh)
+static struct cr_error *seize_new(struct stop_set *set, bool spare_late, size_t *fresh)
 {
 	struct list tids = {0};
 	size_t known = set->tasks.count;
@@ -151,6 +162,8 @@ static struct cr_error *seize_new(struct stop_set *set, size_t *fresh)
 	for (size_t i = 0; i < tids.count; i++) {
 		pid_t tid = ((pid_t *)tids.items)[i];
 
+		if (spare_late && is_late(set, tid))
+			continue;
 		if (!known || !bsearch(&tid, set->tasks.items, known, sizeof(struct stopped_task),
 				       compare_pids))
 			TRY(seize(set, tid));
@@ -267,7 +280,7 @@ static struct cr_error *seize_frozen(struct stop_set *set)
 	size_t fresh;
 
 	TRY(wait_frozen(set));
-	return seize_new(set, &fresh);
+	return seize_new(set, false, &fresh);
 }
 
 static struct cr_error *stop_by_freezer(struct stop_set *set, struct log *log)
@@ -293,8 +306,8 @@ struct cr_error *stop_all(struct stop_set *set, struct log *log)
 
 		if (round >= QUICK_ROUNDS && set->freezer)
 			TRY(stop_by_freezer(set, log));
-		TRY(seize_new(set, &fresh));
-		if (!fresh)
+		TRY(seize_new(set, round == 0, &fresh));
+		if (!fresh && (round || !set->late.count))
 			return NULL;
 		TRY(wait_for_all(set));
 	}

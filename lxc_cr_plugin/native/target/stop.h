@@ -30,6 +30,7 @@ struct stop_set {
 	const char *cgroup;  /* directory; its descendants count too */
 	const char *freezer; /* NULL: none */
 	bool freezer_is_v2;
+	struct list late;  /* pid_t: to be stopped when all others stand */
 	struct list tasks; /* struct stopped_task, ascending by tid */
 };
 

@@ -11,7 +11,6 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -199,52 +198,6 @@ static void pty_verify(void)
 	check(read(other, text, 5) == 5 && strcmp(text, "line\n") == 0, "text: %s", text);
 }
 
-/* Held against a child that finds it locked. */
-static void try_lock(void *unused)
-{
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-
-	(void)unused;
-	check(fcntl(must(open(path, O_RDWR)), F_SETLK, &lock) < 0, "the lock is lost");
-}
-
-static void posix_lock(void)
-{
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-
-	file();
-	must(fcntl(fd, F_SETLK, &lock));
-}
-
-static void posix_lock_verify(void)
-{
-	victim_reap(victim_child(try_lock, NULL));
-}
-
-static void ofd_lock_verify(void)
-{
-	try_lock(NULL);
-}
-
-static void ofd_lock(void)
-{
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-
-	file();
-	must(fcntl(fd, F_OFD_SETLK, &lock));
-}
-
-static void make_flock(void)
-{
-	file();
-	must(flock(fd, LOCK_EX));
-}
-
-static void flock_verify(void)
-{
-	check(flock(must(open(path, O_RDWR)), LOCK_EX | LOCK_NB) < 0, "the lock is lost");
-}
-
 static void lease(void)
 {
 	file();
@@ -401,9 +354,6 @@ static const struct object {
 	{"pty", pty, pty_verify},
 	{"shared_fs", shared_fs, shared_fs_verify},
 	{"seccomp_filter", seccomp_filter, seccomp_filter_verify},
-	{"posix_lock", posix_lock, posix_lock_verify},
-	{"ofd_lock", ofd_lock, ofd_lock_verify},
-	{"flock", make_flock, flock_verify},
 	{"lease", lease, lease_verify},
 	{"deleted_file", deleted_file, deleted_file_verify},
 	{"sysv_shm", sysv_shm, sysv_shm_verify},

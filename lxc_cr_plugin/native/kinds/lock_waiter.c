@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Threads that wait for a file lock. A stop takes them out of the queue (the kernel has them enter
+ * their call again afterwards), so who comes first is decided by who is let go first.
+ */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "../cleanup.h"
+#include "lock.h"
+#include "registers.h"
+
+enum { ERESTARTSYS = 512 };
+
+static const struct field waiter_fields[] = {
+	FIELD_UINT(struct lock_waiter, sort, 0, LOCK_SORTS - 1, "0: POSIX, 1: OFD, 2: flock"),
+	FIELD_INT(struct lock_waiter, pid, 1, MAX_TASKS, "process"),
+	FIELD_INT(struct lock_waiter, tid, 1, MAX_TASKS, "its thread that waits"),
+	FIELD_INT(struct lock_waiter, fd, 0, INT32_MAX, "descriptor of the file"),
+	FIELD_END,
+};
+
+bool lock_wait_of(const struct arch_regs *regs, struct lock_waiter *ret)
+{
+	uint64_t command = arch_syscall_arg(regs, 1);
+
+	if (arch_result(regs) != -ERESTARTSYS)
+		return false;
+	ret->fd = (int32_t)arch_syscall_arg(regs, 0);
+	if (arch_syscall_nr(regs) == SYS_flock)
+		ret->sort = LOCK_FLOCK;
+	else if (arch_syscall_nr(regs) == SYS_fcntl && command == F_SETLKW)
+		ret->sort = LOCK_POSIX;
+	else if (arch_syscall_nr(regs) == SYS_fcntl && command == F_OFD_SETLKW)
+		ret->sort = LOCK_OFD;
+	else
+		return false;
+	return true;
+}
+
+/* Whether a task sleeps in one of the kernel's functions for file locks. */
+static bool stands_in_queue(int proc)
+{
+	char where[64] = "";
+	_cleanup_close_ int file = openat(proc, "wchan", O_RDONLY | O_CLOEXEC);
+	ssize_t len = file < 0 ? -1 : read(file, where, sizeof(where) - 1);
+
+	return len > 0 && (strstr(where, "lock") || strstr(where, "setlk"));
+}
+
+static struct cr_error *await_queue(pid_t tid)
+{
+	enum { TRIES = 500 };
+	struct timespec pause = {.tv_nsec = 100000};
+	_cleanup_close_ int proc = -1;
+
+	TRY(proc_open(tid, tid, &proc));
+	for (int i = 0; i < TRIES && !stands_in_queue(proc); i++)
+		nanosleep(&pause, NULL);
+	return NULL;
+}
+
+struct cr_error *lock_waiter_release(pid_t tid)
+{
+	TRY(task_detach(tid, 0));
+	return await_queue(tid);
+}
+
+static const struct thread *find_thread(const struct image *image, const struct lock_waiter *waiter)
+{
+	for_each (struct process *, process, &image->processes) {
+		if (process->pid != waiter->pid)
+			continue;
+		for_each (struct thread *, thread, &process->threads) {
+			if (thread->tid == waiter->tid)
+				return thread;
+		}
+	}
+	return NULL;
+}
+
+size_t lock_waiters_count(const struct restore *restore)
+{
+	size_t count = 0;
+
+	for_each (struct object *, object, &restore->image.objects)
+		count += object->kind == &lock_waiter_kind;
+	return count;
+}
+
+struct cr_error *lock_waiters_restore(struct restore *restore)
+{
+	for_each (struct object *, object, &restore->image.objects) {
+		const struct thread *thread;
+		struct arch_regs regs;
+		struct lock_waiter now;
+
+		if (object->kind != &lock_waiter_kind)
+			continue;
+		thread = find_thread(&restore->image, object->state);
+		if (!thread || !thread->host_tid)
+			return error_new(CR_IMAGE, "A thread that waits for a lock is not there");
+		TRY(registers_of(thread, &regs));
+		/* what does not wait would run before the others do */
+		if (!lock_wait_of(&regs, &now))
+			return error_new(CR_IMAGE, "Thread %d does not wait for a lock",
+					 thread->tid);
+		TRY(lock_waiter_release(thread->host_tid));
+	}
+	return NULL;
+}
+
+const struct kind lock_waiter_kind = {
+	.name = "lock_waiter",
+	.doc = "Thread that waits for a file lock; their order is that of the queue",
+	.scope = SCOPE_OBJECT,
+	.size = sizeof(struct lock_waiter),
+	.fields = waiter_fields,
+};

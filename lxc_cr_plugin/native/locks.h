@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * File locks and leases at a checkpoint: whose they are, and who waits for them in which order.
+ * Where nobody locks anything this costs nothing.
+ */
+#ifndef CR_LOCKS_H
+#define CR_LOCKS_H
+
+#include "dump.h"
+
+/* Before a look at all descriptors: forget what the last one noted. */
+void locks_begin(struct dump *dump);
+/* This descriptor shows a lock; @object: its open file description, NULL before the stop. */
+struct cr_error *locks_note(struct dump *dump, const struct descriptor *descriptor,
+			    struct object *object);
+/* After the look, tasks running: refuse what could not be saved. */
+struct cr_error *locks_check(struct dump *dump);
+/* Just before the stop: who waits behind whom; they are stopped after all others. */
+struct cr_error *locks_queue(struct dump *dump);
+/* Under the stop, when all files are known: locks, leases and waiters become objects. */
+struct cr_error *locks_collect(struct dump *dump);
+/* Let those who wait go first, in their old order. */
+void locks_release(struct dump *dump);
+
+#endif
