@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "model.h"
 
+#include <search.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -82,6 +83,38 @@ struct object *image_add_object(struct image *image, const struct kind *kind)
 	if (!object->state || remember(image, &image->objects, object))
 		return NULL;
 	return object;
+}
+
+static int by_pid(const void *a, const void *b)
+{
+	pid_t x = ((const struct process *)a)->pid, y = ((const struct process *)b)->pid;
+
+	return (x > y) - (x < y);
+}
+
+bool image_index_process(struct image *image, struct process *process)
+{
+	struct process **found = tsearch(process, &image->by_pid, by_pid);
+
+	return found && *found == process;
+}
+
+struct process *image_process(const struct image *image, pid_t pid)
+{
+	struct process key = {.pid = pid}, **found = tfind(&key, &image->by_pid, by_pid);
+
+	return found ? *found : NULL;
+}
+
+static void keep_node(void *node)
+{
+	(void)node; /* lives in the pool */
+}
+
+void image_forget_index(struct image *image)
+{
+	tdestroy(image->by_pid, keep_node);
+	image->by_pid = NULL;
 }
 
 void *process_state(const struct process *process, const struct kind *kind)

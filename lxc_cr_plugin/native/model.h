@@ -116,6 +116,7 @@ struct process {
 	int pidfd;
 	struct proc_stat stat;
 	/* restart only */
+	bool adopter; /* of children that were born in other sessions: tree.c */
 	const struct process
 		*mother; /* an orphan's: whose memory it was born with, tree.c; NULL: the parent */
 };
@@ -125,6 +126,7 @@ struct image {
 	struct list objects;   /* struct object * */
 	struct list processes; /* struct process * */
 	struct list zombies;   /* struct process *, which have no more than kinds/zombie.h says */
+	void *by_pid;	       /* tsearch(3) tree of processes and zombies: restart only */
 	uint32_t next_id;
 	uint32_t threads;
 	uint64_t vdso; /* fingerprint, when read */
@@ -148,6 +150,11 @@ struct process *image_add_process(struct image *image, struct process *parent);
 struct process *image_add_zombie(struct image *image, struct process *parent);
 struct thread *image_add_thread(struct image *image, struct process *process);
 struct object *image_add_object(struct image *image, const struct kind *kind);
+
+/* Restart: by their number in the container; false: there is one already, or memory is out. */
+bool image_index_process(struct image *image, struct process *process);
+struct process *image_process(const struct image *image, pid_t pid); /* NULL: none */
+void image_forget_index(struct image *image);
 
 /* The state of @kind (by its own struct), NULL when there is none. */
 void *process_state(const struct process *process, const struct kind *kind);

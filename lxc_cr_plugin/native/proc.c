@@ -148,6 +148,21 @@ struct cr_error *proc_stat(int dir, struct proc_stat *ret)
 	return NULL;
 }
 
+const char *proc_name(pid_t pid, struct pool *pool)
+{
+	struct proc_stat stat = {.comm = "?"};
+	_cleanup_close_ int proc = -1;
+	_cleanup_error_ struct cr_error *error = proc_open(pid, pid, &proc);
+	char text[80];
+	const char *name;
+
+	if (!error)
+		error = proc_stat(proc, &stat);
+	snprintf(text, sizeof(text), "process %d of the host (%s)", pid, stat.comm);
+	name = pool_strndup(pool, text, sizeof(text));
+	return name ? name : "another process";
+}
+
 /* The text behind "KEY:" at the start of a line. */
 static const char *status_value(const char *text, const char *key)
 {

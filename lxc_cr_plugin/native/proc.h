@@ -34,6 +34,8 @@ struct proc_stat {
 };
 
 struct cr_error *proc_stat(int dir, struct proc_stat *ret);
+/* "process 12 of the host (strace)" for messages. */
+const char *proc_name(pid_t pid, struct pool *pool);
 
 struct proc_status {
 	uint32_t umask;

@@ -70,7 +70,7 @@ static struct cr_error *settle(pid_t tid)
 	do {
 		TRY(task_continue(tid, 0));
 		TRY(task_wait(tid, &stop));
-	} while (stop.reason != STOP_TRAP);
+	} while (!stop_is_trap(&stop));
 	return NULL;
 }
 

@@ -20,8 +20,6 @@
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
 
-#define SIGNALS_BUT_TRAP (~(1ull << (SIGTRAP - 1)))
-
 static struct cr_error *await_request(struct restore *restore, pid_t *ret)
 {
 	const struct cr_restart_options *options = restore->options;

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "cleanup.h"
+#include "job_control.h"
 #include "kinds/files.h"
 #include "kinds/memory.h"
 #include "kinds/process.h"
@@ -72,7 +73,7 @@ static struct cr_error *clone_one(struct restore *restore, pid_t pid, uint64_t f
 enum birth {
 	BORN_BEFORE, /* its parent had not made its own session yet */
 	BORN_AFTER,
-	BORN_ELSEWHERE, /* an orphan: its parent adopted it */
+	BORN_ELSEWHERE, /* an orphan: its parent has adopted it */
 };
 
 static enum birth birth_of(const struct process *child)
@@ -124,40 +125,54 @@ static void lead(struct restore *restore, const struct process *process)
 
 /* ---- orphans ---- */
 
-static bool process_uses(const struct process *process, pid_t pid)
+static struct cr_error *note_number(struct restore *restore, struct list *used, pid_t number)
 {
-	const struct process_identity *identity = identity_of(process);
+	pid_t *slot = list_append(restore->image.pool, used, sizeof(*slot));
 
-	if (process->pid == pid || identity->sid == pid || identity->pgid == pid)
-		return true;
-	for_each (struct thread *, thread, &process->threads) {
-		if (thread->tid == pid)
-			return true;
-	}
-	return false;
+	if (!slot)
+		return error_nomem();
+	*slot = number;
+	return NULL;
 }
 
-static bool is_used(const struct restore *restore, pid_t pid)
+static struct cr_error *note_numbers(struct restore *restore, struct list *used,
+				     const struct list *processes)
 {
-	for_each (struct process *, process, &restore->image.processes) {
-		if (process_uses(process, pid))
-			return true;
+	for_each (struct process *, process, processes) {
+		const struct process_identity *identity = identity_of(process);
+
+		TRY(note_number(restore, used, process->pid));
+		TRY(note_number(restore, used, identity->sid));
+		TRY(note_number(restore, used, identity->pgid));
+		for_each (struct thread *, thread, &process->threads)
+			TRY(note_number(restore, used, thread->tid));
 	}
-	for_each (struct process *, zombie, &restore->image.zombies) {
-		if (process_uses(zombie, pid))
-			return true;
-	}
-	return false;
+	return NULL;
 }
 
-/* A pid for a process that will be gone before the container runs. */
-static pid_t unused_pid(const struct restore *restore)
+static int compare_pids(const void *a, const void *b)
 {
-	pid_t pid = 2;
+	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
 
-	while (is_used(restore, pid))
-		pid++;
-	return pid;
+	return (x > y) - (x < y);
+}
+
+/* For processes that will be gone before the container runs. */
+static struct cr_error *choose_spare_pid(struct restore *restore)
+{
+	struct list used = {0};
+	const pid_t *number;
+
+	TRY(note_numbers(restore, &used, &restore->image.processes));
+	TRY(note_numbers(restore, &used, &restore->image.zombies));
+	qsort(used.items, used.count, sizeof(pid_t), compare_pids);
+	number = used.items;
+	restore->spare_pid = 2;
+	for (size_t i = 0; i < used.count && number[i] <= restore->spare_pid; i++) {
+		if (number[i] == restore->spare_pid)
+			restore->spare_pid++;
+	}
+	return NULL;
 }
 
 /* A process that will be gone before the container runs. */
@@ -191,13 +206,17 @@ static const struct process *memory_source(const struct process *mother)
 	return mother->mother ? mother->mother : mother->parent;
 }
 
+static bool is_orphan_of(const struct process *child, const struct process *adopter, pid_t sid)
+{
+	return !stands(child) && child->parent == adopter && identity_of(child)->sid == sid;
+}
+
 /* In the program's task, a process of the session that the orphans belong to. */
-static struct cr_error *clone_orphans(struct restore *restore, const struct process *init,
+static struct cr_error *clone_orphans(struct restore *restore, const struct process *adopter,
 				      pid_t sid, const struct process *mother)
 {
-	for_each (struct process *, child, &init->children) {
-		if (stands(child) || birth_of(child) != BORN_ELSEWHERE ||
-		    identity_of(child)->sid != sid)
+	for_each (struct process *, child, &restore->orphans) {
+		if (!is_orphan_of(child, adopter, sid))
 			continue;
 		TRY(clone_child(restore, child));
 		child->mother = memory_source(mother);
@@ -205,33 +224,31 @@ static struct cr_error *clone_orphans(struct restore *restore, const struct proc
 	return NULL;
 }
 
-static bool has_orphans(const struct process *init, pid_t sid)
+static bool has_orphans(const struct restore *restore, const struct process *adopter, pid_t sid)
 {
-	for_each (struct process *, child, &init->children) {
-		if (!stands(child) && birth_of(child) == BORN_ELSEWHERE &&
-		    identity_of(child)->sid == sid)
+	for_each (struct process *, child, &restore->orphans) {
+		if (is_orphan_of(child, adopter, sid))
 			return true;
 	}
 	return false;
 }
 
 /*
- * A process that init has adopted is born in its session by a helper that ends: then the kernel
- * gives it to init. @mother makes the helper: the session's leader, or init when the leader is
- * dead, which the helper then stands in for.
+ * A process that was adopted is born in its session by a helper that ends: then the kernel gives it
+ * to the nearest reaper above. @mother makes the helper: the session's leader, or the reaper itself
+ * when the leader is dead, which the helper then stands in for.
  */
-static struct cr_error *deliver_orphans(struct restore *restore, const struct process *mother,
-					pid_t sid)
+static struct cr_error *deliver_orphans(struct restore *restore, const struct process *adopter,
+					const struct process *mother, pid_t sid)
 {
-	const struct process *init = *(struct process **)restore->image.processes.items;
-	bool dead_leader = mother == init;
+	bool dead_leader = mother == adopter;
 	struct helper helper = {
-		.pid = dead_leader ? sid : unused_pid(restore),
+		.pid = dead_leader ? sid : restore->spare_pid,
 		.parent = process_leader(mother)->host_tid,
 	};
 	struct program *p = restore->program;
 
-	if (!has_orphans(init, sid))
+	if (!has_orphans(restore, adopter, sid))
 		return NULL;
 	program_begin(p, helper.parent);
 	TRY(clone_one(restore, helper.pid, 0, 0, &helper.host_pid));
@@ -240,31 +257,60 @@ static struct cr_error *deliver_orphans(struct restore *restore, const struct pr
 		program_call(p, "make a session", SYS_setsid, 0);
 		TRY(program_run(p));
 	}
-	TRY(clone_orphans(restore, init, sid, mother));
+	TRY(clone_orphans(restore, adopter, sid, mother));
 	return end_helper(restore, &helper);
 }
 
-static bool is_alive(const struct restore *restore, pid_t pid)
+/* Whoever adopts the orphans of a descendant's session: init, or a subreaper below it. */
+static const struct process *adopter_above(const struct process *process)
 {
-	for_each (struct process *, process, &restore->image.processes) {
-		if (process->pid == pid)
-			return true;
-	}
-	for_each (struct process *, zombie, &restore->image.zombies) {
-		if (zombie->pid == pid)
-			return true;
-	}
-	return false;
+	const struct process *above = process->parent;
+
+	while (above->parent && !above->adopter)
+		above = above->parent;
+	return above;
 }
 
-/* Sessions whose leader is dead; init is their mother and keeps no trace of it. */
-static struct cr_error *deliver_leaderless(struct restore *restore, struct process *init)
+/* Sessions whose leader is dead: the adopter is their mother and keeps no trace of it. */
+static struct cr_error *deliver_leaderless(struct restore *restore, const struct process *adopter)
 {
-	for_each (struct process *, child, &init->children) {
+	for_each (struct process *, child, &restore->orphans) {
 		pid_t sid = identity_of(child)->sid;
 
-		if (!stands(child) && birth_of(child) == BORN_ELSEWHERE && !is_alive(restore, sid))
-			TRY(deliver_orphans(restore, init, sid));
+		if (!stands(child) && child->parent == adopter &&
+		    !image_process(&restore->image, sid))
+			TRY(deliver_orphans(restore, adopter, adopter, sid));
+	}
+	return NULL;
+}
+
+/* From here on it adopts what its descendants leave; whether it shall go on to do so, prctl.c says
+ * at the end. */
+static struct cr_error *adopt(struct restore *restore, const struct process *adopter)
+{
+	if (!adopter->adopter)
+		return NULL;
+	if (adopter->parent) {
+		restore_begin(restore, adopter);
+		program_call(restore->program, "become a subreaper", SYS_prctl,
+			     PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+		TRY(program_run(restore->program));
+	}
+	return deliver_leaderless(restore, adopter);
+}
+
+static struct cr_error *find_orphans(struct restore *restore, const struct list *processes)
+{
+	for_each (struct process *, process, processes) {
+		struct process **slot;
+
+		if (!process->parent || birth_of(process) != BORN_ELSEWHERE)
+			continue;
+		process->parent->adopter = true;
+		slot = list_append(restore->image.pool, &restore->orphans, sizeof(*slot));
+		if (!slot)
+			return error_nomem();
+		*slot = process;
 	}
 	return NULL;
 }
@@ -309,7 +355,8 @@ static struct cr_error *join_group(struct restore *restore, struct process *proc
 	if (!pgid || pgid == identity->pid || identity->sid == identity->pid)
 		return NULL;
 	/* the group of a session whose leader is dead came with the session */
-	if (pgid != identity->sid && !is_alive(restore, pgid) && !has_helper(restore, pgid))
+	if (pgid != identity->sid && !image_process(&restore->image, pgid) &&
+	    !has_helper(restore, pgid))
 		TRY(make_group(restore, process, pgid));
 	restore_begin(restore, process);
 	program_call(restore->program, "join its process group", SYS_setpgid, 0, (uint64_t)pgid);
@@ -357,11 +404,9 @@ static struct cr_error *build_process(struct restore *restore, struct process *p
 	if (!is_zombie(process))
 		TRY(terminal_acquire(restore, process));
 	TRY(clone_children(restore, process, BORN_AFTER));
-	if (!process->parent)
-		return deliver_leaderless(restore, process);
-	if (identity->sid == identity->pid)
-		return deliver_orphans(restore, process, identity->sid);
-	return NULL;
+	if (process->parent && identity->sid == identity->pid)
+		TRY(deliver_orphans(restore, adopter_above(process), process, identity->sid));
+	return adopt(restore, process);
 }
 
 /* *left: who does not stand yet. */
@@ -404,6 +449,7 @@ static struct cr_error *build_all(struct restore *restore)
 
 	TRY(append_all(restore, &restore->image.processes, &waiting));
 	TRY(append_all(restore, &restore->image.zombies, &waiting));
+	TRY(find_orphans(restore, &waiting));
 	do {
 		before = waiting.count;
 		TRY(build_standing(restore, &waiting));
@@ -412,31 +458,12 @@ static struct cr_error *build_all(struct restore *restore)
 			     : NULL;
 }
 
-/* Everything is blocked, and a child's end or stop has become pending: whoever ignores a signal
- * loses it. */
-static struct cr_error *forget_signal(struct restore *restore, const struct process *process,
-				      int signal)
-{
-	struct kernel_sigaction ignore = {.handler = (uint64_t)SIG_IGN}, reset = {0};
-	struct program *p = restore->program;
-
-	/* nobody survives a child that sends SIGKILL, and SIGSTOP is never only pending */
-	if (!signal || signal == SIGKILL || signal == SIGSTOP)
-		return NULL;
-	restore_begin(restore, process);
-	program_call(p, "forget a signal", SYS_rt_sigaction, (uint64_t)signal,
-		     program_data(p, &ignore, sizeof(ignore)), 0, sizeof(uint64_t));
-	program_call(p, "reset a signal", SYS_rt_sigaction, (uint64_t)signal,
-		     program_data(p, &reset, sizeof(reset)), 0, sizeof(uint64_t));
-	return program_run(p);
-}
-
 static struct cr_error *end_zombies(struct restore *restore)
 {
 	for_each (struct process *, zombie, &restore->image.zombies)
 		TRY(error_task(zombie_end(restore, zombie), zombie->pid, ""));
 	for_each (struct process *, child, &restore->image.zombies)
-		TRY(forget_signal(restore, child->parent, identity_of(child)->exit_signal));
+		TRY(job_control_forget(restore, child->parent, identity_of(child)->exit_signal));
 	return NULL;
 }
 
@@ -445,11 +472,13 @@ struct cr_error *tree_build(struct restore *restore)
 	const struct image *image = &restore->image;
 
 	process_leader(*(struct process **)image->processes.items)->host_tid = restore->init;
+	TRY(choose_spare_pid(restore));
 	TRY(build_all(restore));
 	TRY(join_groups(restore, &image->processes));
 	TRY(join_groups(restore, &image->zombies));
 	TRY(end_helpers(restore));
-	return end_zombies(restore);
+	TRY(end_zombies(restore));
+	return job_control_restore(restore);
 }
 
 /* It stays a zombie until its last thread ends, and nobody can wait for it before: not we either. */

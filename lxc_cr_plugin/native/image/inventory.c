@@ -204,24 +204,20 @@ static struct process *last_process(const struct image *image)
 	return count ? ((struct process **)image->processes.items)[count - 1] : NULL;
 }
 
-static struct process *find_process(const struct image *image, int32_t pid)
+static struct cr_error *index_process(struct image *image, struct process *process)
 {
-	for_each (struct process *, process, &image->processes) {
-		if (process->pid == pid)
-			return process;
-	}
-	return NULL;
+	return image_index_process(image, process)
+		       ? NULL
+		       : error_new(CR_IMAGE, "Process %d is in the image twice", process->pid);
 }
 
 /* A process record begins a process; its parent came before. */
 static struct cr_error *begin_process(struct image *image, uint32_t id, void *state)
 {
 	const struct process_identity *identity = state;
-	struct process *parent = find_process(image, identity->ppid), *process;
+	struct process *parent = image_process(image, identity->ppid), *process;
 
-	if (find_process(image, identity->pid))
-		return error_new(CR_IMAGE, "Process %d is in the image twice", identity->pid);
-	if (!parent && image->processes.count)
+	if (image->processes.count && (!parent || process_state(parent, &zombie_kind)))
 		return error_new(CR_IMAGE, "Process %d has no parent in the image", identity->pid);
 	if (!image->processes.count && identity->pid != 1)
 		return error_new(CR_IMAGE, "The image does not begin with process 1");
@@ -230,7 +226,7 @@ static struct cr_error *begin_process(struct image *image, uint32_t id, void *st
 		return error_nomem();
 	process->id = id;
 	process->pid = identity->pid;
-	return NULL;
+	return index_process(image, process);
 }
 
 static bool has_dead_leader(const struct process *process)
@@ -261,16 +257,14 @@ static struct cr_error *begin_thread(struct image *image, uint32_t id, void *sta
 
 static struct cr_error *keep_zombie(struct image *image, uint32_t id, struct zombie *state)
 {
-	struct process *parent = find_process(image, state->identity.ppid), *process;
+	struct process *parent = image_process(image, state->identity.ppid), *process;
 
-	if (!parent)
+	if (!parent || process_state(parent, &zombie_kind))
 		return error_new(CR_IMAGE, "Zombie %d has no parent in the image",
 				 state->identity.pid);
-	if (find_process(image, state->identity.pid))
-		return error_new(CR_IMAGE, "Process %d is in the image twice", state->identity.pid);
 	TRY(zombie_add(image, parent, state, &process));
 	process->id = id;
-	return NULL;
+	return index_process(image, process);
 }
 
 static struct cr_error *keep(void **states, const struct kind *kind, void *state)

@@ -23,6 +23,8 @@ enum kernel_signal_flags {
 	KERNEL_GROUP_EXIT = 4,
 };
 
+enum { KERNEL_STOP_SIGNAL = 0xffff }; /* of jobctl */
+
 /* struct k_sigaction as x86-64 lays it out: what rt_sigaction(2) takes. */
 struct kernel_sigaction {
 	uint64_t handler;

@@ -72,9 +72,9 @@ static struct cr_error *prctl_restore(struct restore *restore, struct process *p
 	struct program *p = restore->program;
 	pid_t pid = process_leader(process)->host_tid;
 
-	if (settings->subreaper)
-		program_call(p, "become a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0,
-			     0);
+	/* it may have been one until now, to adopt whom it had adopted: tree.c */
+	program_call(p, "be a subreaper or not", SYS_prctl, PR_SET_CHILD_SUBREAPER,
+		     settings->subreaper, 0, 0, 0);
 	if (settings->thp_disable)
 		program_call(p, "disable huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
 	/* 2 (suid_dumpable) cannot be asked for; 0 protects as much */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,6 +14,13 @@ static const struct field process_fields[] = {
 		  "process group, 0: outside the container"),
 	FIELD_INT(struct process_identity, sid, 0, MAX_TASKS, "session, 0: outside the container"),
 	FIELD_INT(struct process_identity, exit_signal, 0, 64, "what the parent gets when it ends"),
+	FIELD_UINT(struct process_identity, stop_signal, 0, KERNEL_SIGNALS,
+		   "what has stopped it, 0: it runs"),
+	FIELD_BOOL(struct process_identity, stop_told, "the parent got its SIGCHLD for that"),
+	FIELD_BOOL(struct process_identity, stop_waited,
+		   "the parent has waited for the stop, with WUNTRACED"),
+	FIELD_BOOL(struct process_identity, continued,
+		   "the parent may still wait for its SIGCONT, with WCONTINUED"),
 	FIELD_BOOL(struct process_identity, dead_leader,
 		   "the first thread has ended, others run; what follows is about it"),
 	FIELD_UINT(struct process_identity, leader_status, 0, 255, "its exit status"),
@@ -42,6 +50,31 @@ static struct cr_error *dump_dead_leader(struct dump *dump, const struct process
 	return identity->leader_comm.data ? NULL : error_nomem();
 }
 
+static bool is_stopped(const struct kernel_task *kernel)
+{
+	return kernel->signal_flags & KERNEL_STOPPED || kernel->group_stop_count > 0;
+}
+
+/* A stop that not all threads have come to yet will be complete when we let go. */
+static void dump_job_control(const struct kernel_task *kernel, struct process_identity *identity)
+{
+	bool complete = kernel->signal_flags & KERNEL_STOPPED;
+
+	identity->continued = kernel->signal_flags & KERNEL_CONTINUED;
+	if (!is_stopped(kernel))
+		return;
+	identity->stop_signal = kernel->jobctl & KERNEL_STOP_SIGNAL;
+	if (identity->stop_signal < 1 || identity->stop_signal > KERNEL_SIGNALS)
+		identity->stop_signal = SIGSTOP;
+	identity->stop_told = complete;
+	identity->stop_waited = complete && !kernel->group_exit_code;
+}
+
+bool process_is_stopped(const struct process *process)
+{
+	return is_stopped(process_leader(process)->kernel);
+}
+
 static struct cr_error *process_dump(struct dump *dump, struct process *process, void *state)
 {
 	struct process_identity *identity = state;
@@ -52,6 +85,7 @@ static struct cr_error *process_dump(struct dump *dump, struct process *process,
 	identity->pgid = status->ns_pgid;
 	identity->sid = status->ns_sid;
 	identity->exit_signal = process->stat.exit_signal;
+	dump_job_control(process_leader(process)->kernel, identity);
 	if (process->host_pid != process->host_tgid)
 		return dump_dead_leader(dump, process, identity);
 	return NULL;
@@ -67,27 +101,57 @@ static struct cr_error *refuse(struct process *process, const char *object, cons
 	return error_remedy(error_object(error, object), "%s", remedy);
 }
 
-/* What fork(2) can rebuild: a session is inherited from the parent as it was before or after its
- * own setsid(2). */
-static struct cr_error *check_session(struct process *process)
+/* As tree.c has it: born in its parent's session, as that was before or after its own setsid(2). */
+static bool is_adopted(const struct process *process)
 {
-	const struct proc_status *own = &process_leader(process)->status, *parent;
+	const struct process *parent = process->parent;
 
-	if (!process->parent || own->ns_sid == process->pid)
+	if (!parent || process->stat.session == process->host_tgid ||
+	    process->stat.session == parent->stat.session)
+		return false;
+	return !parent->parent || process->stat.session != parent->parent->stat.session ||
+	       parent->stat.session != parent->host_tgid;
+}
+
+static bool has_adopted(const struct process *process)
+{
+	for_each (struct process *, child, &process->children) {
+		if (is_adopted(child))
+			return true;
+	}
+	return false;
+}
+
+static const struct process *leader_of(const struct dump *dump, int session)
+{
+	for_each (struct process *, process, &dump->image.processes) {
+		if (process->host_tgid == session)
+			return process;
+	}
+	return NULL;
+}
+
+/*
+ * An orphan is born in its session and given to the nearest reaper above: that must be who has
+ * adopted it. Without a leader the reaper makes the session itself.
+ */
+static struct cr_error *check_session(struct dump *dump, struct process *process)
+{
+	const struct process *above;
+
+	if (!is_adopted(process))
 		return NULL;
-	parent = &process_leader(process->parent)->status;
-	if (own->ns_sid == parent->ns_sid)
+	above = leader_of(dump, process->stat.session);
+	if (!above)
 		return NULL;
-	if (process->parent->parent &&
-	    own->ns_sid == process_leader(process->parent->parent)->status.ns_sid &&
-	    parent->ns_sid == process->parent->pid)
+	do {
+		above = above->parent;
+	} while (above && above->parent && !has_adopted(above));
+	if (above == process->parent)
 		return NULL;
-	/* init has adopted it: tree.c has it born in its session */
-	if (!process->parent->parent)
-		return NULL;
-	return refuse(
-		process, "session", "is in a session that neither it nor its parent belongs to",
-		"Adoption by a subreaper is not supported yet; start the program with setsid");
+	return refuse(process, "session",
+		      "was adopted by a process that is not above the leader of its session",
+		      "Not supported yet; start the program with setsid");
 }
 
 static struct cr_error *check_threads(struct process *process)
@@ -120,19 +184,8 @@ static struct cr_error *check_sharing(struct process *process)
 
 static struct cr_error *process_check(struct dump *dump, struct process *process)
 {
-	struct stopped_task *stopped = stop_find(&dump->stopped, process->host_pid);
-
-	if (strchr("Tt", process->stat.state) && dump->running &&
-	    process_leader(process)->status.tracer)
-		return refuse(process, "ptrace", "is being debugged", "Detach the debugger first");
-	if (process_leader(process)->status.tracer &&
-	    process_leader(process)->status.tracer != getpid())
-		return refuse(process, "ptrace", "is being debugged", "Detach the debugger first");
-	if ((stopped && stopped->job_control) || (dump->running && process->stat.state == 'T'))
-		return refuse(process, "stopped_process", "is stopped (SIGSTOP, SIGTSTP)",
-			      "Not supported yet; let it go on with kill -CONT");
 	TRY(check_threads(process));
-	TRY(check_session(process));
+	TRY(check_session(dump, process));
 	return check_sharing(process);
 }
 

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 
 #include "../dump.h"
+#include "process.h"
 #include "rseq.h"
 
 struct registers {
@@ -48,7 +49,8 @@ static struct cr_error *registers_dump(struct dump *dump, struct thread *thread,
 	struct arch_regs regs;
 
 	TRY(task_get_regs(thread->host_tid, &regs));
-	if (is_ours_to_hide(&regs)) {
+	/* with job control the call has been interrupted before we came */
+	if (is_ours_to_hide(&regs) && !process_is_stopped(thread->process)) {
 		arch_rewind_syscall(&regs);
 		TRY(task_set_regs(thread->host_tid, &regs));
 	}

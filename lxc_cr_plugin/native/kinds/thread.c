@@ -2,6 +2,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "../dump.h"
 #include "../restore.h"
@@ -27,6 +28,22 @@ static struct cr_error *thread_dump(struct dump *dump, struct thread *thread, vo
 	return NULL;
 }
 
+static struct cr_error *thread_check(struct dump *dump, struct thread *thread)
+{
+	pid_t tracer = thread->status.tracer;
+	struct cr_error *error;
+
+	if (!tracer || tracer == getpid())
+		return NULL;
+	error = error_new(CR_UNSUPPORTED,
+			  "Thread %d of process %d (%s) is being debugged or traced by %s",
+			  thread->tid, thread->process->pid, thread->process->stat.comm,
+			  proc_name(tracer, dump->image.pool));
+	error = error_task(error, thread->process->pid, thread->process->stat.comm);
+	return error_remedy(error_object(error, "ptrace"),
+			    "Only one tracer can hold a thread: end it, or have it detach");
+}
+
 static struct cr_error *thread_restore(struct restore *restore, struct thread *thread,
 				       const void *state)
 {
@@ -44,6 +61,7 @@ const struct kind thread_kind = {
 	.scope = SCOPE_THREAD,
 	.size = sizeof(struct thread_identity),
 	.fields = thread_fields,
+	.check_thread = thread_check,
 	.dump_thread = thread_dump,
 	.restore_thread = thread_restore,
 };

@@ -42,23 +42,23 @@ struct cr_error *zombie_add(struct image *image, struct process *parent, struct 
 	return NULL;
 }
 
-static struct cr_error *read_proc(struct dump *dump, pid_t pid, struct zombie *state)
+static struct cr_error *read_proc(struct dump *dump, pid_t pid, struct zombie *state,
+				  struct proc_stat *stat)
 {
 	_cleanup_close_ int proc = -1;
 	struct proc_status status;
-	struct proc_stat stat;
 	char *comm;
 
 	TRY(proc_open(pid, pid, &proc));
-	TRY(proc_stat(proc, &stat));
+	TRY(proc_stat(proc, stat));
 	TRY(proc_status(proc, dump->image.pool, &status));
-	comm = pool_strndup(dump->image.pool, stat.comm, sizeof(stat.comm));
+	comm = pool_strndup(dump->image.pool, stat->comm, sizeof(stat->comm));
 	if (!comm)
 		return error_nomem();
 	state->identity.pid = status.ns_pid;
 	state->identity.pgid = status.ns_pgid;
 	state->identity.sid = status.ns_sid;
-	state->identity.exit_signal = stat.exit_signal;
+	state->identity.exit_signal = stat->exit_signal;
 	state->comm = (struct bytes){.data = (uint8_t *)comm, .len = strnlen(comm, 15)};
 	state->uid = status.uid[0];
 	state->gid = status.gid[0];
@@ -70,15 +70,17 @@ struct cr_error *zombie_dump(struct dump *dump, const struct kernel_task *task,
 {
 	struct zombie *state = pool_alloc(dump->image.pool, sizeof(*state));
 	struct process *process;
+	struct proc_stat stat;
 
 	if (!state)
 		return error_nomem();
-	TRY(read_proc(dump, task->pid, state));
+	TRY(read_proc(dump, task->pid, state, &stat));
 	state->status = (uint32_t)(task->signal_flags & KERNEL_GROUP_EXIT ? task->group_exit_code
 									  : task->exit_code);
 	/* the parent's own number is known when it has been looked at: zombie_resolve() */
 	TRY(zombie_add(&dump->image, parent, state, &process));
 	process->host_pid = process->host_tgid = task->pid;
+	process->stat = stat;
 	return NULL;
 }
 

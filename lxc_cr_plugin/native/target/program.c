@@ -214,14 +214,13 @@ struct cr_error *program_run_interrupted(struct program *program, int64_t *resul
 	TRY(task_interrupt(program->tid));
 	for (;;) {
 		TRY(task_wait(program->tid, &stop));
-		if (stop.reason == STOP_TRAP ||
-		    (stop.reason == STOP_SIGNAL && stop.signal == SIGTRAP))
+		if (stop_is_trap(&stop) || (stop.reason == STOP_SIGNAL && stop.signal == SIGTRAP))
 			break;
 		TRY(task_continue(program->tid, 0));
 	}
 	TRY(task_get_regs(program->tid, &regs));
 	TRY(task_read(program->tid, ops_address(program), program->ops, sizeof(struct blob_op)));
-	*result = stop.reason == STOP_TRAP ? arch_result(&regs) : program->ops[0].result;
+	*result = stop_is_trap(&stop) ? arch_result(&regs) : program->ops[0].result;
 	clear(program);
 	return NULL;
 }

@@ -123,6 +123,31 @@ static bool is_dead(pid_t tid)
 	return error || strchr("ZXx", stat.state);
 }
 
+static pid_t tracer_of(struct stop_set *set, pid_t tid)
+{
+	struct proc_status status = {0};
+	_cleanup_close_ int proc = -1;
+	_cleanup_error_ struct cr_error *error = proc_open(tid, tid, &proc);
+
+	if (!error)
+		error = proc_status(proc, set->pool, &status);
+	return error ? 0 : status.tracer;
+}
+
+/* It came between the look and the stop. */
+static struct cr_error *refuse_tracer(struct stop_set *set, pid_t tid, struct cr_error *error)
+{
+	pid_t tracer = tracer_of(set, tid);
+
+	if (!tracer)
+		return error_wrap(error, "Failed to stop the container");
+	cr_error_free(error);
+	error = error_new(CR_UNSUPPORTED, "%s is being debugged or traced by %s",
+			  proc_name(tid, set->pool), proc_name(tracer, set->pool));
+	return error_remedy(error_object(error, "ptrace"),
+			    "Only one tracer can hold a thread: end it, or have it detach");
+}
+
 static struct cr_error *seize(struct stop_set *set, pid_t tid)
 {
 	struct cr_error *error =
@@ -136,9 +161,7 @@ static struct cr_error *seize(struct stop_set *set, pid_t tid)
 		cr_error_free(error);
 		return NULL;
 	}
-	return error_remedy(
-		error_wrap(error, "Failed to stop the container"),
-		"If a debugger (gdb, strace) is attached to the process, detach it first");
+	return refuse_tracer(set, tid, error);
 }
 
 static bool is_late(const struct stop_set *set, pid_t tid)

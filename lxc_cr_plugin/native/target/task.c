@@ -240,7 +240,7 @@ static struct cr_error *to_syscall_stop(pid_t tid)
 		if (ptrace(PTRACE_SYSCALL, tid, 0, 0) < 0)
 			return ptrace_failed(tid, "continue");
 		TRY(task_wait(tid, &stop));
-	} while (stop.reason == STOP_TRAP);
+	} while (stop_is_trap(&stop));
 	if (stop.reason != STOP_SYSCALL)
 		return error_new(CR_INTERNAL, "Task %d stopped for signal %d in a remote call", tid,
 				 stop.signal);

@@ -31,6 +31,12 @@ struct stop {
 	pid_t child;
 };
 
+/* What PTRACE_INTERRUPT leads to; in a stopped process its signal is that of job control. */
+static inline bool stop_is_trap(const struct stop *stop)
+{
+	return stop->reason == STOP_TRAP || stop->reason == STOP_GROUP;
+}
+
 /* @options: PTRACE_O_...; in force from the first instant on. */
 struct cr_error *task_seize(pid_t tid, unsigned long options);
 struct cr_error *task_set_options(pid_t tid, unsigned long options);
@@ -52,6 +58,8 @@ struct cr_error *task_set_regs(pid_t tid, const struct arch_regs *regs);
 /* Floating point, vector and whatever else XSAVE knows. */
 struct cr_error *task_get_xstate(pid_t tid, struct pool *pool, struct bytes *ret);
 struct cr_error *task_set_xstate(pid_t tid, const struct bytes *xstate);
+
+#define SIGNALS_BUT_TRAP (~(1ull << (SIGTRAP - 1)))
 
 struct cr_error *task_get_mask(pid_t tid, uint64_t *ret);
 struct cr_error *task_set_mask(pid_t tid, uint64_t mask);
