@@ -103,6 +103,7 @@ static void leave_process(struct process *process)
 	for_each (struct thread *, thread, &process->threads)
 		close_fd(&thread->proc);
 	close_fd(&process->proc);
+	close_fd(&process->fds);
 	close_fd(&process->pidfd);
 }
 

@@ -27,6 +27,7 @@ static uint64_t clock_ns(clockid_t clock)
 static struct cr_error *open_kernel(struct dump *dump)
 {
 	TRY(kernel_reader_open(&dump->kernel));
+	TRY(kernel_file_program_open(&dump->file_program));
 	return kernel_vma_program_open(&dump->vma_program);
 }
 
@@ -227,6 +228,7 @@ static void dump_deinit(struct dump *dump)
 	kernel_timer_reader_close(dump->timer_reader);
 	kernel_vma_program_close(dump->vma_program);
 	kernel_locks_close(dump->kernel_locks);
+	kernel_file_program_close(dump->file_program);
 	kernel_reader_close(dump->kernel);
 	page_store_deinit(&dump->image.pages);
 	pool_destroy(dump->image.pool);

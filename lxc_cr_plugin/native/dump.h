@@ -5,6 +5,7 @@
 
 #include <sys/stat.h>
 
+#include "kernel/files.h"
 #include "kernel/locks.h"
 #include "kernel/tasks.h"
 #include "kernel/timers.h"
@@ -17,6 +18,7 @@
 struct descriptor {
 	struct process *process;
 	int fd;
+	const struct kernel_file *kernel;
 	uint64_t flags; /* open(2), with O_CLOEXEC of this descriptor */
 	uint64_t position;
 	bool locked; /* fdinfo shows a lock or a lease */
@@ -33,6 +35,7 @@ struct dump {
 
 	struct kernel_reader *kernel;
 	struct kernel_vma_program *vma_program;
+	struct kernel_file_program *file_program;
 	struct list kernel_tasks;		  /* struct kernel_task, ascending by pid */
 	struct kernel_timer_reader *timer_reader; /* NULL until there is a timer */
 	struct list kernel_timers;		  /* struct kernel_timer, by process */
@@ -43,7 +46,7 @@ struct dump {
 	int root;		  /* its root directory, O_PATH: paths in the image start there */
 	ino_t host_namespaces[8]; /* of this process when it began */
 	ino_t namespaces[8];	  /* of init: namespace_names[] */
-	void *files;		  /* tsearch(3) tree of open file descriptions: file_identity.c */
+	void *files;		  /* tsearch(3) tree of open file descriptions: file.c */
 	struct list pipes;	  /* struct noted_pipe: outsiders.c */
 	void *known_paths;	  /* tsearch(3) tree: known_paths.c */
 	struct kernel_locks *kernel_locks; /* NULL: nobody has locked anything yet */
@@ -61,6 +64,8 @@ struct cr_error *dump_refuse(struct dump *dump, struct cr_error *error);
 /* The object behind a descriptor: found or dumped now. file.c */
 struct cr_error *file_object(struct dump *dump, struct process *process, int fd,
 			     struct object **ret, bool *cloexec);
+/* The numbers of all descriptors of @process, ascending: list of int. file.c */
+struct cr_error *file_numbers(struct dump *dump, struct process *process, struct list *ret);
 /* Look at one descriptor. file.c */
 struct cr_error *descriptor_look(struct dump *dump, struct process *process, int fd,
 				 struct descriptor *ret);

@@ -12,7 +12,7 @@
 
 /* An open file description of the container that has to do with locks. */
 struct noted_file {
-	struct kernel_file kernel;
+	const struct kernel_file *kernel;
 	struct object *object; /* NULL before the stop */
 	const char *name;
 	pid_t pid;
@@ -34,17 +34,14 @@ struct cr_error *locks_note(struct dump *dump, const struct descriptor *descript
 {
 	struct process *process = descriptor->process;
 	struct noted_file *noted;
-	struct kernel_file kernel;
 
-	TRY(need_kernel(dump));
-	TRY(kernel_locks_file(dump->kernel_locks, process_leader(process)->kernel->files,
-			      descriptor->fd, &kernel));
-	if (!kernel.context)
+	if (!descriptor->kernel->locks)
 		return NULL;
+	TRY(need_kernel(dump));
 	noted = list_append(dump->image.pool, &dump->locked_files, sizeof(*noted));
 	if (!noted)
 		return error_nomem();
-	noted->kernel = kernel;
+	noted->kernel = descriptor->kernel;
 	noted->object = object;
 	noted->name = descriptor_name(dump, descriptor);
 	noted->pid = process->pid;
@@ -62,7 +59,7 @@ static struct noted_file *find_file(struct dump *dump, uint64_t address)
 
 	/* one may be noted again for somebody who waits */
 	for (size_t i = 0; i < dump->locked_files.count; i++) {
-		if (files[i].kernel.address == address && (!found || files[i].object))
+		if (files[i].kernel->file == address && (!found || files[i].object))
 			found = &files[i];
 	}
 	return found;
@@ -223,7 +220,7 @@ static int by_context(const void *a, const void *b)
 {
 	const struct noted_file *x = a, *y = b;
 
-	return (x->kernel.context > y->kernel.context) - (x->kernel.context < y->kernel.context);
+	return (x->kernel->locks > y->kernel->locks) - (x->kernel->locks < y->kernel->locks);
 }
 
 /* Sorted, so that the descriptions of one inode follow one another. */
@@ -236,7 +233,7 @@ static void sort_files(struct dump *dump)
 
 static bool is_first(const struct noted_file *files, size_t i)
 {
-	return !i || files[i].kernel.context != files[i - 1].kernel.context;
+	return !i || files[i].kernel->locks != files[i - 1].kernel->locks;
 }
 
 static struct cr_error *look_at_all(struct dump *dump)
@@ -250,7 +247,7 @@ static struct cr_error *look_at_all(struct dump *dump)
 
 		if (!is_first(files, i))
 			continue;
-		TRY(read_locks(dump, files[i].kernel.context, &locks));
+		TRY(read_locks(dump, files[i].kernel->locks, &locks));
 		lock = locks.items;
 		for (size_t n = 0; n < locks.count; n++)
 			TRY(look_at_lock(dump, &lock[n], &files[i]));
@@ -294,7 +291,7 @@ struct cr_error *locks_queue(struct dump *dump)
 
 		if (!is_first(files, i))
 			continue;
-		error = queue_at(dump, files[i].kernel.context);
+		error = queue_at(dump, files[i].kernel->locks);
 		/* the file may have been closed meanwhile */
 		if (error && error->code == CR_MEMORY)
 			return error;

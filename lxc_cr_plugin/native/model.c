@@ -24,7 +24,7 @@ static struct process *add_process(struct image *image, struct process *parent, 
 		return NULL;
 	process->states = pool_calloc(image->pool, kinds_count(), sizeof(void *));
 	process->parent = parent;
-	process->proc = process->pidfd = -1;
+	process->proc = process->fds = process->pidfd = -1;
 	process->id = ++image->next_id;
 	if (!process->states || remember(image, list, process) ||
 	    (parent && remember(image, &parent->children, process)))

@@ -114,6 +114,9 @@ struct process {
 	/* dump only */
 	int proc; /* /proc/PID */
 	int pidfd;
+	int fds;		/* /proc/PID/fd */
+	struct list open_files; /* struct kernel_file, ascending */
+	bool files_known;
 	struct proc_stat stat;
 	/* restart only */
 	bool adopter; /* of children that were born in other sessions: tree.c */

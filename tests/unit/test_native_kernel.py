@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the BPF iterators say of tasks and VMAs, checked by C programs that set up known state."""
+"""What the BPF iterators say of tasks, VMAs and files, checked by C programs that set up known state."""
 
 import os
 
@@ -7,11 +7,14 @@ import pytest
 
 from tests.unit.native_build import BASE_SOURCES, NATIVE, ROOT, build, run
 
-KERNEL_SOURCES = tuple(NATIVE / "kernel" / name for name in ("bpf.c", "btf.c", "tasks.c", "vmas.c"))
+KERNEL_SOURCES = tuple(
+    NATIVE / "kernel" / name
+    for name in ("bpf.c", "btf.c", "fields.c", "files.c", "tasks.c", "vmas.c")
+)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="BPF iterators are for root")
-@pytest.mark.parametrize("name", ["kernel_tasks", "kernel_vmas"])
+@pytest.mark.parametrize("name", ["kernel_files", "kernel_tasks", "kernel_vmas"])
 def test_iterators_check_themselves(tmp_path, name):
     program = build(
         tmp_path / name,

@@ -36,6 +36,16 @@ void bpf_add(struct bpf_code *code, int reg, int value)
 	emit(code, BPF_ALU64 | BPF_ADD | BPF_K, reg, 0, 0, value);
 }
 
+void bpf_add_register(struct bpf_code *code, int to, int from)
+{
+	emit(code, BPF_ALU64 | BPF_ADD | BPF_X, to, from, 0, 0);
+}
+
+void bpf_shift(struct bpf_code *code, unsigned int direction, int reg, int bits)
+{
+	emit(code, BPF_ALU64 | BPF_K | direction, reg, 0, 0, bits);
+}
+
 static void call(struct bpf_code *code, int helper)
 {
 	emit(code, BPF_JMP | BPF_CALL, 0, 0, 0, helper);
@@ -100,17 +110,21 @@ static bool same_hops(const struct btf_place *a, const struct btf_place *b)
 	       memcmp(a->hops, b->hops, a->hop_count * sizeof(a->hops[0])) == 0;
 }
 
+void bpf_follow(struct bpf_code *code, int from, const struct btf_place *place)
+{
+	bpf_move(code, BPF_BASE, from);
+	for (uint32_t i = 0; i < place->hop_count; i++) {
+		/* The slots just below the frame pointer are the assembler's own. */
+		bpf_probe(code, -8, 8, BPF_BASE, place->hops[i]);
+		bpf_load(code, BPF_DW, BPF_BASE, BPF_REG_10, -8);
+	}
+}
+
 void bpf_probe_place(struct bpf_code *code, int slot, const struct btf_place *place,
 		     const struct btf_place *from)
 {
-	if (!from || !same_hops(place, from)) {
-		bpf_move(code, BPF_BASE, BPF_OBJECT);
-		for (uint32_t i = 0; i < place->hop_count; i++) {
-			/* The slots just below the frame pointer are the assembler's own. */
-			bpf_probe(code, -8, 8, BPF_BASE, place->hops[i]);
-			bpf_load(code, BPF_DW, BPF_BASE, BPF_REG_10, -8);
-		}
-	}
+	if (!from || !same_hops(place, from))
+		bpf_follow(code, BPF_OBJECT, place);
 	bpf_probe(code, slot, place->size, BPF_BASE, place->offset);
 	if (place->bits) {
 		uint32_t mask = place->bits == 32 ? UINT32_MAX : (1U << place->bits) - 1;
@@ -121,6 +135,17 @@ void bpf_probe_place(struct bpf_code *code, int slot, const struct btf_place *pl
 		emit(code, BPF_ALU | BPF_AND | BPF_K, BPF_REG_1, 0, 0, (int)mask);
 		bpf_store(code, BPF_W, slot, BPF_REG_1);
 	}
+}
+
+void bpf_path(struct bpf_code *code, int slot, size_t bytes, int object, size_t offset)
+{
+	bpf_move(code, BPF_REG_1, object);
+	if (offset)
+		bpf_add(code, BPF_REG_1, (int)offset);
+	bpf_move(code, BPF_REG_2, BPF_REG_10);
+	bpf_add(code, BPF_REG_2, slot);
+	bpf_set(code, BPF_REG_3, (int)bytes);
+	call(code, BPF_FUNC_d_path);
 }
 
 void bpf_write(struct bpf_code *code, int slot, size_t bytes)

@@ -34,6 +34,9 @@ enum {
 void bpf_set(struct bpf_code *code, int reg, int value);
 void bpf_add(struct bpf_code *code, int reg, int value);
 void bpf_move(struct bpf_code *code, int to, int from);
+void bpf_add_register(struct bpf_code *code, int to, int from); /* to += from */
+/* @direction: BPF_LSH or BPF_RSH. */
+void bpf_shift(struct bpf_code *code, unsigned int direction, int reg, int bits);
 void bpf_load(struct bpf_code *code, int size, int to, int from, int offset);
 void bpf_store(struct bpf_code *code, int size, int slot, int from);
 void bpf_zero(struct bpf_code *code, int slot, size_t bytes); /* @slot and @bytes: multiples of 8 */
@@ -42,10 +45,17 @@ void bpf_zero(struct bpf_code *code, int slot, size_t bytes); /* @slot and @byte
  * as zeros. */
 void bpf_probe(struct bpf_code *code, int slot, size_t bytes, int base, size_t offset);
 
+/* BPF_BASE points to the last struct on the way from @from, which points to the first, to @place. */
+void bpf_follow(struct bpf_code *code, int from, const struct btf_place *place);
+
 /* Read @place of the object into a slot that was zeroed; @from is where BPF_BASE points already, or
  * NULL. */
 void bpf_probe_place(struct bpf_code *code, int slot, const struct btf_place *place,
 		     const struct btf_place *from);
+
+/* The path at @offset (a struct path) of @object, which must be of a type that the verifier knows,
+ * into the stack, with its NUL; afterwards BPF_REG_0 is its length or an error. */
+void bpf_path(struct bpf_code *code, int slot, size_t bytes, int object, size_t offset);
 
 /* Unless the register is zero, jump to where bpf_land() is called with the value returned here. */
 size_t bpf_jump_unless_zero(struct bpf_code *code, int reg);

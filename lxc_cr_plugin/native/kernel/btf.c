@@ -285,6 +285,13 @@ uint32_t btf_struct_size(const struct btf *btf, const char *name)
 	return id ? size_of(btf, id) : 0;
 }
 
+const char *btf_name(const struct btf *btf, uint32_t id)
+{
+	const struct btf_type *type = type_of(btf, id);
+
+	return type ? name_of(btf, type->name_off) : "?";
+}
+
 struct cr_error *btf_require(const struct btf *btf, const char *root, const char *path,
 			     struct btf_place *ret)
 {

@@ -35,6 +35,9 @@ uint32_t btf_find(const struct btf *btf, unsigned int kind, const char *name);
 /* Bytes; 0: this kernel has no such struct. */
 uint32_t btf_struct_size(const struct btf *btf, const char *name);
 
+/* Name of a type, for messages. */
+const char *btf_name(const struct btf *btf, uint32_t id);
+
 /*
  * @path is written as in C, seen from struct @root: "signal->it[1].expires". Members of anonymous
  * structs and unions are found as if they were members of what surrounds them. False: this kernel

@@ -17,8 +17,6 @@ struct list_head {
 
 /* Offsets of this kernel. */
 struct layout {
-	uint32_t files_fdt, fdt_max, fdt_fd;
-	uint32_t file_inode, inode_context;
 	uint32_t lists[3]; /* of struct file_lock_context */
 	uint32_t wait_private, wait_entry, wait_head, task_pid;
 	uint32_t lock_size, lease_size;
@@ -47,11 +45,6 @@ struct member {
 	{ offsetof(struct layout, name), which, root, { __VA_ARGS__ }, size }
 
 static const struct member members[] = {
-	MEMBER(files_fdt, OTHER, "files_struct", 8, "fdt"),
-	MEMBER(fdt_max, OTHER, "fdtable", 4, "max_fds"),
-	MEMBER(fdt_fd, OTHER, "fdtable", 8, "fd"),
-	MEMBER(file_inode, OTHER, "file", 8, "f_inode"),
-	MEMBER(inode_context, OTHER, "inode", 8, "i_flctx"),
 	MEMBER(lists[0], OTHER, "file_lock_context", 16, "flc_flock"),
 	MEMBER(lists[1], OTHER, "file_lock_context", 16, "flc_posix"),
 	MEMBER(lists[2], OTHER, "file_lock_context", 16, "flc_lease"),
@@ -147,25 +140,6 @@ void kernel_locks_close(struct kernel_locks *locks)
 static struct cr_error *peek_pointer(struct kernel_locks *locks, uint64_t address, uint64_t *ret)
 {
 	return kernel_peek(locks->peek, address, ret, sizeof(*ret));
-}
-
-struct cr_error *kernel_locks_file(struct kernel_locks *locks, uint64_t files, int fd,
-				   struct kernel_file *ret)
-{
-	const struct layout *layout = &locks->layout;
-	uint64_t fdt, table, inode;
-	uint32_t max;
-
-	TRY(peek_pointer(locks, files + layout->files_fdt, &fdt));
-	TRY(kernel_peek(locks->peek, fdt + layout->fdt_max, &max, sizeof(max)));
-	TRY(peek_pointer(locks, fdt + layout->fdt_fd, &table));
-	if (fd < 0 || (uint32_t)fd >= max)
-		return error_new(CR_GONE, "Descriptor %d is gone", fd);
-	TRY(peek_pointer(locks, table + (uint64_t)fd * 8, &ret->address));
-	if (!ret->address)
-		return error_new(CR_GONE, "Descriptor %d is gone", fd);
-	TRY(peek_pointer(locks, ret->address + layout->file_inode, &inode));
-	return peek_pointer(locks, inode + layout->inode_context, &ret->context);
 }
 
 /* ---- lists ---- */

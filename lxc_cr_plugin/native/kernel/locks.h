@@ -37,12 +37,6 @@ struct kernel_lock {
 	uint64_t break_time, downgrade_time; /* leases: jiffies, valid while PENDING */
 };
 
-/* One open file description in the kernel. */
-struct kernel_file {
-	uint64_t address; /* of struct file */
-	uint64_t context; /* of the locks of its inode; 0: it never had any */
-};
-
 struct kernel_locks;
 
 /* Parses BTF and loads a program: not inside the stop where it can be helped. CR_HOST with a remedy
@@ -50,11 +44,7 @@ struct kernel_locks;
 struct cr_error *kernel_locks_open(struct kernel_locks **ret);
 void kernel_locks_close(struct kernel_locks *locks); /* NULL is fine */
 
-/* @files: kernel_task.files of a task that has descriptor @fd. CR_GONE when it has not. */
-struct cr_error *kernel_locks_file(struct kernel_locks *locks, uint64_t files, int fd,
-				   struct kernel_file *ret);
-
-/* All locks and leases of an inode in the kernel's order, each followed by who waits for it, first
+/* All locks and leases of an inode (kernel_file.locks) in the kernel's order, each followed by who waits for it, first
  * come first. *ret: list of struct kernel_lock. CR_GONE: it changed while it was read. */
 struct cr_error *kernel_locks_read(struct kernel_locks *locks, uint64_t context, struct pool *pool,
 				   struct list *ret);

@@ -8,6 +8,7 @@
 #include "../cleanup.h"
 #include "bpf.h"
 #include "btf.h"
+#include "fields.h"
 
 enum {
 	BUFFER_SIZE = 64 << 10,
@@ -25,23 +26,11 @@ _Static_assert(sizeof(struct kernel_task) ==
 	       "the record is the struct");
 _Static_assert(sizeof(((struct kernel_task *)0)->actions) % CHUNK_SIZE == 0, "only whole chunks");
 
-enum { NAMES_MAX = 2 };
-
-struct field {
-	size_t offset; /* in struct kernel_task */
-	size_t size;
-	const char *paths[NAMES_MAX]; /* from struct task_struct; newest kernel first */
-};
-
 /* clang-format off */
-#define FIELD(member, ...)                                                                         \
-	{                                                                                          \
-		offsetof(struct kernel_task, member), sizeof(((struct kernel_task *)NULL)->member), \
-		{ __VA_ARGS__ }                                                                    \
-	}
+#define FIELD(member, ...) KERNEL_FIELD(struct kernel_task, member, __VA_ARGS__)
 
-/* Neighbours behind the same pointer share the way to it. */
-static const struct field fields[] = {
+/* From struct task_struct. */
+static const struct kernel_field fields[] = {
 	FIELD(pid, "pid"),
 	FIELD(tgid, "tgid"),
 	FIELD(ppid, "real_parent->tgid"),
@@ -96,7 +85,7 @@ static const struct field fields[] = {
 };
 /* clang-format on */
 
-static const struct field actions = {
+static const struct kernel_field actions = {
 	HEAD_SIZE, sizeof(((struct kernel_task *)NULL)->actions), {"sighand->action"}};
 
 struct kernel_reader {
@@ -104,49 +93,22 @@ struct kernel_reader {
 	char *buffer;
 };
 
-static struct cr_error *locate(const struct btf *btf, uint32_t task_struct,
-			       const struct field *field, struct btf_place *ret)
+static struct cr_error *assemble_head(struct bpf_code *code, const struct btf *btf)
 {
-	const char *path = field->paths[0];
-	bool found = btf_locate(btf, task_struct, path, ret);
-
-	for (int i = 1; !found && i < NAMES_MAX && field->paths[i]; i++) {
-		path = field->paths[i];
-		found = btf_locate(btf, task_struct, path, ret);
-	}
-	if (!found)
-		return error_new(CR_HOST, "This kernel has no member %s in struct task_struct",
-				 path);
-	if (ret->size > field->size)
-		return error_new(CR_HOST,
-				 "Member %s of struct task_struct has %u bytes, expected %zu", path,
-				 ret->size, field->size);
-	return NULL;
-}
-
-static struct cr_error *assemble_head(struct bpf_code *code, const struct btf *btf,
-				      uint32_t task_struct)
-{
-	struct btf_place previous = {0}, place;
-
 	bpf_zero(code, SLOT_HEAD, HEAD_SIZE);
-	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-		TRY(locate(btf, task_struct, &fields[i], &place));
-		bpf_probe_place(code, SLOT_HEAD + (int)fields[i].offset, &place,
-				i ? &previous : NULL);
-		previous = place;
-	}
+	TRY(kernel_fields_read(code, btf, "task_struct", fields, sizeof(fields) / sizeof(fields[0]),
+			       SLOT_HEAD));
 
 	bpf_write(code, SLOT_HEAD, HEAD_SIZE);
 	return NULL;
 }
 
-static struct cr_error *assemble_actions(struct bpf_code *code, const struct btf *btf,
-					 uint32_t task_struct)
+static struct cr_error *assemble_actions(struct bpf_code *code, const struct btf *btf)
 {
 	struct btf_place place, chunk, previous;
 
-	TRY(locate(btf, task_struct, &actions, &place));
+	TRY(kernel_field_locate(btf, btf_find(btf, BTF_KIND_STRUCT, "task_struct"), &actions,
+				&place));
 	if (place.size != actions.size)
 		return error_new(CR_HOST,
 				 "Member %s of struct task_struct has %u bytes, expected %zu",
@@ -165,13 +127,12 @@ static struct cr_error *assemble_actions(struct bpf_code *code, const struct btf
 static struct cr_error *load(const struct btf *btf, int *ret)
 {
 	_cleanup_free_ struct bpf_code *code = calloc(1, sizeof(*code));
-	uint32_t task_struct = btf_find(btf, BTF_KIND_STRUCT, "task_struct");
 
 	if (!code)
 		return error_nomem();
 	TRY(bpf_begin(code, btf, "bpf_iter__task", "task"));
-	TRY(assemble_head(code, btf, task_struct));
-	TRY(assemble_actions(code, btf, task_struct));
+	TRY(assemble_head(code, btf));
+	TRY(assemble_actions(code, btf));
 	bpf_end(code);
 	return bpf_load_iterator(btf, "bpf_iter_task", code, ret);
 }

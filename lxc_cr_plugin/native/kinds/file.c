@@ -3,7 +3,6 @@
 #include "file.h"
 
 #include <fcntl.h>
-#include <linux/kcmp.h>
 #include <search.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -64,43 +63,94 @@ const struct file *file_of(const struct object *object)
 
 /* ---- looking at a descriptor ---- */
 
-static struct cr_error *read_fdinfo(int proc, int fd, struct descriptor *ret)
+/* What the kernel knows of all descriptors of @process, read once. */
+static struct cr_error *read_open_files(struct dump *dump, struct process *process)
 {
-	char name[32], text[4096];
-	_cleanup_close_ int info = -1;
-	ssize_t len;
-	char *line;
-
-	snprintf(name, sizeof(name), "fdinfo/%d", fd);
-	info = openat(proc, name, O_RDONLY | O_CLOEXEC);
-	len = info < 0 ? -1 : read(info, text, sizeof(text) - 1);
-	if (len <= 0)
-		return errno == ENOENT ? error_new(CR_GONE, "Descriptor %d is gone", fd)
-				       : error_sys("Failed to read /proc/PID/%s", name);
-	text[len] = '\0';
-	if (strncmp(text, "pos:", 4))
-		return error_new(CR_INTERNAL, "Failed to parse /proc/PID/%s", name);
-	ret->position = strtoull(text + 4, NULL, 10);
-	line = strstr(text, "\nflags:");
-	if (!line)
-		return error_new(CR_INTERNAL, "Failed to parse /proc/PID/%s", name);
-	ret->flags = strtoull(line + 7, NULL, 8);
-	ret->locked = strstr(text, "\nlock:") != NULL;
+	if (process->files_known)
+		return NULL;
+	TRY(kernel_files_read(dump->file_program, process->host_pid, dump->image.pool,
+			      &process->open_files));
+	process->files_known = true;
 	return NULL;
+}
+
+struct cr_error *file_numbers(struct dump *dump, struct process *process, struct list *ret)
+{
+	const struct kernel_file *files;
+
+	TRY(read_open_files(dump, process));
+	files = process->open_files.items;
+	for (size_t i = 0; i < process->open_files.count; i++) {
+		int *number = list_append(dump->image.pool, ret, sizeof(*number));
+
+		if (!number)
+			return error_nomem();
+		*number = files[i].fd;
+	}
+	return NULL;
+}
+
+static int by_number(const void *key, const void *item)
+{
+	int a = *(const int *)key, b = ((const struct kernel_file *)item)->fd;
+
+	return (a > b) - (a < b);
+}
+
+static struct cr_error *find_open_file(struct dump *dump, struct process *process, int fd,
+				       const struct kernel_file **ret)
+{
+	TRY(read_open_files(dump, process));
+	*ret = process->open_files.count
+		       ? bsearch(&fd, process->open_files.items, process->open_files.count,
+				 sizeof(**ret), by_number)
+		       : NULL;
+	return *ret ? NULL : error_new(CR_GONE, "Descriptor %d is gone", fd);
+}
+
+/* Of those on the file, does fdinfo show a lock or lease for this descriptor? */
+static struct cr_error *look_for_locks(struct dump *dump, struct descriptor *descriptor)
+{
+	char name[32], *text;
+
+	if (!descriptor->kernel->locks)
+		return NULL;
+	snprintf(name, sizeof(name), "fdinfo/%d", descriptor->fd);
+	TRY(proc_read(descriptor->process->proc, name, dump->image.pool, &text, NULL));
+	descriptor->locked = strstr(text, "\nlock:") != NULL;
+	return NULL;
+}
+
+static struct cr_error *look(struct dump *dump, struct process *process,
+			     const struct kernel_file *file, struct descriptor *ret)
+{
+	char name[16];
+
+	*ret = (struct descriptor){
+		.process = process,
+		.fd = file->fd,
+		.kernel = file,
+		.flags = file->flags | (file->close_on_exec ? O_CLOEXEC : 0),
+		.position = file->position,
+		.path = file->path,
+	};
+	if (process->fds < 0)
+		process->fds = openat(process->proc, "fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	snprintf(name, sizeof(name), "%d", file->fd);
+	if (fstatat(process->fds, name, &ret->stat, 0) < 0)
+		return errno == ENOENT ? error_new(CR_GONE, "Descriptor %d is gone", file->fd)
+				       : error_sys("Failed to look at descriptor %d", file->fd);
+	TRY(look_for_locks(dump, ret));
+	return file->path.len ? NULL : proc_link(process->fds, name, dump->image.pool, &ret->path);
 }
 
 struct cr_error *descriptor_look(struct dump *dump, struct process *process, int fd,
 				 struct descriptor *ret)
 {
-	char name[32];
+	const struct kernel_file *file;
 
-	*ret = (struct descriptor){.process = process, .fd = fd};
-	TRY(read_fdinfo(process->proc, fd, ret));
-	snprintf(name, sizeof(name), "fd/%d", fd);
-	if (fstatat(process->proc, name, &ret->stat, 0) < 0)
-		return errno == ENOENT ? error_new(CR_GONE, "Descriptor %d is gone", fd)
-				       : error_sys("Failed to look at descriptor %d", fd);
-	return proc_link(process->proc, name, dump->image.pool, &ret->path);
+	TRY(find_open_file(dump, process, fd, &file));
+	return look(dump, process, file, ret);
 }
 
 const char *descriptor_name(struct dump *dump, const struct descriptor *descriptor)
@@ -208,36 +258,17 @@ struct cr_error *file_check(struct dump *dump, struct process *process, int fd)
 
 /* ---- identity ---- */
 
-/* A node of the tree: one open file description and where it can be seen. */
+/* A node of the tree: one open file description, and the object that it has become. */
 struct seen {
-	dev_t device;
-	ino_t inode;
-	pid_t pid;
-	int fd;
+	uint64_t file; /* struct file of the kernel */
 	struct object *object;
 };
 
-static int three_way(uint64_t a, uint64_t b)
-{
-	return (a > b) - (a < b);
-}
-
-/* The kernel gives open file descriptions an order, which makes finding one cheap: kcmp(2),
- * "EXAMPLES". */
 static int compare_seen(const void *a, const void *b)
 {
 	const struct seen *x = a, *y = b;
-	int order = three_way(x->device, y->device);
-	long compared;
 
-	if (!order)
-		order = three_way(x->inode, y->inode);
-	if (order)
-		return order;
-	if (x->pid == y->pid && x->fd == y->fd)
-		return 0;
-	compared = syscall(SYS_kcmp, x->pid, y->pid, KCMP_FILE, x->fd, y->fd);
-	return compared == 1 ? -1 : compared == 0 ? 0 : 1;
+	return (x->file > y->file) - (x->file < y->file);
 }
 
 static struct cr_error *dump_new(struct dump *dump, const struct descriptor *descriptor,
@@ -267,20 +298,20 @@ struct cr_error *file_object(struct dump *dump, struct process *process, int fd,
 {
 	struct descriptor descriptor;
 	struct seen *seen = pool_alloc(dump->image.pool, sizeof(*seen)), **found;
+	const struct kernel_file *file;
 
 	if (!seen)
 		return error_nomem();
-	TRY(descriptor_look(dump, process, fd, &descriptor));
-	*cloexec = descriptor.flags & O_CLOEXEC;
-	seen->device = descriptor.stat.st_dev;
-	seen->inode = descriptor.stat.st_ino;
-	seen->pid = process->host_pid;
-	seen->fd = fd;
+	TRY(find_open_file(dump, process, fd, &file));
+	*cloexec = file->close_on_exec;
+	seen->file = file->file;
 	found = tsearch(seen, &dump->files, compare_seen);
 	if (!found)
 		return error_nomem();
-	if (*found == seen)
+	if (*found == seen) {
+		TRY(look(dump, process, file, &descriptor));
 		TRY(dump_new(dump, &descriptor, &seen->object));
+	}
 	*ret = (*found)->object;
 	return NULL;
 }

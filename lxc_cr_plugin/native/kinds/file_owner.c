@@ -10,6 +10,12 @@
 #define F_GETOWNER_UIDS 17
 #endif
 
+/* Few files are, and what nobody ever set reads as zeros. */
+static bool is_owned(const struct kernel_file *file)
+{
+	return file->owner || file->owner_signal || file->owner_uid || file->owner_euid;
+}
+
 struct cr_error *file_dump_owner(const struct descriptor *descriptor, struct file *file)
 {
 	_cleanup_close_ int fd = -1;
@@ -17,7 +23,7 @@ struct cr_error *file_dump_owner(const struct descriptor *descriptor, struct fil
 	uint32_t uids[2];
 	int signal;
 
-	if (descriptor->flags & O_PATH)
+	if (descriptor->flags & O_PATH || !is_owned(descriptor->kernel))
 		return NULL;
 	TRY(descriptor_get(descriptor, &fd));
 	signal = fcntl(fd, F_GETSIG);

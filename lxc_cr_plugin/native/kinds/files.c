@@ -57,7 +57,7 @@ static struct cr_error *files_check(struct dump *dump, struct process *process)
 	TRY(check_sharing(dump, process));
 	if (!dump->running)
 		return NULL;
-	TRY(proc_numbers(process->proc, "fd", dump->image.pool, &numbers));
+	TRY(file_numbers(dump, process, &numbers));
 	for (size_t i = 0; i < numbers.count; i++)
 		TRY(dump_refuse(dump, file_check(dump, process, ((int *)numbers.items)[i])));
 	return NULL;
@@ -71,7 +71,7 @@ static struct cr_error *files_dump(struct dump *dump, struct process *process, v
 	files->shared = process->parent && shares_with(process, process->parent);
 	if (files->shared)
 		return NULL;
-	TRY(proc_numbers(process->proc, "fd", dump->image.pool, &numbers));
+	TRY(file_numbers(dump, process, &numbers));
 	for (size_t i = 0; i < numbers.count; i++) {
 		struct files_row *row =
 			list_append(dump->image.pool, &files->descriptors, sizeof(*row));

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Members of the kernel's structs into a record of ours: one line of a table for each, which both
+ * finds the member in this kernel and assembles what reads it.
+ */
+#ifndef CR_KERNEL_FIELDS_H
+#define CR_KERNEL_FIELDS_H
+
+#include <stddef.h>
+
+#include "bpf.h"
+#include "btf.h"
+
+enum { KERNEL_NAMES_MAX = 2 };
+
+struct kernel_field {
+	size_t offset; /* in the record */
+	size_t size;
+	const char *paths[KERNEL_NAMES_MAX]; /* from the struct; newest kernel first */
+};
+
+/* clang-format off */
+#define KERNEL_FIELD(record, member, ...)                                                          \
+	{                                                                                          \
+		offsetof(record, member), sizeof(((record *)NULL)->member), { __VA_ARGS__ }        \
+	}
+/* clang-format on */
+
+/* Where struct @root, by its id, has the field; CR_HOST when it has it not, or larger. */
+struct cr_error *kernel_field_locate(const struct btf *btf, uint32_t root,
+				     const struct kernel_field *field, struct btf_place *ret);
+
+/*
+ * Read the fields of the object, a struct @root, into the record at @slot, which is zeroed.
+ * Neighbours behind the same pointer share the way to it.
+ */
+struct cr_error *kernel_fields_read(struct bpf_code *code, const struct btf *btf, const char *root,
+				    const struct kernel_field *fields, size_t count, int slot);
+
+#endif
