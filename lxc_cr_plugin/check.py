@@ -66,14 +66,21 @@ def prove_isolation(container: Container, subject: Subject, *, report: Reporter)
         ]
 
 
-def find_obstacles(container: Container, subject: Subject, *, report: Reporter) -> list[Obstacle]:
-    """Everything that would make a checkpoint of the running container fail now."""
+def find_obstacles(
+    container: Container, subject: Subject, *, deleted_file_limit: int, report: Reporter
+) -> list[Obstacle]:
+    """Everything that would make a checkpoint of the running container fail now.
+
+    @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size.
+    """
     found = prove_isolation(container, subject, report=report)
     if found:
         # The engine takes for granted that there is a container of its own to look into.
         return found
     with report.step("check", "Look for objects that cannot be dumped"):
-        return native.check(target=subject.target, listener=report)
+        return native.check(
+            target=subject.target, deleted_file_limit=deleted_file_limit, listener=report
+        )
 
 
 def refuse(container: Container, found: list[Obstacle]) -> None:

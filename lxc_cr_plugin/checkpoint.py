@@ -74,13 +74,14 @@ def checkpoint(
     store: Store,
     journals: Journals,
     report: Reporter,
+    deleted_file_limit: int = 0,
     fault: str | None = None,
 ) -> Checkpoint:
     """Checkpoint a running container into @store under the name @reference.
 
     With @stop the container ends at the instant of the image, else it runs on. If anything raises,
     it runs on and there is no image, unless the message says otherwise. @buffered leaves the image
-    in memory.
+    in memory. @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size.
     """
     with ExitStack() as undo:
         lock = undo.enter_context(
@@ -121,6 +122,7 @@ def checkpoint(
                     target=subject.target,
                     image_fd=staging.fd,
                     stop=stop,
+                    deleted_file_limit=deleted_file_limit,
                     commit=commit,
                     listener=report,
                     keep=(lock,),

@@ -33,6 +33,7 @@ class Session:
         self.settings = settings
         self.report = report
         self.fault = os.environ.get(FAULT_VARIABLE)
+        self.deleted_file_limit = settings.deleted_file_limit << 20
 
     def store(self) -> Store:
         """The image store, without what killed commands had begun to write."""
@@ -94,6 +95,7 @@ def checkpoint(session: Session) -> int:
         reference=reference,
         stop=arguments.stop,
         buffered=arguments.buffered,
+        deleted_file_limit=session.deleted_file_limit,
         store=session.store(),
         journals=session.journals(),
         report=session.report,
@@ -133,7 +135,12 @@ def check(session: Session) -> int:
 
     container = session.container()
     session.journals()
-    found = find_obstacles(container, examine(container), report=session.report)
+    found = find_obstacles(
+        container,
+        examine(container),
+        deleted_file_limit=session.deleted_file_limit,
+        report=session.report,
+    )
     refuse(container, found)
     session.report.result(
         {"command": "check", "container": container.name, "obstacles": 0},

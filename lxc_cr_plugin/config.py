@@ -18,13 +18,17 @@ SYSTEM_FILE = Path("/etc/lxc-cr.toml")
 
 
 class Settings(NamedTuple):
-    """Where things lie and how long to wait (seconds); `lxcpath` None is LXC's own default."""
+    """Where things lie, how long to wait (seconds), how much of a deleted file to save (MiB).
+
+    `lxcpath` None is LXC's own default, a limit of 0 none at all.
+    """
 
     store: Path = Path("/var/lib/lxc-cr")
     buffer_dir: Path = Path("/dev/shm/lxc-cr")
     run_dir: Path = Path("/run/lxc-cr")
     lxcpath: str | None = None
     restart_timeout: int = 60
+    deleted_file_limit: int = 256
 
 
 def load(*, file: Path | None = None, **over: Any) -> Settings:

@@ -132,14 +132,15 @@ def restart_steps() -> list[str]:
     return _names(lib.cr_restart_step)
 
 
-def check(*, target: Target, listener: Listener) -> list[Obstacle]:
+def check(*, target: Target, listener: Listener, deleted_file_limit: int = 0) -> list[Obstacle]:
     """What stands in the way of a checkpoint, found without stopping anything.
 
-    Raises HostError and others only when the look itself fails.
+    @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size. Raises HostError and others only when the look itself fails.
     """
 
     def call(ears: Any) -> Any:
         options, alive = _checkpoint_options(target=target, image_fd=-1, fault=None)
+        options.deleted_file_limit = deleted_file_limit
         return _keeping(alive, lib.cr_check(options, ears, ffi.new("uint32_t *")))
 
     with EngineProcess(_work(call, listener), failure=HostError, listener=listener) as engine:
@@ -155,6 +156,7 @@ def checkpoint(
     commit: Callable[[CheckpointResult], None],
     listener: Listener,
     keep: tuple[int, ...] = (),
+    deleted_file_limit: int = 0,
     fault: str | None = None,
 ) -> CheckpointResult:
     """Checkpoint @target into the directory @image_fd.
@@ -162,7 +164,7 @@ def checkpoint(
     @commit is called once all files of the engine are durable. With @stop the container stands
     still during that call: if it returns, the engine ends the container; if it raises, the
     container runs on and the exception is passed on. @keep lists descriptors that the engine holds
-    until its end (a lock, say). The engine looks for obstacles first, before it stops anything.
+    until its end (a lock, say); @deleted_file_limit is as for check(). The engine looks for obstacles first, before it stops anything.
     Raises CheckpointError, UnsupportedError and IsolationError (with obstacles), HostError,
     StoreError (disk full), EngineDied, Cancelled.
     """
@@ -173,6 +175,7 @@ def checkpoint(
         def call(ears: Any) -> Any:
             options, alive = _checkpoint_options(target=target, image_fd=image_fd, fault=fault)
             options.stop = stop
+            options.deleted_file_limit = deleted_file_limit
             options.written_fd = written.write
             options.commit_fd = verdict.read
             return _keeping(alive, lib.cr_checkpoint(options, ears, numbers))

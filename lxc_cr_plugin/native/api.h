@@ -63,6 +63,7 @@ struct cr_checkpoint_options {
 	const char *cgroup;  /* directory of the cgroup that holds all its tasks */
 	const char *freezer; /* its directory in the v1 freezer or v2 hierarchy; NULL: none */
 	bool freezer_is_v2;
+	uint64_t deleted_file_limit; /* bytes of a deleted file that go into the image; 0: any */
 	int image_fd;	/* directory that gets objects.cbor, state.cbor, pages, files/ */
 	bool stop;	/* keep everything stopped until commit_fd says C, then end the container */
 	int written_fd; /* one byte W is written when all files are durable; -1: nobody waits */

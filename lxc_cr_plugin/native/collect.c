@@ -156,13 +156,10 @@ struct cr_error *collect_pages(struct dump *dump)
 uint64_t collect_memory_estimate(struct dump *dump)
 {
 	enum { SPARE = 32 << 20 };
-	uint64_t bytes = SPARE;
+	uint64_t bytes = SPARE + dump->contents_bytes;
 
-	for_each (struct process *, process, &dump->image.processes) {
-		const struct proc_status *status = &process_leader(process)->status;
-
-		bytes += status->rss_anon + status->rss_shmem;
-	}
+	for_each (struct process *, process, &dump->image.processes)
+		bytes += process_leader(process)->status.rss_anon;
 	return bytes + bytes / 16;
 }
 
@@ -182,7 +179,10 @@ void collect_forget(struct dump *dump)
 	dump->files = NULL;
 	dump->init = NULL;
 	dump->open_files = 0;
-	memset(&dump->shared_maps, 0, sizeof(dump->shared_maps));
+	tdestroy(dump->contents, keep_node);
+	dump->contents = NULL;
+	dump->contents_bytes = 0;
+	memset(&dump->filesystems, 0, sizeof(dump->filesystems));
 	memset(&dump->pipes, 0, sizeof(dump->pipes));
 	memset(&image->objects, 0, sizeof(image->objects));
 	memset(&image->processes, 0, sizeof(image->processes));

@@ -51,7 +51,10 @@ struct dump {
 	void *known_paths;	  /* tsearch(3) tree: known_paths.c */
 	struct kernel_locks *kernel_locks; /* NULL: nobody has locked anything yet */
 	struct list locked_files;	   /* struct noted_file: locks.c */
-	struct list shared_maps; /* struct object *: shared anonymous memory, by device and inode */
+	void *contents;		 /* tsearch(3) tree of objects by device and inode: contents.c */
+	uint64_t contents_bytes; /* of them, as a survey has seen them */
+	struct list filesystems; /* struct known_filesystem: backing.c */
+	struct list other_names; /* struct other_name: backing.c */
 	uint32_t open_files;
 	uint32_t obstacles; /* met in this look */
 	bool tell;	    /* the listener hears of them */

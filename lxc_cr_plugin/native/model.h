@@ -61,6 +61,10 @@ struct kind {
 
 	struct cr_error *(*restore_file)(struct restore *restore, struct object *object,
 					 const void *state);
+	/* Objects whose contents are in the image (kinds/contents.h): make it and fill it, with
+	 * calls of @process; leaves object->fd. */
+	struct cr_error *(*restore_contents)(struct restore *restore, struct process *process,
+					     struct object *object);
 	struct cr_error *(*restore_process)(struct restore *restore, struct process *process,
 					    const void *state);
 	/* SCOPE_PROCESS: once more at the end, when the instant of release is known: deadlines, limits */

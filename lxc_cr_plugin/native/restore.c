@@ -15,6 +15,7 @@
 #include "kinds/lock.h"
 #include "kinds/memory.h"
 #include "kinds/pipe.h"
+#include "kinds/shared_memory.h"
 #include "kinds/tty.h"
 #include "release.h"
 #include "steps.h"
@@ -83,7 +84,8 @@ static struct cr_error *restore_objects(struct restore *restore)
 	TRY(open_files(restore, false));
 	pipe_finish(restore);
 	program_begin(restore->program, restore->init);
-	return open_files(restore, true);
+	TRY(open_files(restore, true));
+	return memfd_seal(restore);
 }
 
 static struct cr_error *restore_thread(struct restore *restore, struct thread *thread)

@@ -2,6 +2,7 @@
 """Every kind, three ways: its victim must not notice that it was checkpointed."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,9 @@ VICTIM_OF_KIND = {"terminal": "tty"}
 
 # Victims that need a terminal of their own.
 TTY = {"tty": "tty1"}
+
+# Where the kernel may make huge pages when somebody maps them; none are taken before.
+HUGE_PAGES = Path("/proc/sys/vm/nr_overcommit_hugepages")
 
 # Long enough to tell a clock that stood from one that went on.
 AWAY_SECONDS = 0.8
@@ -35,6 +39,12 @@ def add(container: Container, name: str) -> Victim:
     if name == "seccomp":
         container.load_seccomp("sched_rr_get_interval errno 42")
     return container.add_victim(name, tty=TTY.get(name, ""))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def huge_pages():
+    if int(HUGE_PAGES.read_text()) < 64:
+        HUGE_PAGES.write_text("64")
 
 
 @pytest.fixture

@@ -24,13 +24,15 @@ OBJECTS = {
     "timerfd": "timerfd",
     "signalfd": "signalfd",
     "inotify": "inotify",
-    "memfd": "memfd",
     "io_uring": "io_uring",
+    "secretmem": "secret memory",
+    "secretmem_mapped": "secret memory",
+    "userfaultfd": "userfaultfd",
+    "userfaultfd_mapping": "userfaultfd",
     "pty": "pty|pseudo|/dev/ptmx|/dev/pts",
     "shared_fs": "shares",
     "seccomp_filter": "seccomp",
     "lease": "lease",
-    "deleted_file": "deleted|unlinked",
     "sysv_shm": "SysV|System V|shared memory",
     "sysv_shm_detached": "SysV|System V|shared memory",
     "traced": "trace",
@@ -161,6 +163,20 @@ def test_several_obstacles_are_told_at_once(container):
     assert "timerfd" in outcome.text
     for victim in victims:
         victim.verify()
+
+
+@pytest.mark.support("large_deleted_file", "refuses")
+def test_deleted_file_that_is_larger_than_allowed(container, tmp_path):
+    victim = container.add_victim("refused", "large_deleted_file")
+    container.start()
+    victim.ready()
+    config = tmp_path / "small.toml"
+    text = container.laboratory.config.read_text()
+    config.write_text(f"{text}deleted_file_limit = 1\n")
+    outcome = container.try_cr("checkpoint", container.name, "--config", config)
+    assert_refused(outcome, words="deleted.* more than the 1 MiB")
+    container.checkpoint()
+    victim.verify()
 
 
 @pytest.mark.support("pipe_held_outside", "refuses")

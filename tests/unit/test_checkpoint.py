@@ -58,7 +58,7 @@ class Bench:
         (freezer / "cgroup.procs").write_text("")
         self.cgroups = Cgroups(tasks=freezer, freezer=Freezer(freezer, False), memory=None)
 
-    def engine(self, *, target, image_fd, stop, commit, listener, keep, fault):
+    def engine(self, *, target, image_fd, stop, commit, listener, keep, deleted_file_limit, fault):
         self.calls.append((target, stop, fault))
         write_files(self.staging)
         commit(NUMBERS)
@@ -282,9 +282,15 @@ def test_check_asks_the_engine_only_about_an_isolated_container(bench, monkeypat
         native, "check", lambda **options: asked.append(options) or [Obstacle("host", "No BTF")]
     )
     subject = check.examine(bench.container)
-    found = check.find_obstacles(bench.container, subject, report=bench.report)
+
+    def look():
+        return check.find_obstacles(
+            bench.container, subject, deleted_file_limit=7, report=bench.report
+        )
+
+    found = look()
     assert [obstacle.message for obstacle in found] == ["No BTF"]
     monkeypatch.setattr(check.isolation, "obstacles", lambda **_: [Obstacle("isolation", "Shared")])
-    found = check.find_obstacles(bench.container, subject, report=bench.report)
+    found = look()
     assert [obstacle.message for obstacle in found] == ["Shared"]
-    assert len(asked) == 1
+    assert [options["deleted_file_limit"] for options in asked] == [7]

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "../cleanup.h"
+#include "../kinds/contents.h"
 #include "../kinds/file.h"
 #include "../kinds/files.h"
 #include "../kinds/memory.h"
@@ -172,8 +173,10 @@ static struct cr_error *number_pages(struct image *image, struct page_writer *pa
 {
 	TRY(page_writer_init(pages, &image->pages, image->pool));
 	for_each (struct object *, object, &image->objects) {
-		if (object->kind == &shared_memory_kind)
-			TRY(page_writer_add(pages, shared_memory_extents(object), NULL, 0));
+		struct contents *contents = contents_of(object);
+
+		if (contents)
+			TRY(page_writer_add(pages, &contents->extents, NULL, NULL));
 	}
 	for_each (struct process *, process, &image->processes)
 		TRY(page_writer_add(pages, &process->memory->extents, memory_hides_file, process));
@@ -416,6 +419,10 @@ static struct cr_error *check_complete(struct image *image)
 {
 	if (!image->processes.count)
 		return error_new(CR_IMAGE, "The image holds no process");
+	for_each (struct object *, object, &image->objects) {
+		if (contents_of(object))
+			TRY(contents_validate(image, object));
+	}
 	for_each (struct process *, process, &image->processes) {
 		if (!process->threads.count)
 			return error_new(CR_IMAGE, "Process %d has no thread", process->pid);

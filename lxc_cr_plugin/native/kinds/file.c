@@ -191,7 +191,6 @@ static struct cr_error *refuse_unknown(struct dump *dump, const struct descripto
 		{"anon_inode:[pidfd]", "pidfd", "it is a pidfd"},
 		{"anon_inode:[io_uring]", "io_uring", "it is an io_uring"},
 		{"anon_inode:[userfaultfd]", "userfaultfd", "it is a userfaultfd"},
-		{"/memfd:", "memfd", "it is a memfd"},
 		{"pidfd:", "pidfd", "it is a pidfd"},
 		{"mnt:", "namespace", "it is a namespace"},
 		{"net:", "namespace", "it is a namespace"},
@@ -350,6 +349,9 @@ struct cr_error *file_reopen(struct restore *restore, struct object *object,
 {
 	uint64_t flags = file->flags & ~(uint64_t)(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC);
 
+	/* a file that was made without a name and was given one later */
+	if ((flags & O_TMPFILE) == O_TMPFILE)
+		flags &= ~(uint64_t)O_TMPFILE;
 	TRY(restore_open(restore, &file->path, flags, &object->fd));
 	TRY(check_type(object, file));
 	return file_set_flags(object, file);

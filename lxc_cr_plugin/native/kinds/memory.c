@@ -9,8 +9,9 @@
 
 #include "../cleanup.h"
 #include "../kernel/vmas.h"
-#include "../known_paths.h"
+#include "contents.h"
 #include "memory_flags.h"
+#include "shared_memory.h"
 
 static const struct field vma_fields[] = {
 	FIELD_UINT(struct vma, start, 0, ARCH_TASK_SIZE, "first address"),
@@ -21,7 +22,10 @@ static const struct field vma_fields[] = {
 		   "kernel"),
 	FIELD_UINT(struct vma, flags, 0, UINT64_MAX, "VM_ flags that a restart gives back"),
 	FIELD_UINT(struct vma, offset, 0, INT64_MAX, "in the file or object, bytes"),
-	FIELD_UINT(struct vma, object, 0, UINT32_MAX, "id of the shared memory, 0: none"),
+	FIELD_UINT(struct vma, huge_page, 0, 1ull << 40, "bytes of a hugetlb page",
+		   .optional = true),
+	FIELD_UINT(struct vma, object, 0, UINT32_MAX,
+		   "object with the contents of the memory or file, 0: the path leads there"),
 	FIELD_PATH(struct vma, name, "path in the container, or [vdso] and the like"),
 	FIELD_UINT(struct vma, file_size, 0, INT64_MAX, "size of the file at checkpoint"),
 	FIELD_UINT(struct vma, file_mtime, 0, UINT64_MAX, "its modification time, ns since 1970"),
@@ -45,6 +49,8 @@ static const struct field memory_fields[] = {
 	FIELD_UINT(struct memory_map, exe_size, 0, INT64_MAX, "its size at checkpoint"),
 	FIELD_UINT(struct memory_map, exe_mtime, 0, UINT64_MAX,
 		   "its modification time, ns since 1970"),
+	FIELD_UINT(struct memory_map, exe_object, 0, UINT32_MAX,
+		   "object that is the program instead of the path, 0: none", .optional = true),
 	FIELD_LIST(struct memory_map, vmas, struct vma, vma_fields, 1 << 20, "mappings, ascending"),
 	FIELD_ROWS(
 		struct memory_map, extents, struct extent, extent_fields, 1 << 28,
@@ -60,17 +66,6 @@ static uint64_t mtime_ns(const struct stat *stat)
 static bool has_name(const struct bytes *name, const char *text)
 {
 	return name->len == strlen(text) && !memcmp(name->data, text, name->len);
-}
-
-static bool starts_with(const struct bytes *name, const char *text)
-{
-	return name->len >= strlen(text) && !memcmp(name->data, text, strlen(text));
-}
-
-static bool ends_with(const struct bytes *name, const char *text)
-{
-	return name->len >= strlen(text) &&
-	       !memcmp(name->data + name->len - strlen(text), text, strlen(text));
 }
 
 static bool same_bytes(const struct bytes *a, const struct bytes *b)
@@ -91,9 +86,6 @@ static struct cr_error *refuse_map(const struct proc_map *map, const char *objec
 
 static struct cr_error *check_flags(const struct proc_map *map, uint64_t flags)
 {
-	if (flags & VM_HUGETLB)
-		return refuse_map(map, "hugetlb", "uses hugetlb pages",
-				  "Not supported yet: use transparent huge pages instead");
 	if (flags & (VM_UFFD_MISSING | VM_UFFD_WP))
 		return refuse_map(map, "userfaultfd", "is watched by userfaultfd",
 				  "Unregister it before the checkpoint");
@@ -106,36 +98,24 @@ static struct cr_error *check_flags(const struct proc_map *map, uint64_t flags)
 	return NULL;
 }
 
-/* A name that a file in the container could not have been opened by. */
+/* Mappings of things that are no files. */
 static struct cr_error *check_name(const struct proc_map *map)
 {
 	static const struct {
 		const char *prefix, *object;
 	} others[] = {
-		{"/memfd:", "memfd"},
-		{"/SYSV", "sysv_shared_memory"},
 		{"anon_inode:", "anon_inode"},
 		{"socket:", "packet_socket"},
 		{"[uprobes]", "uprobes"},
 		{"[aio]", "aio"},
-		{"/[aio]", "aio"},
 	};
 
 	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
-		if (starts_with(&map->name, others[i].prefix))
+		if (!strncmp((char *)map->name.data, others[i].prefix, strlen(others[i].prefix)))
 			return refuse_map(
 				map, others[i].object, "cannot be saved yet",
 				"Not supported yet: end the process, or close the object");
 	}
-	if (map->inode && ends_with(&map->name, " (deleted)") && !map->shared)
-		return refuse_map(map, "deleted_mapping", "shows a deleted file",
-				  "Not supported yet: restart the program, so that it maps the new "
-				  "file");
-	if (map->inode && map->shared && ends_with(&map->name, " (deleted)") &&
-	    !has_name(&map->name, "/dev/zero (deleted)"))
-		return refuse_map(map, "deleted_mapping", "shows a deleted file",
-				  "Not supported yet: restart the program, so that it maps the new "
-				  "file");
 	return NULL;
 }
 
@@ -145,48 +125,71 @@ static bool is_special(const struct bytes *name)
 	       has_name(name, "[vvar_vclock]") || has_name(name, "[vsyscall]");
 }
 
+static bool is_anonymous_hugetlb(const struct proc_map *map)
+{
+	return has_name(&map->name, "/anon_hugepage (deleted)");
+}
+
+static bool is_shared_memory(const struct proc_map *map)
+{
+	return map->shared &&
+	       (has_name(&map->name, "/dev/zero (deleted)") || is_anonymous_hugetlb(map));
+}
+
 static enum vma_type type_of(const struct proc_map *map)
 {
 	if (is_special(&map->name))
 		return VMA_SPECIAL;
-	if (map->shared && has_name(&map->name, "/dev/zero (deleted)"))
+	if (is_shared_memory(map))
 		return VMA_SHARED;
-	if (!map->inode)
+	if (!map->inode || is_anonymous_hugetlb(map))
 		return VMA_ANONYMOUS;
 	return map->shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE;
 }
 
-/* The file behind a mapping must still be what its path leads to, or a restart would map another
- * one. */
-static struct cr_error *identify_file(struct dump *dump, struct process *process,
-				      const struct proc_map *map, struct vma *vma)
+/* What a restart will map instead of what is mapped here. */
+static struct cr_error *find_backing(struct dump *dump, struct process *process,
+				     const struct proc_map *map, struct vma *vma)
 {
 	char link[64];
-	struct stat mapped;
-	bool leads;
+	struct sight sight = {.process = process, .link = link, .path = map->name};
+	struct backing backing;
+	struct cr_error *error;
 
 	snprintf(link, sizeof(link), "map_files/%lx-%lx", (unsigned long)map->start,
 		 (unsigned long)map->end);
-	if (fstatat(process->proc, link, &mapped, 0) < 0)
+	if (fstatat(process->proc, link, &sight.stat, 0) < 0)
 		return error_sys("Failed to look at mapping %s", link);
-	TRY(path_leads_to(dump, &map->name, &mapped, &leads));
-	if (!leads)
-		return refuse_map(map, "replaced_mapping",
-				  "shows a file that its path does not lead to any more",
-				  "Restart the program, so that it maps the new file");
-	vma->file_size = (uint64_t)mapped.st_size;
-	vma->file_mtime = mtime_ns(&mapped);
+	if (vma->flags & VM_HUGETLB && vma->type <= VMA_SHARED)
+		vma->huge_page = (uint64_t)sight.stat.st_blksize;
+	if (vma->type == VMA_ANONYMOUS)
+		return NULL;
+	if (vma->type == VMA_SHARED)
+		return shared_memory_object(dump, &sight, vma->huge_page, &vma->object);
+	error = backing_find(dump, &sight, &backing);
+	if (error)
+		return error_wrap(error, "Cannot save mapping 0x%lx-0x%lx (%s)",
+				  (unsigned long)map->start, (unsigned long)map->end,
+				  (const char *)map->name.data);
+	vma->name = backing.path;
+	vma->object = backing.object;
+	vma->file_size = (uint64_t)sight.stat.st_size;
+	vma->file_mtime = mtime_ns(&sight.stat);
 	return NULL;
 }
 
-static struct cr_error *dump_vma(struct dump *dump, struct process *process,
-				 const struct proc_map *map, uint64_t flags,
-				 struct memory_map *memory)
+static bool is_same_file(const struct proc_map *a, const struct proc_map *b)
 {
-	size_t count = memory->vmas.count;
-	struct vma *previous = count ? (struct vma *)memory->vmas.items + count - 1 : NULL;
-	struct vma *vma;
-	bool same_file = previous && same_bytes(&previous->name, &map->name);
+	return a->inode == b->inode && a->major == b->major && a->minor == b->minor &&
+	       a->shared == b->shared && same_bytes(&a->name, &b->name);
+}
+
+/* @previous: the mapping before it, NULL for the first; neighbours often show the same file. */
+static struct cr_error *dump_vma(struct dump *dump, struct process *process,
+				 const struct proc_map *previous, const struct proc_map *map,
+				 uint64_t flags, struct memory_map *memory)
+{
+	struct vma *vma, *last;
 
 	TRY(check_name(map));
 	if (!is_special(&map->name))
@@ -194,23 +197,24 @@ static struct cr_error *dump_vma(struct dump *dump, struct process *process,
 	vma = list_append(dump->image.pool, &memory->vmas, sizeof(*vma));
 	if (!vma)
 		return error_nomem();
-	previous = vma - 1;
 	vma->start = map->start;
 	vma->end = map->end;
 	vma->protection = (map->read ? PROT_READ : 0) | (map->write ? PROT_WRITE : 0) |
 			  (map->execute ? PROT_EXEC : 0);
 	vma->type = type_of(map);
 	vma->flags = flags & (VM_RESTORED | VM_MAYWRITE);
-	vma->offset = vma->type == VMA_ANONYMOUS || vma->type == VMA_SPECIAL ? 0 : map->offset;
+	vma->offset = map->inode && vma->type != VMA_ANONYMOUS ? map->offset : 0;
 	vma->name = map->name;
-	if (vma->type == VMA_SHARED)
-		return shared_memory_object(dump, process, map, &vma->object);
-	if (vma->type != VMA_FILE_PRIVATE && vma->type != VMA_FILE_SHARED)
+	if (!map->inode || vma->type == VMA_SPECIAL)
 		return NULL;
-	if (!same_file || previous->type == VMA_SHARED)
-		return identify_file(dump, process, map, vma);
-	vma->file_size = previous->file_size;
-	vma->file_mtime = previous->file_mtime;
+	if (!previous || !is_same_file(previous, map))
+		return find_backing(dump, process, map, vma);
+	last = vma - 1;
+	vma->name = last->name;
+	vma->object = last->object;
+	vma->huge_page = last->huge_page;
+	vma->file_size = last->file_size;
+	vma->file_mtime = last->file_mtime;
 	return NULL;
 }
 
@@ -239,7 +243,7 @@ static struct cr_error *dump_vmas(struct dump *dump, struct process *process,
 		if (k == vmas.count || known[k].start > map->start)
 			return error_new(CR_INTERNAL, "Failed to find the flags of mapping 0x%lx",
 					 (unsigned long)map->start);
-		TRY(dump_vma(dump, process, map, known[k].flags, memory));
+		TRY(dump_vma(dump, process, i ? map - 1 : NULL, map, known[k].flags, memory));
 	}
 	return NULL;
 }
@@ -247,23 +251,18 @@ static struct cr_error *dump_vmas(struct dump *dump, struct process *process,
 static struct cr_error *dump_exe(struct dump *dump, struct process *process,
 				 struct memory_map *memory)
 {
-	struct stat running;
-	bool leads;
+	struct sight sight = {.process = process, .link = "exe"};
+	struct backing backing;
 
-	TRY(proc_link(process->proc, "exe", dump->image.pool, &memory->exe));
-	if (fstatat(process->proc, "exe", &running, 0) < 0)
+	TRY(proc_link(process->proc, "exe", dump->image.pool, &sight.path));
+	if (fstatat(process->proc, "exe", &sight.stat, 0) < 0)
 		return error_sys("Failed to look at the program of process %d", process->pid);
-	TRY(path_leads_to(dump, &memory->exe, &running, &leads));
-	if (!leads) {
-		struct cr_error *error = error_new(
-			CR_UNSUPPORTED, "Program '%s' was deleted or replaced while it runs",
-			(const char *)memory->exe.data);
-
-		return error_remedy(error_object(error, "deleted_program"),
-				    "Restart the service, so that it runs the new program");
-	}
-	memory->exe_size = (uint64_t)running.st_size;
-	memory->exe_mtime = mtime_ns(&running);
+	TRY(error_wrap(backing_find(dump, &sight, &backing), "Cannot save program '%s'",
+		       (const char *)sight.path.data));
+	memory->exe = backing.path;
+	memory->exe_object = backing.object;
+	memory->exe_size = (uint64_t)sight.stat.st_size;
+	memory->exe_mtime = mtime_ns(&sight.stat);
 	return NULL;
 }
 
@@ -312,7 +311,8 @@ const struct memory_map *memory_inherited(const struct process *process)
 	if (!process->parent)
 		return NULL;
 	theirs = process->parent->memory;
-	return same_bytes(&ours->exe, &theirs->exe) && ours->start_stack == theirs->start_stack &&
+	return same_bytes(&ours->exe, &theirs->exe) && ours->exe_object == theirs->exe_object &&
+			       ours->start_stack == theirs->start_stack &&
 			       ours->arg_start == theirs->arg_start &&
 			       ours->start_brk == theirs->start_brk
 		       ? theirs
@@ -333,7 +333,14 @@ bool memory_hides_file(const void *context, uint64_t page)
 		else
 			high = middle;
 	}
-	return low < memory->vmas.count && vmas[low].type == VMA_FILE_PRIVATE;
+	/* a hugetlb page is there as a whole or not at all */
+	return low < memory->vmas.count &&
+	       (vmas[low].type == VMA_FILE_PRIVATE || vmas[low].flags & VM_HUGETLB);
+}
+
+uint64_t memory_huge_size(uint64_t huge_page)
+{
+	return huge_page ? (uint64_t)__builtin_ctzll(huge_page) << MAP_HUGE_SHIFT : 0;
 }
 
 struct cr_error *extents_validate(const struct image *image, const struct list *extents)
@@ -366,13 +373,17 @@ static struct cr_error *validate_vma(struct image *image, const struct vma *vma,
 	if (vma->flags & ~(VM_RESTORED | VM_MAYWRITE))
 		return error_new(CR_IMAGE, "Mapping 0x%lx has unknown flags",
 				 (unsigned long)vma->start);
-	if (vma->type != VMA_SHARED)
+	if (vma->huge_page & (vma->huge_page - 1))
+		return error_new(CR_IMAGE, "Mapping 0x%lx has pages of %lu bytes",
+				 (unsigned long)vma->start, (unsigned long)vma->huge_page);
+	if (!vma->object && vma->type != VMA_SHARED)
 		return NULL;
 	object = image_object(image, vma->object);
-	if (!object || object->kind != &shared_memory_kind)
-		return error_new(CR_IMAGE, "Mapping 0x%lx shows no shared memory",
-				 (unsigned long)vma->start);
-	return extents_validate(image, shared_memory_extents(object));
+	if (!object || !contents_of(object) ||
+	    (object->kind == &shared_memory_kind) != (vma->type == VMA_SHARED))
+		return error_new(CR_IMAGE, "Mapping 0x%lx shows object %u, which is something else",
+				 (unsigned long)vma->start, vma->object);
+	return NULL;
 }
 
 struct cr_error *memory_validate(struct image *image, struct process *process)

@@ -22,9 +22,10 @@ struct vma {
 	uint32_t type;	     /* enum vma_type */
 	uint64_t flags;	     /* the kernel's VM_... that a restart gives back: memory_flags.h */
 	uint64_t offset;     /* in the file or object, bytes */
-	uint32_t object;     /* VMA_SHARED */
-	struct bytes name;   /* path, or [vdso] and the like */
-	uint64_t file_size;  /* of the file at checkpoint: a mapped file must not have changed */
+	uint64_t huge_page;  /* anonymous hugetlb mappings: bytes; 0: ordinary pages */
+	uint32_t object;    /* contents.h: what a file mapping or VMA_SHARED shows, 0: the path's */
+	struct bytes name;  /* path, or [vdso] and the like */
+	uint64_t file_size; /* of the file at checkpoint: a mapped file must not have changed */
 	uint64_t file_mtime; /* ns */
 };
 
@@ -35,13 +36,13 @@ struct memory_map {
 	struct bytes auxv;
 	struct bytes exe;
 	uint64_t exe_size, exe_mtime;
+	uint32_t exe_object; /* contents.h; 0: the path's */
 	struct list vmas;    /* struct vma, ascending */
 	struct list extents; /* struct extent, by page, ascending: contents of private pages */
 	bool has_kin;	     /* dump only: another process may share pages copy-on-write */
 };
 
 extern const struct kind memory_kind;
-extern const struct kind shared_memory_kind;
 
 /* Set has_kin everywhere; before the pages are copied. */
 struct cr_error *memory_find_kin(struct dump *dump);
@@ -60,14 +61,8 @@ bool memory_hides_file(const void *context, uint64_t page);
 struct cr_error *memory_validate(struct image *image, struct process *process);
 struct cr_error *extents_validate(const struct image *image, const struct list *extents);
 
-/* The object behind a shared anonymous mapping: found or made now. shared_memory.c */
-struct cr_error *shared_memory_object(struct dump *dump, struct process *process,
-				      const struct proc_map *map, uint32_t *id);
-/* Our descriptor of it, made and filled on first use by @process. */
-struct cr_error *shared_memory_fd(struct restore *restore, struct process *process, uint32_t id,
-				  int *ret);
-struct cr_error *shared_memory_copy(struct dump *dump, struct object *object);
-struct list *shared_memory_extents(const struct object *object);
+/* The size of a hugetlb page as mmap(2) and memfd_create(2) want it in their flags. */
+uint64_t memory_huge_size(uint64_t huge_page);
 
 /*
  * Build the address space of @process in its leader, which has a copy of the memory of whoever

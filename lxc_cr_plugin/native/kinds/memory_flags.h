@@ -34,7 +34,7 @@
 #define VM_RESTORED                                                                                \
 	(VM_GROWSDOWN | VM_LOCKED | VM_LOCKONFAULT | VM_NORESERVE | VM_SEQ_READ | VM_RAND_READ |   \
 	 VM_DONTCOPY | VM_WIPEONFORK | VM_DONTDUMP | VM_HUGEPAGE | VM_NOHUGEPAGE | VM_MERGEABLE |  \
-	 VM_ACCOUNT)
+	 VM_ACCOUNT | VM_HUGETLB)
 
 /* Follow from what the mapping is, or are the kernel's own business. */
 #define VM_IMPLIED (0xffull | VM_DONTEXPAND | VM_SOFTDIRTY)

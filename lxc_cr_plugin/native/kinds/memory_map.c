@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 
 #include "../cleanup.h"
+#include "contents.h"
 #include "memory.h"
 #include "memory_flags.h"
 
@@ -32,7 +33,7 @@ static bool same_backing(const struct vma *ours, const struct vma *theirs)
 	if (ours->type != theirs->type || ours->type == VMA_SPECIAL ||
 	    ours->object != theirs->object)
 		return false;
-	if ((ours->flags ^ theirs->flags) & VM_GROWSDOWN)
+	if ((ours->flags ^ theirs->flags) & (VM_GROWSDOWN | VM_HUGETLB))
 		return false;
 	if (ours->type == VMA_ANONYMOUS)
 		return true;
@@ -204,6 +205,29 @@ static struct cr_error *describe_layout(struct restore *restore, struct process 
 	return NULL;
 }
 
+/* Open the program in @process; *number is its descriptor there. */
+static struct cr_error *open_exe(struct restore *restore, struct process *process, int *number)
+{
+	const struct memory_map *memory = process->memory;
+	struct program *p = restore->program;
+	uint64_t where;
+	int fd, call;
+
+	if (memory->exe_object) {
+		TRY(contents_fd(restore, process, memory->exe_object, &fd));
+		TRY(channel_send(&restore->channel, &fd, 1));
+		where = channel_receive(&restore->channel, p, 1);
+		TRY(program_run(p));
+		return program_output(p, where, number, sizeof(*number));
+	}
+	call = program_call(p, image_text(&restore->image, "open program '%s'", memory->exe.data),
+			    SYS_openat, (uint64_t)AT_FDCWD, program_bytes(p, &memory->exe),
+			    O_RDONLY | O_CLOEXEC);
+	TRY(program_run(p));
+	*number = (int)program_result(p, call);
+	return NULL;
+}
+
 /* The kernel takes a new exe file only while nothing maps the old one: call between unmapping and
  * mapping. */
 static struct cr_error *set_layout(struct restore *restore, struct process *process)
@@ -213,12 +237,7 @@ static struct cr_error *set_layout(struct restore *restore, struct process *proc
 
 	if (memory_inherited(process))
 		return describe_layout(restore, process, -1);
-	exe = program_call(
-		p, image_text(&restore->image, "open program '%s'", process->memory->exe.data),
-		SYS_openat, (uint64_t)AT_FDCWD, program_bytes(p, &process->memory->exe),
-		O_RDONLY | O_CLOEXEC);
-	TRY(program_run(p));
-	exe = (int)program_result(p, exe);
+	TRY(open_exe(restore, process, &exe));
 	TRY(describe_layout(restore, process, exe));
 	program_call(p, "close the program", SYS_close, (uint64_t)exe);
 	return program_run(p);
@@ -230,6 +249,9 @@ static uint64_t map_flags(const struct vma *vma)
 
 	return MAP_FIXED | (shared ? MAP_SHARED : MAP_PRIVATE) |
 	       (vma->type == VMA_ANONYMOUS ? MAP_ANONYMOUS : 0) |
+	       (vma->type == VMA_ANONYMOUS && vma->huge_page
+			? MAP_HUGETLB | memory_huge_size(vma->huge_page)
+			: 0) |
 	       (vma->flags & VM_GROWSDOWN ? MAP_GROWSDOWN : 0) |
 	       (vma->flags & VM_NORESERVE ? MAP_NORESERVE : 0);
 }
@@ -247,53 +269,55 @@ static uint64_t first_protection(const struct vma *vma)
 /* An open file that mappings follow on; one open serves neighbours of the same file. */
 struct open_mapping {
 	const struct vma *of;
-	int call;
+	uint64_t number; /* where its descriptor's number lies in the program */
 };
 
 static struct cr_error *close_mapping(struct program *p, struct open_mapping *open)
 {
 	if (!open->of)
 		return NULL;
-	program_call(p, "close a mapped file", SYS_close, program_result_of(p, open->call));
+	program_call(p, "close a mapped file", SYS_close, open->number);
 	program_indirect(p, 0);
 	open->of = NULL;
 	return NULL;
 }
 
-static struct cr_error *open_mapping(struct restore *restore, const struct vma *vma,
-				     struct open_mapping *open)
+static bool writes(const struct vma *vma)
 {
-	struct program *p = restore->program;
-	bool writes = vma->type == VMA_FILE_SHARED && vma->flags & VM_MAYWRITE;
+	return vma->type == VMA_SHARED ||
+	       (vma->type == VMA_FILE_SHARED && vma->flags & VM_MAYWRITE);
+}
 
-	if (open->of && open->of->type == vma->type && same_name(open->of, vma) &&
-	    open->of->flags == vma->flags)
-		return NULL;
-	TRY(close_mapping(p, open));
-	open->call = program_call(
-		p, image_text(&restore->image, "open mapped file '%s'", vma->name.data), SYS_openat,
-		(uint64_t)AT_FDCWD, program_bytes(p, &vma->name),
-		(writes ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+static struct cr_error *open_contents(struct restore *restore, struct process *process,
+				      const struct vma *vma, struct open_mapping *open)
+{
+	_cleanup_close_ int fd = -1;
+
+	TRY(contents_open(restore, process, vma->object, writes(vma) ? O_RDWR : O_RDONLY, &fd));
+	TRY(channel_send(&restore->channel, &fd, 1));
+	open->number = channel_receive(&restore->channel, restore->program, 1);
 	open->of = vma;
 	return NULL;
 }
 
-static struct cr_error *map_shared(struct restore *restore, struct process *process,
-				   const struct vma *vma, uint64_t start, uint64_t end)
+static struct cr_error *open_mapping(struct restore *restore, struct process *process,
+				     const struct vma *vma, struct open_mapping *open)
 {
 	struct program *p = restore->program;
-	uint64_t number;
-	int fd;
+	int call;
 
-	TRY(shared_memory_fd(restore, process, vma->object, &fd));
-	TRY(channel_send(&restore->channel, &fd, 1));
-	number = channel_receive(&restore->channel, p, 1);
-	program_call(p, "map shared memory", SYS_mmap, start, end - start, vma->protection,
-		     map_flags(vma), number, vma->offset + (start - vma->start));
-	program_indirect(p, 4);
-	program_call(p, "close shared memory", SYS_close, number);
-	program_indirect(p, 0);
-	return program_run(p);
+	if (open->of && open->of->type == vma->type && open->of->object == vma->object &&
+	    same_name(open->of, vma) && writes(open->of) == writes(vma))
+		return NULL;
+	TRY(close_mapping(p, open));
+	if (vma->object)
+		return open_contents(restore, process, vma, open);
+	call = program_call(p, image_text(&restore->image, "open mapped file '%s'", vma->name.data),
+			    SYS_openat, (uint64_t)AT_FDCWD, program_bytes(p, &vma->name),
+			    (writes(vma) ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	open->number = program_result_of(p, call);
+	open->of = vma;
+	return NULL;
 }
 
 /* Map [start, end) of @vma. */
@@ -306,20 +330,16 @@ static struct cr_error *map_part(struct restore *restore, struct process *proces
 
 	if (start >= end)
 		return NULL;
-	if (p->count + 4 > PROGRAM_OPS || p->data_len + vma->name.len + 64 > PROGRAM_DATA) {
+	if (p->count + 4 > PROGRAM_OPS || p->data_len + vma->name.len + 512 > PROGRAM_DATA) {
 		TRY(close_mapping(p, open));
 		TRY(program_run(p));
 	}
-	if (vma->type == VMA_SHARED) {
-		TRY(close_mapping(p, open));
-		return map_shared(restore, process, vma, start, end);
-	}
-	if (is_file(vma))
-		TRY(open_mapping(restore, vma, open));
+	if (vma->type != VMA_ANONYMOUS)
+		TRY(open_mapping(restore, process, vma, open));
 	program_call(p, "map memory", SYS_mmap, start, end - start, first_protection(vma),
-		     map_flags(vma), is_file(vma) ? program_result_of(p, open->call) : (uint64_t)-1,
+		     map_flags(vma), vma->type == VMA_ANONYMOUS ? (uint64_t)-1 : open->number,
 		     offset);
-	if (is_file(vma))
+	if (vma->type != VMA_ANONYMOUS)
 		program_indirect(p, 4);
 	return NULL;
 }

@@ -276,7 +276,7 @@ static struct cr_error *collapse_in(struct filler *filler, const struct vma *vma
 
 	begin = begin < vma->start ? vma->start : begin;
 	end = end > vma->end ? vma->end : end;
-	if (vma->type != VMA_ANONYMOUS || vma->flags & VM_NOHUGEPAGE ||
+	if (vma->type != VMA_ANONYMOUS || vma->flags & (VM_NOHUGEPAGE | VM_HUGETLB) ||
 	    extent->index == EXTENT_ZERO)
 		return NULL;
 	begin = (begin + ARCH_HUGE_PAGE - 1) & ~(uint64_t)(ARCH_HUGE_PAGE - 1);

@@ -1,32 +1,78 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "contents.h"
 #include "file.h"
 
 struct regular {
 	struct file file;
+	uint32_t contents;
 };
 
 static const struct field regular_fields[] = {
 	FIELD_FILE(struct regular),
+	FIELD_UINT(struct regular, contents, 0, UINT32_MAX,
+		   "object that is opened instead of the path, 0: none", .optional = true),
 	FIELD_END,
 };
 
 static bool regular_claims(const struct descriptor *descriptor)
 {
-	return S_ISREG(descriptor->stat.st_mode) && descriptor->path.data[0] == '/' &&
-	       strncmp((char *)descriptor->path.data, "/memfd:", strlen("/memfd:"));
+	return S_ISREG(descriptor->stat.st_mode) && descriptor->path.data[0] == '/';
+}
+
+static struct cr_error *regular_find(struct dump *dump, const struct descriptor *descriptor,
+				     struct backing *ret)
+{
+	char link[32];
+	struct sight sight = {
+		.process = descriptor->process,
+		.link = link,
+		.path = descriptor->path,
+		.stat = descriptor->stat,
+	};
+	struct cr_error *error;
+
+	snprintf(link, sizeof(link), "fd/%d", descriptor->fd);
+	error = backing_find(dump, &sight, ret);
+	if (!error)
+		return NULL;
+	error = error_wrap(error, "Cannot save %s", descriptor_name(dump, descriptor));
+	return error_task(error, descriptor->process->pid, descriptor->process->stat.comm);
+}
+
+static struct cr_error *regular_check(struct dump *dump, const struct descriptor *descriptor)
+{
+	struct backing scrap;
+
+	return dump->running ? regular_find(dump, descriptor, &scrap) : NULL;
 }
 
 static struct cr_error *regular_dump(struct dump *dump, const struct descriptor *descriptor,
 				     void *state)
 {
-	(void)dump;
-	(void)descriptor;
-	(void)state; /* all there is to know is in struct file */
+	struct regular *regular = state;
+	struct backing backing;
+
+	TRY(regular_find(dump, descriptor, &backing));
+	regular->file.path = backing.path;
+	regular->contents = backing.object;
 	return NULL;
+}
+
+static struct cr_error *open_contents(struct restore *restore, struct object *object,
+				      const struct regular *regular)
+{
+	/* of O_TMPFILE only its bit remains in what F_GETFL gives, and that means O_DIRECTORY too */
+	uint64_t flags = regular->file.flags &
+			 ~(uint64_t)(O_CREAT | O_EXCL | O_TRUNC | O_TMPFILE | O_NOFOLLOW);
+	struct process *init = *(struct process **)restore->image.processes.items;
+
+	TRY(contents_open(restore, init, regular->contents, flags, &object->fd));
+	return file_set_flags(object, &regular->file);
 }
 
 static struct cr_error *regular_restore(struct restore *restore, struct object *object,
@@ -34,7 +80,10 @@ static struct cr_error *regular_restore(struct restore *restore, struct object *
 {
 	const struct regular *regular = state;
 
-	TRY(file_reopen(restore, object, &regular->file));
+	if (regular->contents)
+		TRY(open_contents(restore, object, regular));
+	else
+		TRY(file_reopen(restore, object, &regular->file));
 	if (regular->file.flags & O_PATH)
 		return NULL;
 	if (lseek(object->fd, (off_t)regular->file.position, SEEK_SET) < 0)
@@ -44,12 +93,12 @@ static struct cr_error *regular_restore(struct restore *restore, struct object *
 
 const struct kind regular_kind = {
 	.name = "regular",
-	.doc = "Open regular file, by its path",
+	.doc = "Open regular file, by its path, or of an object with contents",
 	.scope = SCOPE_OBJECT,
 	.size = sizeof(struct regular),
 	.fields = regular_fields,
 	.claims = regular_claims,
-	.check_file = file_check_path,
+	.check_file = regular_check,
 	.dump_file = regular_dump,
 	.restore_file = regular_restore,
 };

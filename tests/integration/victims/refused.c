@@ -6,12 +6,14 @@
 #include <linux/filter.h>
 #include <linux/io_uring.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -155,15 +157,10 @@ static void inotify_verify(void)
 	check(read(fd, buffer, sizeof(buffer)) > 0, "event");
 }
 
-static void memfd(void)
+static void absent(void)
 {
-	fd = must(memfd_create("name", 0));
-	must(write(fd, "content", 7));
-}
-
-static void memfd_verify(void)
-{
-	check_content(fd);
+	victim_say("absent");
+	exit(0);
 }
 
 static void io_uring(void)
@@ -171,15 +168,93 @@ static void io_uring(void)
 	struct io_uring_params params = {0};
 
 	fd = syscall(SYS_io_uring_setup, 4, &params);
-	if (fd < 0) {
-		victim_say("absent");
-		exit(0);
-	}
+	if (fd < 0)
+		absent();
 }
 
 static void io_uring_verify(void)
 {
 	check(fcntl(fd, F_GETFD) >= 0, "closed");
+}
+
+static char *secret;
+
+static void secretmem(void)
+{
+	fd = syscall(SYS_memfd_secret, 0);
+	if (fd < 0)
+		absent();
+	must(ftruncate(fd, 4096));
+	secret = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	check(secret != MAP_FAILED, "mmap");
+	strcpy(secret, "secret");
+}
+
+static void secretmem_verify(void)
+{
+	check(strcmp(secret, "secret") == 0, "content: %s", secret);
+}
+
+/* Nobody has it open any more. */
+static void secretmem_mapped(void)
+{
+	secretmem();
+	must(close(fd));
+}
+
+static void userfaultfd(void)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+
+	fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		absent();
+	must(ioctl(fd, UFFDIO_API, &api));
+}
+
+static void userfaultfd_verify(void)
+{
+	check(fcntl(fd, F_GETFD) >= 0, "closed");
+}
+
+static void userfaultfd_mapping(void)
+{
+	struct uffdio_register range = {.mode = UFFDIO_REGISTER_MODE_MISSING};
+
+	userfaultfd();
+	secret = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(secret != MAP_FAILED, "mmap");
+	range.range.start = (uintptr_t)secret;
+	range.range.len = 4096;
+	must(ioctl(fd, UFFDIO_REGISTER, &range));
+}
+
+/* A page that is missing is still the program's to bring in. */
+static void userfaultfd_mapping_verify(void)
+{
+	char page[4096] = "brought in";
+	struct uffdio_copy copy = {
+		.dst = (uintptr_t)secret, .src = (uintptr_t)page, .len = sizeof(page)};
+
+	must(ioctl(fd, UFFDIO_COPY, &copy));
+	check(strcmp(secret, "brought in") == 0, "content: %s", secret);
+}
+
+/* Little on the disk, and yet more than the test allows. */
+static void large_deleted_file(void)
+{
+	char block[4096] = "content";
+
+	file();
+	must(unlink(path));
+	for (int i = 0; i < 512; i++)
+		check(write(fd, block, sizeof(block)) == sizeof(block), "write");
+	check(pwrite(fd, "content", 7, 0) == 7, "pwrite");
+}
+
+static void large_deleted_file_verify(void)
+{
+	check_content(fd);
 }
 
 static void pty(void)
@@ -209,17 +284,6 @@ static void lease(void)
 static void lease_verify(void)
 {
 	check(fcntl(fd, F_GETLEASE) == F_RDLCK, "lease %d", fcntl(fd, F_GETLEASE));
-}
-
-static void deleted_file(void)
-{
-	file();
-	must(unlink(path));
-}
-
-static void deleted_file_verify(void)
-{
-	check_content(fd);
 }
 
 static int shm;
@@ -349,13 +413,16 @@ static const struct object {
 	{"timerfd", make_timerfd, timerfd_verify},
 	{"signalfd", make_signalfd, signalfd_verify},
 	{"inotify", inotify, inotify_verify},
-	{"memfd", memfd, memfd_verify},
 	{"io_uring", io_uring, io_uring_verify},
+	{"secretmem", secretmem, secretmem_verify},
+	{"secretmem_mapped", secretmem_mapped, secretmem_verify},
+	{"userfaultfd", userfaultfd, userfaultfd_verify},
+	{"userfaultfd_mapping", userfaultfd_mapping, userfaultfd_mapping_verify},
+	{"large_deleted_file", large_deleted_file, large_deleted_file_verify},
 	{"pty", pty, pty_verify},
 	{"shared_fs", shared_fs, shared_fs_verify},
 	{"seccomp_filter", seccomp_filter, seccomp_filter_verify},
 	{"lease", lease, lease_verify},
-	{"deleted_file", deleted_file, deleted_file_verify},
 	{"sysv_shm", sysv_shm, sysv_shm_verify},
 	{"sysv_shm_detached", sysv_shm_detached, sysv_shm_detached_verify},
 	{"traced", traced, traced_verify},

@@ -9,7 +9,17 @@ struct common {
 };
 
 static struct common *common;
-static char *memory, *half;
+static char *memory, *half, *of_device, *private_of_device;
+
+static char *map_zero(int flags)
+{
+	int fd = must(open("/dev/zero", O_RDWR | O_CLOEXEC));
+	char *at = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, flags, fd, 0);
+
+	check(at != MAP_FAILED, "mmap of /dev/zero");
+	close(fd);
+	return at;
+}
 
 static void fill(char *at, size_t size, int seed)
 {
@@ -54,6 +64,9 @@ static void keeps_second_half(void *unused)
 	victim_wait();
 	check(victim_differs(half + SIZE / 2, SIZE / 2, 9) < 0, "second half");
 	check(victim_differs(half, PAGE, 8) < 0, "first half");
+	check(strcmp(of_device, "shared") == 0, "/dev/zero, shared");
+	check(strcmp(private_of_device, "private") == 0, "/dev/zero, private");
+	strcpy(of_device, "by the child");
 }
 
 int main(int argc, char **argv)
@@ -68,6 +81,10 @@ int main(int argc, char **argv)
 	fill(memory + SIZE - PAGE, PAGE, 2);
 	fill(half, PAGE, 8);
 	fill(half + SIZE / 2, SIZE / 2, 9);
+	of_device = map_zero(MAP_SHARED);
+	private_of_device = map_zero(MAP_PRIVATE);
+	strcpy(of_device, "shared");
+	strcpy(private_of_device, "private");
 	pids[0] = victim_child(keeps_one_page, NULL);
 	pids[1] = victim_child(moved, NULL);
 	pids[2] = victim_child(keeps_second_half, NULL);
@@ -85,6 +102,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < 3; i++)
 		victim_reap(pids[i]);
 	check(victim_differs(memory + SIZE / 2, PAGE, 51) < 0, "child's write");
+	check(strcmp(of_device, "by the child") == 0, "/dev/zero is not shared any more");
 	victim_ok();
 	return 0;
 }
