@@ -65,6 +65,9 @@ struct kind {
 	 * calls of @process; leaves object->fd. */
 	struct cr_error *(*restore_contents)(struct restore *restore, struct process *process,
 					     struct object *object);
+	/* SCOPE_OBJECT: once more at the end, when the instant of release is known: deadlines */
+	struct cr_error *(*release_file)(struct restore *restore, struct object *object,
+					 const void *state);
 	struct cr_error *(*restore_process)(struct restore *restore, struct process *process,
 					    const void *state);
 	/* SCOPE_PROCESS: once more at the end, when the instant of release is known: deadlines, limits */

@@ -144,9 +144,19 @@ static struct cr_error *detach_all(struct restore *restore)
 	return detach(restore->init);
 }
 
+static struct cr_error *last_files(struct restore *restore)
+{
+	for_each (struct object *, object, &restore->image.objects) {
+		if (object->kind->release_file)
+			TRY(object->kind->release_file(restore, object, object->state));
+	}
+	return NULL;
+}
+
 struct cr_error *release_all(struct restore *restore)
 {
 	choose_release(restore);
+	TRY(last_files(restore));
 	for_each (struct process *, process, &restore->image.processes)
 		TRY(error_task(finish_process(restore, process), process->pid, ""));
 	TRY(lock_waiters_restore(restore));

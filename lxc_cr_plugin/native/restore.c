@@ -14,6 +14,7 @@
 #include "kinds/file_owner.h"
 #include "kinds/lock.h"
 #include "kinds/memory.h"
+#include "kinds/pidfd.h"
 #include "kinds/pipe.h"
 #include "kinds/shared_memory.h"
 #include "kinds/tty.h"
@@ -83,6 +84,7 @@ static struct cr_error *restore_objects(struct restore *restore)
 	program_begin(restore->program, restore->init);
 	TRY(open_files(restore, false));
 	pipe_finish(restore);
+	TRY(pidfd_finish(restore));
 	program_begin(restore->program, restore->init);
 	TRY(open_files(restore, true));
 	return memfd_seal(restore);
@@ -100,8 +102,7 @@ static struct cr_error *restore_thread(struct restore *restore, struct thread *t
 
 static struct cr_error *restore_process(struct restore *restore, struct process *process)
 {
-	TRY(memory_finish(restore, process));
-	TRY(tree_threads(restore, process));
+	restore_begin(restore, process);
 	for (unsigned int k = 0; k < kinds_count(); k++) {
 		if (kinds[k]->restore_process)
 			TRY(kinds[k]->restore_process(restore, process, process->states[k]));
@@ -109,6 +110,17 @@ static struct cr_error *restore_process(struct restore *restore, struct process 
 	TRY(program_run(restore->program));
 	for_each (struct thread *, thread, &process->threads)
 		TRY(restore_thread(restore, thread));
+	return NULL;
+}
+
+/* Every thread stands before the first file is opened: a pidfd may stand for any. */
+static struct cr_error *finish_tree(struct restore *restore)
+{
+	for_each (struct process *, process, &restore->image.processes) {
+		TRY(error_task(memory_finish(restore, process), process->pid, ""));
+		TRY(error_task(program_run(restore->program), process->pid, ""));
+		TRY(error_task(tree_threads(restore, process), process->pid, ""));
+	}
 	return NULL;
 }
 
@@ -130,6 +142,7 @@ static struct cr_error *build(struct restore *restore)
 	TRY(step(restore->options->fault, RESTART_TAKEN_OVER));
 	TRY(takeover_prepare(restore));
 	TRY(tree_build(restore));
+	TRY(finish_tree(restore));
 	TRY(step(restore->options->fault, RESTART_TREE));
 	TRY(restore_objects(restore));
 	TRY(step(restore->options->fault, RESTART_FILES));

@@ -21,11 +21,12 @@ struct restore {
 	uint64_t
 		insn; /* offset of a system call instruction from the first of the kernel's mappings */
 	struct channel channel;
-	struct list orphans; /* struct process *, who have been adopted: tree.c */
-	struct list helpers; /* struct helper: tree.c */
-	pid_t spare_pid;     /* no task of the image has it */
-	struct list pipes;   /* struct standing_pipe: kinds/pipe.c */
-	uint64_t release;    /* R, CLOCK_MONOTONIC ns: every remaining time counts from here */
+	struct list orphans;  /* struct process *, who have been adopted: tree.c */
+	struct list helpers;  /* struct helper: tree.c */
+	pid_t spare_pid;      /* no task of the image has it */
+	struct list pipes;    /* struct standing_pipe: kinds/pipe.c */
+	struct list departed; /* struct departed: kinds/pidfd.c */
+	uint64_t release;     /* R, CLOCK_MONOTONIC ns: every remaining time counts from here */
 };
 
 /* pid of the leader on this host: who runs programs for the process. */

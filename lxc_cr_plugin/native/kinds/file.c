@@ -184,14 +184,9 @@ static struct cr_error *refuse_unknown(struct dump *dump, const struct descripto
 	} names[] = {
 		{"socket:", "socket", "it is a socket"},
 		{"anon_inode:[eventpoll]", "epoll", "it is an epoll instance"},
-		{"anon_inode:[eventfd]", "eventfd", "it is an eventfd"},
-		{"anon_inode:[timerfd]", "timerfd", "it is a timerfd"},
-		{"anon_inode:[signalfd]", "signalfd", "it is a signalfd"},
 		{"anon_inode:inotify", "inotify", "it is an inotify instance"},
-		{"anon_inode:[pidfd]", "pidfd", "it is a pidfd"},
 		{"anon_inode:[io_uring]", "io_uring", "it is an io_uring"},
 		{"anon_inode:[userfaultfd]", "userfaultfd", "it is a userfaultfd"},
-		{"pidfd:", "pidfd", "it is a pidfd"},
 		{"mnt:", "namespace", "it is a namespace"},
 		{"net:", "namespace", "it is a namespace"},
 	};

@@ -170,10 +170,9 @@ static bool ends_processes(int signal)
 	return signal <= KERNEL_SIGNALS;
 }
 
-static struct cr_error *impossible(const struct process *process, uint32_t status)
+static struct cr_error *impossible(uint32_t status)
 {
-	return error_new(CR_IMAGE, "Process %d cannot have ended with status 0x%x", process->pid,
-			 status);
+	return error_new(CR_IMAGE, "No process can have ended with status 0x%x", status);
 }
 
 /* The signal is put in place of the breakpoint's that the task stands in. */
@@ -199,46 +198,51 @@ static struct cr_error *exit_with(struct restore *restore, int code)
 }
 
 /* The kernel hands it to its parent when we, who trace it, have seen its end. */
-static struct cr_error *see_end(const struct process *process, uint32_t status, bool *core)
+static struct cr_error *see_end(pid_t tid, uint32_t status, bool *core)
 {
-	pid_t tid = process_leader(process)->host_tid;
 	int got;
 
 	for (;;) {
 		if (waitpid(tid, &got, __WALL) < 0) {
 			if (errno == EINTR)
 				continue;
-			return error_sys("Failed to wait for zombie %d", process->pid);
+			return error_sys("Failed to wait for process %d", tid);
 		}
 		if (!WIFSTOPPED(got))
 			break;
 		if (got >> 16 != PTRACE_EVENT_STOP)
-			return impossible(process, status);
+			return impossible(status);
 		TRY(task_continue(tid, 0));
 	}
 	*core = got & WCOREFLAG;
 	if (((uint32_t)got & ~(uint32_t)WCOREFLAG) != (status & ~(uint32_t)WCOREFLAG))
-		return impossible(process, status);
+		return impossible(status);
 	return NULL;
+}
+
+struct cr_error *zombie_end_as(struct restore *restore, pid_t tid, uint32_t status, bool *core)
+{
+	int signal = WTERMSIG((int)status);
+
+	if (signal && !ends_processes(signal))
+		return impossible(status);
+	TRY(signal ? die_of(restore, tid, signal) : exit_with(restore, WEXITSTATUS((int)status)));
+	return see_end(tid, status, core);
 }
 
 struct cr_error *zombie_end(struct restore *restore, struct process *process)
 {
 	const struct zombie *zombie = process_state(process, &zombie_kind);
 	pid_t tid = process_leader(process)->host_tid;
-	int status = (int)zombie->status;
-	bool core = false;
+	bool core = false, had_core = zombie->status & WCOREFLAG;
 
-	if (WIFSIGNALED(status) && !ends_processes(WTERMSIG(status)))
-		return impossible(process, zombie->status);
 	restore_begin(restore, process);
-	if (!(status & WCOREFLAG) || !may_dump_core(restore, process))
+	if (!had_core || !may_dump_core(restore, process))
 		limit_core(restore->program, 0);
 	TRY(take_looks(restore, zombie));
-	TRY(WIFSIGNALED(status) ? die_of(restore, tid, WTERMSIG(status))
-				: exit_with(restore, WEXITSTATUS(status)));
-	TRY(see_end(process, zombie->status, &core));
-	if ((bool)(status & WCOREFLAG) != core)
+	TRY(error_wrap(zombie_end_as(restore, tid, zombie->status, &core),
+		       "Failed to end process %d again", process->pid));
+	if (had_core != core)
 		log_say(&restore->log, CR_WARNING,
 			"Process %d, which its parent has not waited for, had dumped core; its "
 			"parent will not be told so: the host's core_pattern is not a file",

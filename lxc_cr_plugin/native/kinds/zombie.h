@@ -31,5 +31,7 @@ struct cr_error *zombie_add(struct image *image, struct process *parent, struct 
 /* After it stood in for itself in session and group: it ends as it did. The parent gets its exit
  * signal, which restore has to take away again. */
 struct cr_error *zombie_end(struct restore *restore, struct process *process);
+/* Task @tid runs its program and ends with this status of wait(2); *core: with WCOREFLAG. */
+struct cr_error *zombie_end_as(struct restore *restore, pid_t tid, uint32_t status, bool *core);
 
 #endif

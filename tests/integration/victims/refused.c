@@ -11,18 +11,15 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/shm.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <sys/timerfd.h>
 
 #include "victim.h"
 
@@ -95,52 +92,6 @@ static void epoll_verify(void)
 	struct epoll_event event;
 
 	check(epoll_wait(fd, &event, 1, 0) == 1 && event.data.u64 == 77, "epoll_wait");
-}
-
-static void make_eventfd(void)
-{
-	fd = must(eventfd(42, 0));
-}
-
-static void eventfd_verify(void)
-{
-	uint64_t value;
-
-	check(read(fd, &value, 8) == 8 && value == 42, "value %lu", value);
-}
-
-static void make_timerfd(void)
-{
-	struct itimerspec time = {.it_value = {3600, 0}};
-
-	fd = must(timerfd_create(CLOCK_MONOTONIC, 0));
-	must(timerfd_settime(fd, 0, &time, NULL));
-}
-
-static void timerfd_verify(void)
-{
-	struct itimerspec time;
-
-	must(timerfd_gettime(fd, &time));
-	check(time.it_value.tv_sec > 3500, "%ld s left", time.it_value.tv_sec);
-}
-
-static void make_signalfd(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGUSR1);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	fd = must(signalfd(-1, &set, 0));
-}
-
-static void signalfd_verify(void)
-{
-	struct signalfd_siginfo info;
-
-	must(kill(getpid(), SIGUSR1));
-	check(read(fd, &info, sizeof(info)) == sizeof(info) && info.ssi_signo == SIGUSR1, "signal");
 }
 
 static void inotify(void)
@@ -364,16 +315,6 @@ static void mount_point_verify(void)
 	must(umount("/mnt"));
 }
 
-static void pidfd(void)
-{
-	fd = must(syscall(SYS_pidfd_open, getpid(), 0));
-}
-
-static void pidfd_verify(void)
-{
-	must(syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0));
-}
-
 static void shared_fs(void)
 {
 	child = must(syscall(SYS_clone, CLONE_FS | SIGCHLD, 0, 0, 0, 0));
@@ -409,9 +350,6 @@ static const struct object {
 	{"unix_socket", unix_socket, unix_socket_verify},
 	{"tcp_socket", tcp_socket, tcp_socket_verify},
 	{"epoll", epoll, epoll_verify},
-	{"eventfd", make_eventfd, eventfd_verify},
-	{"timerfd", make_timerfd, timerfd_verify},
-	{"signalfd", make_signalfd, signalfd_verify},
 	{"inotify", inotify, inotify_verify},
 	{"io_uring", io_uring, io_uring_verify},
 	{"secretmem", secretmem, secretmem_verify},
@@ -428,7 +366,6 @@ static const struct object {
 	{"traced", traced, traced_verify},
 	{"namespace", namespace, namespace_verify},
 	{"mount_point", mount_point, mount_point_verify},
-	{"pidfd", pidfd, pidfd_verify},
 };
 
 int main(int argc, char **argv)

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "fdinfo.h"
+#include "file.h"
+
+struct eventfd {
+	struct file file;
+	uint64_t count;
+	bool semaphore;
+};
+
+static const struct field eventfd_fields[] = {
+	FIELD_FILE(struct eventfd),
+	FIELD_UINT(struct eventfd, count, 0, UINT64_MAX - 1, "counter"),
+	FIELD_BOOL(struct eventfd, semaphore, "EFD_SEMAPHORE: read(2) takes one, not all"),
+	FIELD_END,
+};
+
+static bool eventfd_claims(const struct descriptor *descriptor)
+{
+	return !strcmp((char *)descriptor->path.data, "anon_inode:[eventfd]");
+}
+
+static struct cr_error *read_info(struct dump *dump, const struct descriptor *descriptor,
+				  struct eventfd *ret)
+{
+	uint64_t semaphore;
+	char *text;
+
+	TRY(fdinfo_read(dump, descriptor, &text));
+	TRY(fdinfo_number(text, "eventfd-count", 16, &ret->count));
+	/* since Linux 6.5; there is no other way to tell that leaves the counter alone */
+	TRY(fdinfo_number(text, "eventfd-semaphore", 10, &semaphore));
+	ret->semaphore = semaphore;
+	return NULL;
+}
+
+static struct cr_error *eventfd_check(struct dump *dump, const struct descriptor *descriptor)
+{
+	struct eventfd scrap = {0};
+
+	return error_object(read_info(dump, descriptor, &scrap), "eventfd");
+}
+
+static struct cr_error *eventfd_dump(struct dump *dump, const struct descriptor *descriptor,
+				     void *state)
+{
+	return read_info(dump, descriptor, state);
+}
+
+static struct cr_error *eventfd_restore(struct restore *restore, struct object *object,
+					const void *state)
+{
+	const struct eventfd *saved = state;
+
+	(void)restore;
+	object->fd = eventfd(0, EFD_CLOEXEC | (saved->semaphore ? EFD_SEMAPHORE : 0));
+	if (object->fd < 0)
+		return error_sys("Failed to make eventfd %u", object->id);
+	/* eventfd(2) takes 32 bits, the counter has 64 */
+	if (write(object->fd, &saved->count, sizeof(saved->count)) < 0)
+		return error_sys("Failed to set the counter of eventfd %u", object->id);
+	return file_set_flags(object, &saved->file);
+}
+
+const struct kind eventfd_kind = {
+	.name = "eventfd",
+	.doc = "Eventfd: counter and mode",
+	.scope = SCOPE_OBJECT,
+	.size = sizeof(struct eventfd),
+	.fields = eventfd_fields,
+	.claims = eventfd_claims,
+	.check_file = eventfd_check,
+	.dump_file = eventfd_dump,
+	.restore_file = eventfd_restore,
+};
