@@ -12,6 +12,7 @@
 #include "kinds/memory.h"
 #include "kinds/tty.h"
 #include "kinds/zombie.h"
+#include "task_status.h"
 
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL
@@ -39,8 +40,7 @@ static void close_fd(int *fd)
 
 static struct cr_error *look_at_thread(struct dump *dump, struct thread *thread)
 {
-	TRY(proc_open(thread->process->host_pid, thread->host_tid, &thread->proc));
-	TRY(proc_status(thread->proc, dump->image.pool, &thread->status));
+	TRY(task_status(dump, thread));
 	thread->tid = thread->status.ns_pid;
 	if (thread == process_leader(thread->process))
 		thread->process->pid = thread->status.ns_tgid;
@@ -100,8 +100,6 @@ static struct cr_error *look_at_process(struct dump *dump, struct process *proce
 
 static void leave_process(struct process *process)
 {
-	for_each (struct thread *, thread, &process->threads)
-		close_fd(&thread->proc);
 	close_fd(&process->proc);
 	close_fd(&process->fds);
 	close_fd(&process->pidfd);

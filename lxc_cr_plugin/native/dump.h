@@ -40,6 +40,7 @@ struct dump {
 	struct kernel_timer_reader *timer_reader; /* NULL until there is a timer */
 	struct list kernel_timers;		  /* struct kernel_timer, by process */
 	bool timers_read;
+	struct list read_statuses; /* task_status.c */
 	struct cr_clocks clocks;
 
 	struct thread *init;	  /* leader of the container's init */

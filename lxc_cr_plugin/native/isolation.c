@@ -71,11 +71,21 @@ static struct cr_error *check_init(struct dump *dump)
 	return NULL;
 }
 
+/* By identity: struct nsproxy holds all but these two. */
+static bool shares_all(const struct kernel_task *a, const struct kernel_task *b)
+{
+	return a->nsproxy && a->nsproxy == b->nsproxy && a->user_ns == b->user_ns &&
+	       a->id.namespace && a->id.namespace == b->id.namespace;
+}
+
 static struct cr_error *check_process(struct dump *dump, struct process *process)
 {
 	ino_t theirs[NAMESPACES];
-	struct cr_error *error = read_namespaces(process->host_pid, theirs);
+	struct cr_error *error;
 
+	if (shares_all(process_leader(process)->kernel, dump->init->kernel))
+		return NULL;
+	error = read_namespaces(process->host_pid, theirs);
 	if (error)
 		return dump_refuse(dump, error);
 	for (int i = 0; i < NAMESPACES; i++) {

@@ -45,7 +45,6 @@ static struct thread *add_thread(struct image *image, struct process *process)
 		return NULL;
 	thread->states = pool_calloc(image->pool, kinds_count(), sizeof(void *));
 	thread->process = process;
-	thread->proc = -1;
 	if (!thread->states || remember(image, &process->threads, thread))
 		return NULL;
 	return thread;

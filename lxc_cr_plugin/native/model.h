@@ -102,7 +102,6 @@ struct thread {
 	pid_t host_tid; /* on this host */
 	void **states;	/* by kind index */
 	/* dump only */
-	int proc; /* /proc/PID/task/TID */
 	struct kernel_task *kernel;
 	struct proc_status status;
 	char comm[17];

@@ -274,41 +274,6 @@ struct cr_error *proc_status(int dir, struct pool *pool, struct proc_status *ret
 	return NULL;
 }
 
-static uint64_t limit_number(const char **text)
-{
-	uint64_t number;
-	char *end;
-
-	while (**text == ' ')
-		++*text;
-	if (!strncmp(*text, "unlimited", 9)) {
-		*text += 9;
-		return RLIM_INFINITY;
-	}
-	number = strtoull(*text, &end, 10);
-	*text = end;
-	return number;
-}
-
-struct cr_error *proc_limits(int dir, struct pool *pool, struct proc_limit ret[PROC_LIMITS])
-{
-	enum { NAME_COLUMN = 26 };
-	char *text;
-	const char *line;
-
-	TRY(proc_read(dir, "limits", pool, &text, NULL));
-	line = strchr(text, '\n');
-	for (int i = 0; i < PROC_LIMITS; i++) {
-		if (!line || strlen(line + 1) < NAME_COLUMN)
-			return error_new(CR_INTERNAL, "Failed to parse /proc/PID/limits");
-		line += 1 + NAME_COLUMN;
-		ret[i].soft = limit_number(&line);
-		ret[i].hard = limit_number(&line);
-		line = strchr(line, '\n');
-	}
-	return NULL;
-}
-
 /* /proc/PID/maps writes a newline in a path as \012, and nothing else is escaped. */
 static size_t unescape_newlines(char *path, size_t len)
 {

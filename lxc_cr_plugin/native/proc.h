@@ -54,15 +54,6 @@ struct proc_status {
 
 struct cr_error *proc_status(int dir, struct pool *pool, struct proc_status *ret);
 
-enum { PROC_LIMITS = 16 };
-
-struct proc_limit {
-	uint64_t soft, hard; /* RLIM_INFINITY: unlimited */
-};
-
-/* /proc/PID/limits in the order of the RLIMIT_ numbers (it has every limit in that order). */
-struct cr_error *proc_limits(int dir, struct pool *pool, struct proc_limit ret[PROC_LIMITS]);
-
 /* One line of /proc/PID/maps. */
 struct proc_map {
 	uint64_t start, end, offset;

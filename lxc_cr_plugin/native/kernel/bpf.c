@@ -78,6 +78,16 @@ size_t bpf_jump_unless_zero(struct bpf_code *code, int reg)
 	return code->count - 1;
 }
 
+size_t bpf_jump_unless_set(struct bpf_code *code, int reg, int bits)
+{
+	size_t jump;
+
+	emit(code, BPF_JMP | BPF_JSET | BPF_K, reg, 0, 1, bits);
+	jump = code->count;
+	emit(code, BPF_JMP | BPF_JA, 0, 0, 0, 0);
+	return jump;
+}
+
 void bpf_land(struct bpf_code *code, size_t jump)
 {
 	if (jump < BPF_CODE_MAX)

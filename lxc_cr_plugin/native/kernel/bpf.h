@@ -15,7 +15,7 @@
 #include "../error.h"
 #include "btf.h"
 
-enum { BPF_CODE_MAX = 1024, BPF_STACK_SIZE = 512 };
+enum { BPF_CODE_MAX = 2048, BPF_STACK_SIZE = 512 };
 
 struct bpf_code {
 	struct bpf_insn insns[BPF_CODE_MAX];
@@ -59,6 +59,8 @@ void bpf_path(struct bpf_code *code, int slot, size_t bytes, int object, size_t 
 
 /* Unless the register is zero, jump to where bpf_land() is called with the value returned here. */
 size_t bpf_jump_unless_zero(struct bpf_code *code, int reg);
+/* Unless one of the bits is set in the register, likewise. */
+size_t bpf_jump_unless_set(struct bpf_code *code, int reg, int bits);
 void bpf_land(struct bpf_code *code, size_t jump);
 
 /* Back to the instruction with index @target: code->count when the loop began. */

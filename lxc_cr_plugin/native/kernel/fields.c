@@ -23,16 +23,22 @@ struct cr_error *kernel_field_locate(const struct btf *btf, uint32_t root,
 }
 
 struct cr_error *kernel_fields_read(struct bpf_code *code, const struct btf *btf, const char *root,
-				    const struct kernel_field *fields, size_t count, int slot)
+				    const struct kernel_field *fields, size_t count,
+				    const struct kernel_part *part)
 {
 	uint32_t type = btf_find(btf, BTF_KIND_STRUCT, root);
-	struct btf_place previous = {0}, place;
+	struct btf_place previous, place;
+	bool first = true;
 
 	if (!type)
 		return error_new(CR_HOST, "This kernel has no struct %s", root);
 	for (size_t i = 0; i < count; i++) {
+		if (fields[i].offset < part->start || fields[i].offset >= part->end)
+			continue;
 		TRY(kernel_field_locate(btf, type, &fields[i], &place));
-		bpf_probe_place(code, slot + (int)fields[i].offset, &place, i ? &previous : NULL);
+		bpf_probe_place(code, part->slot + (int)(fields[i].offset - part->start), &place,
+				first ? NULL : &previous);
+		first = false;
 		previous = place;
 	}
 	return NULL;

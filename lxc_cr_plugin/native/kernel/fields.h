@@ -30,11 +30,18 @@ struct kernel_field {
 struct cr_error *kernel_field_locate(const struct btf *btf, uint32_t root,
 				     const struct kernel_field *field, struct btf_place *ret);
 
+/* The part of a record that lies at a slot of the stack, offsets [start, end). */
+struct kernel_part {
+	size_t start, end;
+	int slot;
+};
+
 /*
- * Read the fields of the object, a struct @root, into the record at @slot, which is zeroed.
+ * Read the fields that lie in @part of the object, a struct @root; its slot is zeroed.
  * Neighbours behind the same pointer share the way to it.
  */
 struct cr_error *kernel_fields_read(struct bpf_code *code, const struct btf *btf, const char *root,
-				    const struct kernel_field *fields, size_t count, int slot);
+				    const struct kernel_field *fields, size_t count,
+				    const struct kernel_part *part);
 
 #endif

@@ -111,6 +111,7 @@ static struct cr_error *assemble_path(struct bpf_code *code, const struct btf *b
 static struct cr_error *load(const struct btf *btf, bool with_path, int *ret)
 {
 	_cleanup_free_ struct bpf_code *code = calloc(1, sizeof(*code));
+	const struct kernel_part all = {.end = sizeof(struct record), .slot = SLOT_RECORD};
 
 	if (!code)
 		return error_nomem();
@@ -118,7 +119,7 @@ static struct cr_error *load(const struct btf *btf, bool with_path, int *ret)
 	TRY(assemble_context(code, btf));
 	TRY(assemble_close_on_exec(code, btf));
 	TRY(kernel_fields_read(code, btf, "file", fields, sizeof(fields) / sizeof(fields[0]),
-			       SLOT_RECORD));
+			       &all));
 	if (with_path)
 		TRY(assemble_path(code, btf));
 	bpf_write(code, SLOT_RECORD, sizeof(struct record));

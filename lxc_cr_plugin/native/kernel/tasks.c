@@ -12,17 +12,19 @@
 
 enum {
 	BUFFER_SIZE = 64 << 10,
-	HEAD_SIZE = offsetof(struct kernel_task, actions),
-	CHUNK_SIZE = 128, /* the stack does not hold all actions at once */
+	FIELDS_SIZE = offsetof(struct kernel_task, id),
+	CHUNK_SIZE = 256, /* the stack does not hold everything at once */
 	SLOT_OWN = -8,	  /* see bpf_probe_place() */
-	SLOT_HEAD = SLOT_OWN - HEAD_SIZE,
-	SLOT_CHUNK = -BPF_STACK_SIZE,
+	SLOT_CHUNK = SLOT_OWN - CHUNK_SIZE,
+	BPF_DEPTH = BPF_REG_6,
+	PF_KTHREAD = 0x00200000, /* the kernel's include/linux/sched.h */
 };
 
-_Static_assert(HEAD_SIZE % 8 == 0, "the head is zeroed in units of 8 bytes");
-_Static_assert(SLOT_CHUNK + CHUNK_SIZE <= SLOT_HEAD, "the stack is full");
+_Static_assert(FIELDS_SIZE % 8 == 0, "the fields are zeroed in units of 8 bytes");
+_Static_assert(SLOT_CHUNK >= -BPF_STACK_SIZE, "the stack is full");
 _Static_assert(sizeof(struct kernel_task) ==
-		       HEAD_SIZE + KERNEL_SIGNALS * sizeof(struct kernel_sigaction),
+		       FIELDS_SIZE + 4 * sizeof(struct kernel_id) +
+			       KERNEL_SIGNALS * sizeof(struct kernel_sigaction),
 	       "the record is the struct");
 _Static_assert(sizeof(((struct kernel_task *)0)->actions) % CHUNK_SIZE == 0, "only whole chunks");
 
@@ -58,7 +60,33 @@ static const struct kernel_field fields[] = {
 	FIELD(poll.has_timeout, "restart_block.poll.has_timeout"),
 	FIELD(poll.tv_sec, "restart_block.poll.end_time.tv_sec", "restart_block.poll.tv_sec"),
 	FIELD(poll.tv_nsec, "restart_block.poll.end_time.tv_nsec", "restart_block.poll.tv_nsec"),
+	FIELD(comm, "comm"),
+	FIELD(ptrace, "ptrace"),
+	FIELD(timer_slack, "timer_slack_ns"),
+	FIELD(signals_pending, "pending.signal"),
+	FIELD(atomic_flags, "atomic_flags"),
+	FIELD(seccomp, "seccomp.mode"),
+	FIELD(seccomp_filters, "seccomp.filter_count"),
+	FIELD(tracer, "parent->pid"),
+	FIELD(umask, "fs->umask"),
+	FIELD(depth, "thread_pid->level"),
 	FIELD(securebits, "cred->securebits"),
+	FIELD(uid, "real_cred->uid"),
+	FIELD(euid, "real_cred->euid"),
+	FIELD(suid, "real_cred->suid"),
+	FIELD(fsuid, "real_cred->fsuid"),
+	FIELD(gid, "real_cred->gid"),
+	FIELD(egid, "real_cred->egid"),
+	FIELD(sgid, "real_cred->sgid"),
+	FIELD(fsgid, "real_cred->fsgid"),
+	FIELD(cap_inheritable, "real_cred->cap_inheritable"),
+	FIELD(cap_permitted, "real_cred->cap_permitted"),
+	FIELD(cap_effective, "real_cred->cap_effective"),
+	FIELD(cap_bounding, "real_cred->cap_bset"),
+	FIELD(cap_ambient, "real_cred->cap_ambient"),
+	FIELD(user_ns, "real_cred->user_ns"),
+	FIELD(group_info, "real_cred->group_info"),
+	FIELD(groups, "real_cred->group_info->ngroups"),
 	FIELD(brk, "mm->brk"),
 	FIELD(mm_flags, "mm->flags", "mm->_flags"),
 	FIELD(mm, "mm"),
@@ -72,6 +100,9 @@ static const struct kernel_field fields[] = {
 	FIELD(signal_flags, "signal->flags"),
 	FIELD(group_exit_code, "signal->group_exit_code"),
 	FIELD(group_stop_count, "signal->group_stop_count"),
+	FIELD(signals_shared_pending, "signal->shared_pending.signal"),
+	FIELD(limits, "signal->rlim"),
+	FIELD(oom_score_adj, "signal->oom_score_adj"),
 	FIELD(it_real_incr, "signal->it_real_incr"),
 	/* CPUCLOCK_PROF is 0, CPUCLOCK_VIRT 1: the other way round than ITIMER_VIRTUAL and ITIMER_PROF. */
 	FIELD(it_prof_expires, "signal->it[0].expires"),
@@ -85,21 +116,114 @@ static const struct kernel_field fields[] = {
 };
 /* clang-format on */
 
-static const struct kernel_field actions = {
-	HEAD_SIZE, sizeof(((struct kernel_task *)NULL)->actions), {"sighand->action"}};
+enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
+
+static const struct kernel_field actions = {offsetof(struct kernel_task, actions),
+					    sizeof(((struct kernel_task *)NULL)->actions),
+					    {"sighand->action"}};
 
 struct kernel_reader {
 	int link; /* keeps the program */
 	char *buffer;
 };
 
-static struct cr_error *assemble_head(struct bpf_code *code, const struct btf *btf)
+/* Threads of the kernel are in no container, and there are many. */
+static struct cr_error *assemble_filter(struct bpf_code *code, const struct btf *btf)
 {
-	bpf_zero(code, SLOT_HEAD, HEAD_SIZE);
-	TRY(kernel_fields_read(code, btf, "task_struct", fields, sizeof(fields) / sizeof(fields[0]),
-			       SLOT_HEAD));
+	struct btf_place place;
+	size_t jump;
 
-	bpf_write(code, SLOT_HEAD, HEAD_SIZE);
+	TRY(btf_require(btf, "task_struct", "flags", &place));
+	bpf_load(code, BPF_W, BPF_REG_1, BPF_OBJECT, (int)place.offset);
+	jump = bpf_jump_unless_set(code, BPF_REG_1, PF_KTHREAD);
+	bpf_end(code);
+	bpf_land(code, jump);
+	return NULL;
+}
+
+/* The end of a chunk from @start on that cuts no field in two. */
+static size_t chunk_end(size_t start)
+{
+	size_t end = start + CHUNK_SIZE < FIELDS_SIZE ? start + CHUNK_SIZE : FIELDS_SIZE, last;
+
+	do {
+		last = end;
+		for (size_t i = 0; i < FIELDS; i++) {
+			if (fields[i].offset < end && fields[i].offset + fields[i].size > end)
+				end = fields[i].offset & ~(size_t)7;
+		}
+	} while (end != last);
+	return end;
+}
+
+static struct cr_error *assemble_fields(struct bpf_code *code, const struct btf *btf)
+{
+	for (size_t start = 0, end; start < FIELDS_SIZE; start = end) {
+		struct kernel_part part = {.start = start, .slot = SLOT_CHUNK};
+
+		part.end = end = chunk_end(start);
+		if (end == start)
+			return error_new(CR_INTERNAL, "A field of a task is larger than a chunk");
+		bpf_zero(code, SLOT_CHUNK, end - start);
+		TRY(kernel_fields_read(code, btf, "task_struct", fields, FIELDS, &part));
+		bpf_write(code, SLOT_CHUNK, end - start);
+	}
+	return NULL;
+}
+
+/* Offset in struct pid; the array has no length since Linux 6.5. */
+static uint32_t offset_of_numbers(const struct btf *btf)
+{
+	struct btf_place place;
+
+	if (btf_locate(btf, btf_find(btf, BTF_KIND_STRUCT, "pid"), "numbers[0].nr", &place))
+		return place.offset;
+	return btf_struct_size(btf, "pid");
+}
+
+/* BPF_DEPTH holds where in the array numbers[] the task's own namespace is, in bytes. */
+static struct cr_error *assemble_id(struct bpf_code *code, const struct btf *btf, const char *path,
+				    uint32_t numbers)
+{
+	struct btf_place pid, level, number, namespace;
+
+	TRY(btf_require(btf, "task_struct", path, &pid));
+	TRY(btf_require(btf, "pid", "level", &level));
+	TRY(btf_require(btf, "upid", "nr", &number));
+	TRY(btf_require(btf, "upid", "ns", &namespace));
+	bpf_zero(code, SLOT_CHUNK, sizeof(struct kernel_id));
+	bpf_follow(code, BPF_OBJECT, &pid);
+	bpf_probe(code, SLOT_OWN, 8, BPF_BASE, pid.offset);
+	bpf_load(code, BPF_DW, BPF_BASE, BPF_REG_10, SLOT_OWN);
+	bpf_probe(code, SLOT_CHUNK + (int)offsetof(struct kernel_id, depth), 4, BPF_BASE,
+		  level.offset);
+	bpf_add_register(code, BPF_BASE, BPF_DEPTH);
+	bpf_probe(code, SLOT_CHUNK + (int)offsetof(struct kernel_id, number), 4, BPF_BASE,
+		  numbers + number.offset);
+	bpf_probe(code, SLOT_CHUNK + (int)offsetof(struct kernel_id, namespace), 8, BPF_BASE,
+		  numbers + namespace.offset);
+	bpf_write(code, SLOT_CHUNK, sizeof(struct kernel_id));
+	return NULL;
+}
+
+static struct cr_error *assemble_ids(struct bpf_code *code, const struct btf *btf)
+{
+	enum { UPID_SHIFT = 4 }; /* size of struct upid as a power of two */
+	/* enum pid_type: PID, TGID, PGID, SID */
+	static const char *const paths[] = {"thread_pid", "signal->pids[1]", "signal->pids[2]",
+					    "signal->pids[3]"};
+	uint32_t numbers = offset_of_numbers(btf);
+	struct btf_place level;
+
+	if (!numbers || btf_struct_size(btf, "upid") != 1u << UPID_SHIFT)
+		return error_new(CR_HOST, "This kernel numbers processes in another way");
+	TRY(btf_require(btf, "task_struct", "thread_pid->level", &level));
+	bpf_zero(code, SLOT_CHUNK, 8);
+	bpf_probe_place(code, SLOT_CHUNK, &level, NULL);
+	bpf_load(code, BPF_W, BPF_DEPTH, BPF_REG_10, SLOT_CHUNK);
+	bpf_shift(code, BPF_LSH, BPF_DEPTH, UPID_SHIFT);
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+		TRY(assemble_id(code, btf, paths[i], numbers));
 	return NULL;
 }
 
@@ -131,7 +255,9 @@ static struct cr_error *load(const struct btf *btf, int *ret)
 	if (!code)
 		return error_nomem();
 	TRY(bpf_begin(code, btf, "bpf_iter__task", "task"));
-	TRY(assemble_head(code, btf));
+	TRY(assemble_filter(code, btf));
+	TRY(assemble_fields(code, btf));
+	TRY(assemble_ids(code, btf));
 	TRY(assemble_actions(code, btf));
 	bpf_end(code);
 	return bpf_load_iterator(btf, "bpf_iter_task", code, ret);

@@ -33,6 +33,19 @@ struct kernel_sigaction {
 	uint64_t mask;
 };
 
+/* One of a task's ids: struct pid, seen at the depth of pid namespaces where the task lives. */
+struct kernel_id {
+	int32_t number;
+	uint32_t depth;	    /* of the id itself; of less than the task's: nothing else is valid */
+	uint64_t namespace; /* struct pid_namespace that the number belongs to */
+};
+
+struct kernel_limit {
+	uint64_t soft, hard;
+};
+
+enum { KERNEL_LIMITS = 16 };
+
 struct kernel_task {
 	int32_t pid; /* thread id in the initial pid namespace */
 	int32_t tgid;
@@ -88,7 +101,23 @@ struct kernel_task {
 	uint64_t brk;	       /* mm->brk, 0 for a kernel thread */
 	uint64_t mm_flags;     /* mm->flags; the lowest two bits: prctl(2) PR_GET_DUMPABLE */
 	/* Identities of what tasks share: kernel addresses, to be compared and nothing else. */
-	uint64_t mm, files, fs, sighand, seccomp_filter, cgroups, nsproxy;
+	uint64_t mm, files, fs, sighand, seccomp_filter, cgroups, nsproxy, user_ns, group_info;
+	char comm[16];
+	int32_t tracer;	      /* thread that would be its tracer, initial pid namespace */
+	uint32_t ptrace;      /* 0: nobody traces it */
+	uint64_t timer_slack; /* ns */
+	uint64_t signals_pending, signals_shared_pending;
+	uint32_t uid, euid, suid, fsuid;
+	uint32_t gid, egid, sgid, fsgid;
+	uint64_t cap_inheritable, cap_permitted, cap_effective, cap_bounding, cap_ambient;
+	uint64_t atomic_flags; /* bit 0: PR_SET_NO_NEW_PRIVS */
+	uint32_t seccomp, seccomp_filters;
+	uint32_t umask;
+	uint32_t oom_score_adj;			   /* 16 bits, signed */
+	struct kernel_limit limits[KERNEL_LIMITS]; /* by RLIMIT_ number */
+	uint32_t depth;				   /* of pid namespaces */
+	uint32_t groups;			   /* how many supplementary groups */
+	struct kernel_id id, process_id, group_id, session_id;
 	struct kernel_sigaction actions[KERNEL_SIGNALS]; /* [signal - 1] */
 };
 

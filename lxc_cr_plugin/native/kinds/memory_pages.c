@@ -31,18 +31,19 @@ struct page_maps {
 	uint64_t own[512], parent[512];
 };
 
-static bool is_same_page(struct page_maps *maps, uint64_t page)
+/* @end: of what will be asked for in a row. */
+static bool is_same_page(struct page_maps *maps, uint64_t page, uint64_t end)
 {
 	enum { WINDOW = 512 };
 	uint64_t entry;
 
 	if (page < maps->first || page >= maps->first + maps->count) {
 		maps->first = page;
-		maps->count = WINDOW;
-		memset(maps->own, 0, sizeof(maps->own));
-		memset(maps->parent, 0, sizeof(maps->parent));
-		if (pread(maps->ours, maps->own, sizeof(maps->own), (off_t)(page * 8)) < 8 ||
-		    pread(maps->parents, maps->parent, sizeof(maps->parent), (off_t)(page * 8)) < 8)
+		maps->count = end - page < WINDOW ? end - page : WINDOW;
+		memset(maps->own, 0, maps->count * 8);
+		memset(maps->parent, 0, maps->count * 8);
+		if (pread(maps->ours, maps->own, maps->count * 8, (off_t)(page * 8)) < 8 ||
+		    pread(maps->parents, maps->parent, maps->count * 8, (off_t)(page * 8)) < 8)
 			return false;
 	}
 	entry = maps->own[page - maps->first];
@@ -73,7 +74,7 @@ static struct cr_error *split_extent(struct pool *pool, struct page_maps *maps,
 			continue;
 		}
 		TRY(extent_append(pool, ret, page, 1,
-				  is_same_page(maps, page)
+				  is_same_page(maps, page, extent->page + extent->count)
 					  ? parent[*at].index + (page - parent[*at].page)
 					  : EXTENT_UNREAD));
 	}

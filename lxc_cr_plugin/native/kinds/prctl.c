@@ -27,19 +27,20 @@ static const struct field prctl_fields[] = {
 	FIELD_END,
 };
 
+/* Where mm->flags has it, the kernel's include/linux/sched/coredump.h; unchanged since 4.5. */
+enum { DUMP_FILTER_SHIFT = 2, DUMP_FILTER_MASK = 0x1ff };
+
 static struct cr_error *prctl_dump(struct dump *dump, struct process *process, void *state)
 {
 	struct process_settings *settings = state;
 	const struct kernel_task *kernel = process_leader(process)->kernel;
-	char *text;
 
+	(void)dump;
 	settings->dumpable = kernel->mm_flags & 3;
 	settings->subreaper = kernel->subreaper;
 	settings->thp_disable = process_leader(process)->status.thp_disabled;
-	TRY(proc_read(process->proc, "coredump_filter", dump->image.pool, &text, NULL));
-	settings->coredump_filter = strtoull(text, NULL, 16);
-	TRY(proc_read(process->proc, "oom_score_adj", dump->image.pool, &text, NULL));
-	settings->oom_score_adj = (int32_t)strtol(text, NULL, 10);
+	settings->coredump_filter = kernel->mm_flags >> DUMP_FILTER_SHIFT & DUMP_FILTER_MASK;
+	settings->oom_score_adj = (int16_t)kernel->oom_score_adj;
 	return NULL;
 }
 

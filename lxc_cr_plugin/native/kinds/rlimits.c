@@ -6,29 +6,29 @@
 #include "../restore.h"
 
 struct limits {
-	struct list limits; /* struct proc_limit, in the order of the RLIMIT_ numbers */
+	struct list limits; /* struct kernel_limit, in the order of the RLIMIT_ numbers */
 };
 
 static const struct field limit_fields[] = {
-	FIELD_UINT(struct proc_limit, soft, 0, UINT64_MAX, "2^64-1: unlimited"),
-	FIELD_UINT(struct proc_limit, hard, 0, UINT64_MAX, "2^64-1: unlimited"),
+	FIELD_UINT(struct kernel_limit, soft, 0, UINT64_MAX, "2^64-1: unlimited"),
+	FIELD_UINT(struct kernel_limit, hard, 0, UINT64_MAX, "2^64-1: unlimited"),
 	FIELD_END,
 };
 
 static const struct field rlimits_fields[] = {
-	FIELD_ROWS(struct limits, limits, struct proc_limit, limit_fields, PROC_LIMITS,
+	FIELD_ROWS(struct limits, limits, struct kernel_limit, limit_fields, KERNEL_LIMITS,
 		   "soft and hard, in the order of the RLIMIT_ numbers"),
 	FIELD_END,
 };
 
 static struct cr_error *rlimits_dump(struct dump *dump, struct process *process, void *state)
 {
+	const struct kernel_task *kernel = process_leader(process)->kernel;
 	struct limits *limits = state;
-	struct proc_limit table[PROC_LIMITS];
 
-	TRY(proc_limits(process->proc, dump->image.pool, table));
-	limits->limits.items = pool_memdup(dump->image.pool, table, sizeof(table));
-	limits->limits.count = PROC_LIMITS;
+	limits->limits.items =
+		pool_memdup(dump->image.pool, kernel->limits, sizeof(kernel->limits));
+	limits->limits.count = KERNEL_LIMITS;
 	return limits->limits.items ? NULL : error_nomem();
 }
 
@@ -48,7 +48,7 @@ static struct cr_error *set_limits(struct restore *restore, const struct process
 	struct program *p = restore->program;
 
 	for (size_t i = 0; i < limits->limits.count; i++) {
-		const struct proc_limit *limit = (struct proc_limit *)limits->limits.items + i;
+		const struct kernel_limit *limit = (struct kernel_limit *)limits->limits.items + i;
 		struct rlimit value = {.rlim_cur = soft ? limit->soft : limit->hard,
 				       .rlim_max = limit->hard};
 

@@ -67,7 +67,6 @@ static struct cr_error *scheduler_dump(struct dump *dump, struct thread *thread,
 	struct attributes attributes = {.size = sizeof(attributes)};
 	uint8_t mask[MOST_CPUS / 8];
 	long len, io;
-	char *slack;
 
 	if (syscall(SYS_sched_getattr, thread->host_tid, &attributes, sizeof(attributes), 0) < 0)
 		return error_sys("Failed to read the scheduling policy of thread %d", thread->tid);
@@ -87,9 +86,7 @@ static struct cr_error *scheduler_dump(struct dump *dump, struct thread *thread,
 	scheduling->io_priority = (uint32_t)io;
 	scheduling->death_signal = thread->kernel->pdeath_signal;
 	scheduling->mce_policy = mce_policy(thread->kernel->flags);
-	/* the file of a thread that is not a leader is only under /proc/TID */
-	TRY(proc_read_of(thread->host_tid, "timerslack_ns", dump->image.pool, &slack));
-	scheduling->timer_slack = strtoull(slack, NULL, 10);
+	scheduling->timer_slack = thread->kernel->timer_slack;
 	return scheduling->affinity.data ? NULL : error_nomem();
 }
 

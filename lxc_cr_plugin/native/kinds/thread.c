@@ -17,15 +17,12 @@ static const struct field thread_fields[] = {
 static struct cr_error *thread_dump(struct dump *dump, struct thread *thread, void *state)
 {
 	struct thread_identity *identity = state;
-	char *comm;
-	size_t len;
+	size_t len = strnlen(thread->kernel->comm, 15);
 
 	identity->tid = thread->tid;
-	TRY(proc_read(thread->proc, "comm", dump->image.pool, &comm, &len));
-	if (len && comm[len - 1] == '\n')
-		comm[--len] = '\0';
-	identity->comm = (struct bytes){.data = (uint8_t *)comm, .len = len < 15 ? len : 15};
-	return NULL;
+	identity->comm.data = (uint8_t *)pool_strndup(dump->image.pool, thread->kernel->comm, len);
+	identity->comm.len = len;
+	return identity->comm.data ? NULL : error_nomem();
 }
 
 static struct cr_error *thread_check(struct dump *dump, struct thread *thread)
