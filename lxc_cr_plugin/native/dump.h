@@ -56,6 +56,7 @@ struct dump {
 	uint64_t contents_bytes; /* of them, as a survey has seen them */
 	struct list filesystems; /* struct known_filesystem: backing.c */
 	struct list other_names; /* struct other_name: backing.c */
+	uint64_t droppable;	 /* memory_droppable.c */
 	uint32_t open_files;
 	uint32_t obstacles; /* met in this look */
 	bool tell;	    /* the listener hears of them */

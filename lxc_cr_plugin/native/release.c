@@ -51,7 +51,7 @@ static struct cr_error *last_kinds(struct restore *restore, struct process *proc
 /* Nothing of ours stays in the address space. */
 static struct cr_error *leave(struct restore *restore, struct process *process)
 {
-	uint64_t insn = memory_special_start(process) + restore->insn;
+	uint64_t insn = memory_vdso(process) + restore->insn;
 	uint64_t args[6] = {restore->area, (PROGRAM_AREA + PAGE - 1) & ~(PAGE - 1)};
 	int64_t result;
 

@@ -14,12 +14,12 @@ struct restore {
 	struct image image;
 	struct program *program;
 
-	pid_t init;    /* host pid of the init that was taken over */
-	int root;      /* its root directory, O_PATH */
-	uint64_t area; /* address of the program area, the same in every task */
-	uint64_t vdso; /* where the vdso of init lies now */
-	uint64_t
-		insn; /* offset of a system call instruction from the first of the kernel's mappings */
+	pid_t init;	     /* host pid of the init that was taken over */
+	int root;	     /* its root directory, O_PATH */
+	uint64_t area;	     /* address of the program area, the same in every task */
+	struct list special; /* struct vma: where the kernel's mappings lie in init now */
+	uint64_t vdso;	     /* that of them which holds code */
+	uint64_t insn;	     /* offset of a system call instruction in the vdso */
 	struct channel channel;
 	struct list orphans;  /* struct process *, who have been adopted: tree.c */
 	struct list helpers;  /* struct helper: tree.c */

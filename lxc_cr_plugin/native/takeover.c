@@ -236,32 +236,57 @@ static bool is_special(const struct proc_map *map)
 				     !strcmp((char *)map->name.data, "[vdso]"));
 }
 
-/* The kernel's mappings must be laid out as the image has them; we only move them. */
+/* The kernel's mappings must be as large as the image has them; we only move them. */
+static struct cr_error *check_sizes(struct restore *restore, const struct process *process)
+{
+	const struct vma *vma = process->memory->vmas.items, *there = restore->special.items;
+
+	for (size_t i = 0; i < process->memory->vmas.count; i++) {
+		size_t n = 0;
+
+		if (vma[i].type != VMA_SPECIAL)
+			continue;
+		while (n < restore->special.count &&
+		       strcmp((char *)there[n].name.data, (char *)vma[i].name.data))
+			n++;
+		if (n == restore->special.count ||
+		    there[n].end - there[n].start != vma[i].end - vma[i].start)
+			return error_new(CR_HOST, "This kernel lays out its vdso in another way");
+	}
+	return memory_vdso(process) ? NULL
+				    : error_new(CR_IMAGE, "Process %d has no vdso", process->pid);
+}
+
+/* Note where they lie in init, fresh from execve(2). */
 static struct cr_error *find_vdso(struct restore *restore, const struct list *maps)
 {
-	const struct proc_map *map = maps->items, *end = map + maps->count;
-	const struct process *init = *(struct process **)restore->image.processes.items;
-	const struct vma *vma = init->memory->vmas.items, *last = vma + init->memory->vmas.count;
+	const struct proc_map *map = maps->items;
 	const uint8_t *vdso = (const uint8_t *)getauxval(AT_SYSINFO_EHDR);
-	long offset = 0;
+	long offset = -1;
 
-	while (map < end && !is_special(map))
-		map++;
-	while (vma < last && vma->type != VMA_SPECIAL)
-		vma++;
-	if (map == end || vma == last || !vdso)
-		return error_new(CR_HOST, "There is no vdso");
-	restore->vdso = map->start;
-	for (; map < end && is_special(map); map++, vma++) {
-		if (vma == last || vma->type != VMA_SPECIAL ||
-		    map->end - map->start != vma->end - vma->start)
-			return error_new(CR_HOST, "This kernel lays out its vdso in another way");
-		if (!strcmp((char *)map->name.data, "[vdso]")) {
-			offset = arch_find_syscall(vdso, map->end - map->start);
-			restore->insn = map->start - restore->vdso + (uint64_t)offset;
+	for (size_t i = 0; vdso && i < maps->count; i++) {
+		struct vma *vma;
+
+		if (!is_special(&map[i]))
+			continue;
+		vma = list_append(restore->image.pool, &restore->special, sizeof(*vma));
+		if (!vma)
+			return error_nomem();
+		*vma = (struct vma){.start = map[i].start,
+				    .end = map[i].end,
+				    .type = VMA_SPECIAL,
+				    .name = map[i].name};
+		if (!strcmp((char *)map[i].name.data, "[vdso]")) {
+			offset = arch_find_syscall(vdso, map[i].end - map[i].start);
+			restore->vdso = map[i].start;
 		}
 	}
-	return offset < 0 ? error_new(CR_HOST, "The vdso holds no system call") : NULL;
+	if (offset < 0)
+		return error_new(CR_HOST, "There is no vdso, or it holds no system call");
+	restore->insn = (uint64_t)offset;
+	for_each (struct process *, process, &restore->image.processes)
+		TRY(check_sizes(restore, process));
+	return NULL;
 }
 
 static struct cr_error *map_area(struct restore *restore)

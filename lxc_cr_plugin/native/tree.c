@@ -381,15 +381,6 @@ static struct cr_error *end_helpers(struct restore *restore)
 
 /* ---- the tree ---- */
 
-static struct cr_error *build_memory(struct restore *restore, struct process *process)
-{
-	uint64_t vdso = restore->vdso;
-
-	if (process->parent)
-		vdso = memory_special_start(process->mother ? process->mother : process->parent);
-	return memory_restore(restore, process, vdso);
-}
-
 static struct cr_error *build_process(struct restore *restore, struct process *process)
 {
 	const struct process_identity *identity = identity_of(process);
@@ -397,7 +388,7 @@ static struct cr_error *build_process(struct restore *restore, struct process *p
 	if (is_zombie(process))
 		restore_begin(restore, process);
 	else
-		TRY(build_memory(restore, process));
+		TRY(memory_restore(restore, process));
 	TRY(clone_children(restore, process, BORN_BEFORE));
 	lead(restore, process);
 	TRY(program_run(restore->program));

@@ -22,13 +22,31 @@ struct scan_arg {
 #define SCAN_IS_PRESENT (1ull << 3)
 #define SCAN_IS_SWAPPED (1ull << 4)
 #define SCAN_IS_PFNZERO (1ull << 5)
+#define SCAN_IS_GUARD	(1ull << 8) /* 6.15 */
 
 #define PAGEMAP_FILE	(1ull << 61)
 #define PAGEMAP_SWAPPED (1ull << 62)
 #define PAGEMAP_PRESENT (1ull << 63)
 
-static struct cr_error *scan(int pagemap, uint64_t start, uint64_t end, struct pool *pool,
-			     struct list *extents)
+static struct cr_error *guard_append(struct pool *pool, struct list *guards, uint64_t page,
+				     uint64_t count)
+{
+	struct guard *last = guards->items;
+
+	if (guards->count && last[guards->count - 1].page + last[guards->count - 1].count == page) {
+		last[guards->count - 1].count += count;
+		return NULL;
+	}
+	last = list_append(pool, guards, sizeof(*last));
+	if (!last)
+		return error_nomem();
+	*last = (struct guard){.page = page, .count = count};
+	return NULL;
+}
+
+/* @told: categories that split regions. */
+static struct cr_error *scan(int pagemap, uint64_t start, uint64_t end, uint64_t told,
+			     struct pool *pool, struct list *extents, struct list *guards)
 {
 	struct scan_region regions[1024];
 	struct scan_arg arg = {
@@ -40,6 +58,7 @@ static struct cr_error *scan(int pagemap, uint64_t start, uint64_t end, struct p
 		.category_inverted = SCAN_IS_FILE | SCAN_IS_PFNZERO,
 		.category_mask = SCAN_IS_FILE | SCAN_IS_PFNZERO,
 		.category_anyof_mask = SCAN_IS_PRESENT | SCAN_IS_SWAPPED,
+		.return_mask = told,
 	};
 
 	for (;;) {
@@ -47,10 +66,15 @@ static struct cr_error *scan(int pagemap, uint64_t start, uint64_t end, struct p
 
 		if (found < 0)
 			return error_sys("Failed to scan the page map");
-		for (int i = 0; i < found; i++)
-			TRY(extent_append(pool, extents, regions[i].start / PAGE,
-					  (regions[i].end - regions[i].start) / PAGE,
-					  EXTENT_UNREAD));
+		for (int i = 0; i < found; i++) {
+			uint64_t page = regions[i].start / PAGE;
+			uint64_t count = (regions[i].end - regions[i].start) / PAGE;
+
+			/* a guard is a marker, and looks like a page in swap */
+			TRY(regions[i].categories & SCAN_IS_GUARD
+				    ? guard_append(pool, guards, page, count)
+				    : extent_append(pool, extents, page, count, EXTENT_UNREAD));
+		}
 		/* walk_end is only right when the vector was too short: a scan that came to its end
 		 * leaves there the place where the kernel last emptied a buffer of its own */
 		if ((uint64_t)found < arg.vec_len)
@@ -85,13 +109,22 @@ static struct cr_error *read_map(int pagemap, uint64_t start, uint64_t end, stru
 	return NULL;
 }
 
+static bool is_unknown(const struct cr_error *error)
+{
+	return error && (error->errnum == ENOTTY || error->errnum == EINVAL);
+}
+
 struct cr_error *pages_find(int pagemap, uint64_t start, uint64_t end, struct pool *pool,
-			    struct list *extents)
+			    struct list *extents, struct list *guards)
 {
 	size_t before = extents->count;
-	struct cr_error *error = scan(pagemap, start, end, pool, extents);
+	struct cr_error *error = scan(pagemap, start, end, SCAN_IS_GUARD, pool, extents, guards);
 
-	if (!error || (error->errnum != ENOTTY && error->errnum != EINVAL))
+	if (is_unknown(error)) {
+		cr_error_free(error);
+		error = scan(pagemap, start, end, 0, pool, extents, guards);
+	}
+	if (!is_unknown(error))
 		return error;
 	cr_error_free(error);
 	extents->count = before;

@@ -19,6 +19,12 @@ const struct field extent_fields[] = {
 	FIELD_END,
 };
 
+const struct field guard_fields[] = {
+	FIELD_UINT(struct guard, page, 0, UINT64_MAX / PAGE, "first page number"),
+	FIELD_UINT(struct guard, count, 1, UINT64_MAX / PAGE, "pages"),
+	FIELD_END,
+};
+
 static struct cr_error *map_more(struct page_store *store, uint64_t room)
 {
 	void *data;

@@ -63,15 +63,22 @@ struct cr_error *extent_append(struct pool *pool, struct list *extents, uint64_t
 struct cr_error *pages_copy(struct page_store *store, pid_t pid, int mem, bool shared,
 			    struct extent *extents, size_t count);
 
+/* @count pages from @page that nobody may touch: MADV_GUARD_INSTALL. */
+struct guard {
+	uint64_t page, count;
+};
+
 /*
  * Extents of the pages that [start, end) of the process has and the file behind it, if any, does
- * not show: appended as EXTENT_UNREAD. Pages of the zero page are left out. @pagemap is its
+ * not show: appended as EXTENT_UNREAD. Pages of the zero page are left out. Guard pages go into
+ * @guards, where the kernel tells them (6.15). @pagemap is its
  * /proc/PID/pagemap.
  */
 struct cr_error *pages_find(int pagemap, uint64_t start, uint64_t end, struct pool *pool,
-			    struct list *extents);
+			    struct list *extents, struct list *guards);
 
 extern const struct field extent_fields[];
+extern const struct field guard_fields[];
 
 /*
  * After the stop: renumber the pages without the all-zero ones and write the rest. Each call of

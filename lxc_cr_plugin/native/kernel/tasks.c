@@ -88,6 +88,7 @@ static const struct kernel_field fields[] = {
 	FIELD(group_info, "real_cred->group_info"),
 	FIELD(groups, "real_cred->group_info->ngroups"),
 	FIELD(brk, "mm->brk"),
+	FIELD(def_flags, "mm->def_flags"),
 	FIELD(mm_flags, "mm->flags", "mm->_flags"),
 	FIELD(mm, "mm"),
 	FIELD(files, "files"),

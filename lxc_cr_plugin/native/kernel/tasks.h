@@ -99,6 +99,7 @@ struct kernel_task {
 	uint64_t it_prof_expires, it_prof_incr;
 	uint64_t posix_timers; /* first of the list, timers.h; 0: none */
 	uint64_t brk;	       /* mm->brk, 0 for a kernel thread */
+	uint64_t def_flags;    /* mm->def_flags: VM_ flags of every new mapping, mlockall(2) */
 	uint64_t mm_flags;     /* mm->flags; the lowest two bits: prctl(2) PR_GET_DUMPABLE */
 	/* Identities of what tasks share: kernel addresses, to be compared and nothing else. */
 	uint64_t mm, files, fs, sighand, seccomp_filter, cgroups, nsproxy, user_ns, group_info;

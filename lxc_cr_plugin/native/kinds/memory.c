@@ -55,6 +55,11 @@ static const struct field memory_fields[] = {
 	FIELD_ROWS(
 		struct memory_map, extents, struct extent, extent_fields, 1 << 28,
 		"private pages: first page number, count, index in the pages file (2^64-1: zeros)"),
+	FIELD_ROWS(struct memory_map, guards, struct guard, guard_fields, 1 << 28,
+		   "guard pages: first page number, count", .optional = true),
+	FIELD_UINT(struct memory_map, lock_future, 0, MCL_FUTURE | MCL_ONFAULT,
+		   "mlockall(2): MCL_FUTURE 2, MCL_ONFAULT 4", .optional = true),
+	FIELD_UINT(struct memory_map, merge_any, 0, 1, "PR_SET_MEMORY_MERGE", .optional = true),
 	FIELD_END,
 };
 
@@ -82,6 +87,21 @@ static struct cr_error *refuse_map(const struct proc_map *map, const char *objec
 			  map->name.len ? (const char *)map->name.data : "anonymous", why);
 
 	return error_remedy(error_object(error, object), "%s", remedy);
+}
+
+/* The kernel's flags as images have them. */
+static struct cr_error *translate_flags(struct dump *dump, uint64_t *flags)
+{
+	uint64_t droppable;
+
+	if (!(*flags & ~(VM_RESTORED | VM_IMPLIED)) && !(*flags & VM_DROPPABLE))
+		return NULL;
+	TRY(memory_droppable(dump, &droppable));
+	if (droppable && *flags & droppable)
+		*flags = (*flags & ~droppable) | VM_DROPPABLE;
+	else if (*flags & VM_DROPPABLE)
+		*flags |= 1ull << 63; /* it means something else on this kernel: unknown */
+	return NULL;
 }
 
 static struct cr_error *check_flags(const struct proc_map *map, uint64_t flags)
@@ -192,8 +212,10 @@ static struct cr_error *dump_vma(struct dump *dump, struct process *process,
 	struct vma *vma, *last;
 
 	TRY(check_name(map));
-	if (!is_special(&map->name))
+	if (!is_special(&map->name)) {
+		TRY(translate_flags(dump, &flags));
 		TRY(check_flags(map, flags));
+	}
 	vma = list_append(dump->image.pool, &memory->vmas, sizeof(*vma));
 	if (!vma)
 		return error_nomem();
@@ -266,6 +288,34 @@ static struct cr_error *dump_exe(struct dump *dump, struct process *process,
 	return NULL;
 }
 
+/* Has it asked for all its memory to be merged (KSM)? Only what is mergeable can tell. */
+static struct cr_error *dump_merging(struct dump *dump, struct process *process,
+				     struct memory_map *memory)
+{
+	const struct vma *vma = memory->vmas.items;
+	bool mergeable = false;
+	char *text;
+
+	for (size_t i = 0; i < memory->vmas.count && !mergeable; i++)
+		mergeable = vma[i].flags & VM_MERGEABLE;
+	if (!mergeable)
+		return NULL;
+	TRY(proc_read(process->proc, "ksm_stat", dump->image.pool, &text, NULL));
+	memory->merge_any = strstr(text, "ksm_merge_any: yes") != NULL;
+	return NULL;
+}
+
+/* What every new mapping gets. */
+static struct cr_error *dump_defaults(struct dump *dump, struct process *process,
+				      struct memory_map *memory)
+{
+	uint64_t flags = process_leader(process)->kernel->def_flags;
+
+	if (flags & VM_LOCKED)
+		memory->lock_future = MCL_FUTURE | (flags & VM_LOCKONFAULT ? MCL_ONFAULT : 0);
+	return dump_merging(dump, process, memory);
+}
+
 static struct cr_error *memory_dump(struct dump *dump, struct process *process, void *state)
 {
 	struct memory_map *memory = state;
@@ -287,7 +337,8 @@ static struct cr_error *memory_dump(struct dump *dump, struct process *process, 
 	TRY(proc_read(process->proc, "auxv", dump->image.pool, &auxv, &memory->auxv.len));
 	memory->auxv.data = (uint8_t *)auxv;
 	TRY(dump_exe(dump, process, memory));
-	return dump_vmas(dump, process, memory);
+	TRY(dump_vmas(dump, process, memory));
+	return dump_defaults(dump, process, memory);
 }
 
 /* The survey looks at the same things, into a scrap record. */
@@ -396,6 +447,8 @@ struct cr_error *memory_validate(struct image *image, struct process *process)
 		TRY(validate_vma(image, &vma[i], previous));
 		previous = vma[i].end;
 	}
+	if (memory->lock_future == MCL_ONFAULT)
+		return error_new(CR_IMAGE, "Process %d locks on fault, but nothing", process->pid);
 	return extents_validate(image, &memory->extents);
 }
 

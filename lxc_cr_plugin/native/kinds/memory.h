@@ -36,11 +36,21 @@ struct memory_map {
 	struct bytes auxv;
 	struct bytes exe;
 	uint64_t exe_size, exe_mtime;
-	uint32_t exe_object; /* contents.h; 0: the path's */
-	struct list vmas;    /* struct vma, ascending */
-	struct list extents; /* struct extent, by page, ascending: contents of private pages */
-	bool has_kin;	     /* dump only: another process may share pages copy-on-write */
+	uint32_t exe_object;  /* contents.h; 0: the path's */
+	struct list vmas;     /* struct vma, ascending */
+	struct list extents;  /* struct extent, by page, ascending: contents of private pages */
+	struct list guards;   /* struct guard, by page, ascending: MADV_GUARD_INSTALL */
+	uint32_t lock_future; /* mlockall(2): MCL_FUTURE, MCL_ONFAULT */
+	uint32_t merge_any;   /* prctl(2) PR_SET_MEMORY_MERGE */
+	bool has_kin;	      /* dump only: another process may share pages copy-on-write */
 };
+
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 8 /* Linux 6.11 */
+#endif
+
+/* The kernel's VM_ flag of MAP_DROPPABLE; 0: this kernel has none. memory_droppable.c */
+struct cr_error *memory_droppable(struct dump *dump, uint64_t *ret);
 
 extern const struct kind memory_kind;
 
@@ -66,12 +76,11 @@ uint64_t memory_huge_size(uint64_t huge_page);
 
 /*
  * Build the address space of @process in its leader, which has a copy of the memory of whoever
- * cloned it;
- * @vdso: where the kernel's mappings lie in that.
+ * cloned it.
  */
-struct cr_error *memory_restore(struct restore *restore, struct process *process, uint64_t vdso);
-/* Where they lie in the end. */
-uint64_t memory_special_start(const struct process *process);
+struct cr_error *memory_restore(struct restore *restore, struct process *process);
+/* Where its vdso lies in the end. */
+uint64_t memory_vdso(const struct process *process);
 /* Pages into place, after the VMAs stand. memory_fill.c */
 struct cr_error *memory_fill(struct restore *restore, struct process *process);
 /* What may only be set when nobody is cloned from this address space any more. */

@@ -11,6 +11,7 @@
 #define VM_UFFD_MISSING 0x200ull
 #define VM_PFNMAP	0x400ull
 #define VM_UFFD_WP	0x1000ull
+#define VM_MAYBE_GUARD	0x800ull /* Linux 6.19, VM_DENYWRITE before 6.0 */
 #define VM_LOCKED	0x2000ull
 #define VM_IO		0x4000ull
 #define VM_SEQ_READ	0x8000ull
@@ -30,11 +31,14 @@
 #define VM_NOHUGEPAGE	0x40000000ull
 #define VM_MERGEABLE	0x80000000ull
 
+/* MAP_DROPPABLE, as images have it; the kernel's own bit is found out: memory_droppable(). */
+#define VM_DROPPABLE (1ull << 40)
+
 /* Given back by madvise(2), mlock2(2) and mmap(2) flags. */
 #define VM_RESTORED                                                                                \
 	(VM_GROWSDOWN | VM_LOCKED | VM_LOCKONFAULT | VM_NORESERVE | VM_SEQ_READ | VM_RAND_READ |   \
 	 VM_DONTCOPY | VM_WIPEONFORK | VM_DONTDUMP | VM_HUGEPAGE | VM_NOHUGEPAGE | VM_MERGEABLE |  \
-	 VM_ACCOUNT | VM_HUGETLB)
+	 VM_ACCOUNT | VM_HUGETLB | VM_MAYBE_GUARD | VM_DROPPABLE)
 
 /* Follow from what the mapping is, or are the kernel's own business. */
 #define VM_IMPLIED (0xffull | VM_DONTEXPAND | VM_SOFTDIRTY)

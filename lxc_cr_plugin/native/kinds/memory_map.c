@@ -16,6 +16,7 @@
 #include "contents.h"
 #include "memory.h"
 #include "memory_flags.h"
+#include "memory_special.h"
 
 static bool same_name(const struct vma *a, const struct vma *b)
 {
@@ -33,7 +34,7 @@ static bool same_backing(const struct vma *ours, const struct vma *theirs)
 	if (ours->type != theirs->type || ours->type == VMA_SPECIAL ||
 	    ours->object != theirs->object)
 		return false;
-	if ((ours->flags ^ theirs->flags) & (VM_GROWSDOWN | VM_HUGETLB))
+	if ((ours->flags ^ theirs->flags) & (VM_GROWSDOWN | VM_HUGETLB | VM_DROPPABLE))
 		return false;
 	if (ours->type == VMA_ANONYMOUS)
 		return true;
@@ -57,18 +58,6 @@ static const struct list *inherited_vmas(const struct process *process)
 	const struct memory_map *theirs = memory_inherited(process);
 
 	return theirs ? &theirs->vmas : &no_vmas;
-}
-
-/* Where the kernel's own pages (vvar, vdso) lie now: *start of the first, 0 when there are none. */
-static const struct vma *first_special(const struct list *vmas)
-{
-	const struct vma *vma = vmas->items;
-
-	for (size_t i = 0; i < vmas->count; i++) {
-		if (vma[i].type == VMA_SPECIAL)
-			return &vma[i];
-	}
-	return NULL;
 }
 
 /* Remove what the child does not keep of its parent's mappings. */
@@ -128,52 +117,6 @@ static struct cr_error *zap_inherited(struct program *p, struct process *process
 			page = next < last ? our->page + our->count : last;
 		}
 	}
-	return NULL;
-}
-
-/* Move one of the kernel's mappings; by way of @spare where both places overlap. */
-static struct cr_error *move_special(struct program *p, uint64_t from, uint64_t to, uint64_t len,
-				     uint64_t spare)
-{
-	bool overlap = from < to + len && to < from + len;
-
-	if (from == to)
-		return NULL;
-	if (overlap) {
-		program_call(p, "move the vdso", SYS_mremap, from, len, len,
-			     MREMAP_MAYMOVE | MREMAP_FIXED, spare);
-		from = spare;
-	}
-	program_call(p, "move the vdso", SYS_mremap, from, len, len, MREMAP_MAYMOVE | MREMAP_FIXED,
-		     to);
-	return NULL;
-}
-
-/* vvar and vdso stay together in their order; the kernel of the image and ours agree on their
- * sizes. */
-static struct cr_error *place_special(struct restore *restore, struct process *process,
-				      uint64_t now)
-{
-	const struct vma *first = first_special(&process->memory->vmas), *vma = first;
-	const struct vma *end =
-		(struct vma *)process->memory->vmas.items + process->memory->vmas.count;
-	uint64_t spare = restore->area + ((PROGRAM_AREA + PAGE - 1) & ~(PAGE - 1));
-
-	if (!first)
-		return error_new(CR_UNSUPPORTED, "Process %d has no vdso", process->pid);
-	TRY(program_reserve(restore->program, 16, 0));
-	/* ascending when moving down, so that no mapping lands on one that has not moved yet */
-	if (first->start < now) {
-		for (; vma < end && vma->type == VMA_SPECIAL; vma++)
-			TRY(move_special(restore->program, now + (vma->start - first->start),
-					 vma->start, vma->end - vma->start, spare));
-		return NULL;
-	}
-	while (vma < end && vma->type == VMA_SPECIAL)
-		vma++;
-	while (vma-- > first)
-		TRY(move_special(restore->program, now + (vma->start - first->start), vma->start,
-				 vma->end - vma->start, spare));
 	return NULL;
 }
 
@@ -246,9 +189,9 @@ static struct cr_error *set_layout(struct restore *restore, struct process *proc
 static uint64_t map_flags(const struct vma *vma)
 {
 	bool shared = vma->type == VMA_FILE_SHARED || vma->type == VMA_SHARED;
+	int type = shared ? MAP_SHARED : vma->flags & VM_DROPPABLE ? MAP_DROPPABLE : MAP_PRIVATE;
 
-	return MAP_FIXED | (shared ? MAP_SHARED : MAP_PRIVATE) |
-	       (vma->type == VMA_ANONYMOUS ? MAP_ANONYMOUS : 0) |
+	return MAP_FIXED | type | (vma->type == VMA_ANONYMOUS ? MAP_ANONYMOUS : 0) |
 	       (vma->type == VMA_ANONYMOUS && vma->huge_page
 			? MAP_HUGETLB | memory_huge_size(vma->huge_page)
 			: 0) |
@@ -379,29 +322,6 @@ static struct cr_error *map_missing(struct restore *restore, struct process *pro
 	return program_run(restore->program);
 }
 
-/* Everything but the program area and the kernel's mappings, which lie at @vdso. */
-static struct cr_error *unmap_all(struct restore *restore, struct process *process, uint64_t vdso)
-{
-	struct program *p = restore->program;
-	const struct vma *special = first_special(&process->memory->vmas);
-	uint64_t area_end = restore->area + 2 * PROGRAM_AREA;
-	uint64_t vdso_end = vdso;
-
-	for (const struct vma *vma = special;
-	     vma && vma < (struct vma *)process->memory->vmas.items + process->memory->vmas.count &&
-	     vma->type == VMA_SPECIAL;
-	     vma++)
-		vdso_end += vma->end - vma->start;
-	if (restore->area < vdso) {
-		TRY(unmap(p, 0, restore->area));
-		TRY(unmap(p, area_end, vdso));
-		return unmap(p, vdso_end, ARCH_TASK_SIZE);
-	}
-	TRY(unmap(p, 0, vdso));
-	TRY(unmap(p, vdso_end, restore->area));
-	return unmap(p, area_end, ARCH_TASK_SIZE);
-}
-
 static struct cr_error *protect(struct restore *restore, struct process *process)
 {
 	const struct vma *vma = process->memory->vmas.items;
@@ -417,14 +337,14 @@ static struct cr_error *protect(struct restore *restore, struct process *process
 	return program_run(p);
 }
 
-struct cr_error *memory_restore(struct restore *restore, struct process *process, uint64_t vdso)
+struct cr_error *memory_restore(struct restore *restore, struct process *process)
 {
 	restore_begin(restore, process);
 	if (memory_inherited(process))
 		TRY(unmap_inherited(restore->program, process));
 	else
-		TRY(unmap_all(restore, process, vdso));
-	TRY(place_special(restore, process, vdso));
+		TRY(special_unmap_others(restore, process));
+	TRY(special_place(restore, process));
 	TRY(program_run(restore->program));
 	TRY(set_layout(restore, process));
 	TRY(zap_inherited(restore->program, process));
@@ -433,51 +353,4 @@ struct cr_error *memory_restore(struct restore *restore, struct process *process
 	/* with its pages in place: an empty mapping that may not be written any more is not charged
 	 */
 	return protect(restore, process);
-}
-
-uint64_t memory_special_start(const struct process *process)
-{
-	const struct vma *first = first_special(&process->memory->vmas);
-
-	return first ? first->start : 0;
-}
-
-static struct cr_error *advise(struct program *p, const struct vma *vma, uint64_t flag, int advice)
-{
-	if (!(vma->flags & flag))
-		return NULL;
-	TRY(program_reserve(p, 1, 0));
-	program_call(p, "advise on memory", SYS_madvise, vma->start, vma->end - vma->start,
-		     (uint64_t)advice);
-	return NULL;
-}
-
-struct cr_error *memory_finish(struct restore *restore, struct process *process)
-{
-	const struct vma *vma = process->memory->vmas.items;
-	struct program *p = restore->program;
-
-	restore_begin(restore, process);
-	for (size_t i = 0; i < process->memory->vmas.count; i++, vma++) {
-		if (vma->type == VMA_SPECIAL)
-			continue;
-		TRY(advise(p, vma, VM_SEQ_READ, MADV_SEQUENTIAL));
-		TRY(advise(p, vma, VM_RAND_READ, MADV_RANDOM));
-		TRY(advise(p, vma, VM_DONTCOPY, MADV_DONTFORK));
-		TRY(advise(p, vma, VM_WIPEONFORK, MADV_WIPEONFORK));
-		TRY(advise(p, vma, VM_DONTDUMP, MADV_DONTDUMP));
-		TRY(advise(p, vma, VM_HUGEPAGE, MADV_HUGEPAGE));
-		TRY(advise(p, vma, VM_NOHUGEPAGE, MADV_NOHUGEPAGE));
-		TRY(advise(p, vma, VM_MERGEABLE, MADV_MERGEABLE));
-		if (vma->flags & VM_LOCKED) {
-			TRY(program_reserve(p, 1, 0));
-			program_call(p, "lock memory", SYS_mlock2, vma->start,
-				     vma->end - vma->start,
-				     vma->flags & VM_LOCKONFAULT ? MLOCK_ONFAULT : 0);
-			/* what cannot be read is locked all the same, but cannot be brought in */
-			if (!(vma->protection & PROT_READ))
-				program_may_fail(p);
-		}
-	}
-	return program_run(p);
 }

@@ -16,9 +16,25 @@
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
-static bool is_private(const struct vma *vma)
+/* What is droppable may be dropped now: random number generators keep seeds there, which must not
+ * be used twice. */
+static bool has_own_pages(const struct vma *vma)
 {
-	return vma->type == VMA_ANONYMOUS || vma->type == VMA_FILE_PRIVATE;
+	return (vma->type == VMA_ANONYMOUS || vma->type == VMA_FILE_PRIVATE) &&
+	       !(vma->flags & VM_DROPPABLE);
+}
+
+/* Shared memory is saved elsewhere; guards are the mapping's. */
+static struct cr_error *find_pages(struct dump *dump, struct memory_map *memory,
+				   const struct vma *vma, int pagemap)
+{
+	struct list unwanted = {0};
+	bool wanted = has_own_pages(vma);
+
+	if (!wanted && !(vma->flags & VM_MAYBE_GUARD))
+		return NULL;
+	return pages_find(pagemap, vma->start, vma->end, dump->image.pool,
+			  wanted ? &memory->extents : &unwanted, &memory->guards);
 }
 
 /* What makes two page map entries the same page (or the same place in swap): all but the soft bits
@@ -118,9 +134,7 @@ struct cr_error *memory_copy_pages(struct dump *dump, struct process *process)
 	if (pagemap < 0 || mem < 0)
 		return error_sys("Failed to open the memory of process %d", process->pid);
 	for (size_t i = 0; i < memory->vmas.count; i++) {
-		if (is_private(&vmas[i]))
-			TRY(pages_find(pagemap, vmas[i].start, vmas[i].end, dump->image.pool,
-				       &memory->extents));
+		TRY(find_pages(dump, memory, &vmas[i], pagemap));
 	}
 	TRY(share_with_parent(dump, process, pagemap));
 	return pages_copy(&dump->image.pages, process->host_pid, mem, memory->has_kin,

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "memory_special.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+enum { MOST_SPECIAL = 8 };
+
+static bool is_called(const struct vma *vma, const char *name)
+{
+	return vma->type == VMA_SPECIAL && !strcmp((const char *)vma->name.data, name);
+}
+
+static const struct vma *find(const struct list *vmas, const char *name)
+{
+	const struct vma *vma = vmas->items;
+
+	for (size_t i = 0; i < vmas->count; i++) {
+		if (is_called(&vma[i], name))
+			return &vma[i];
+	}
+	return NULL;
+}
+
+uint64_t memory_vdso(const struct process *process)
+{
+	const struct vma *vdso = find(&process->memory->vmas, "[vdso]");
+
+	return vdso ? vdso->start : 0;
+}
+
+/* Where they lie now: as execve(2) has placed them in init, or as whoever cloned @process has them. */
+static const struct list *present(const struct restore *restore, const struct process *process)
+{
+	const struct process *mother = process->mother ? process->mother : process->parent;
+
+	return mother ? &mother->memory->vmas : &restore->special;
+}
+
+static struct cr_error *unmap(struct program *p, uint64_t start, uint64_t end)
+{
+	if (start >= end)
+		return NULL;
+	TRY(program_reserve(p, 1, 0));
+	program_call(p, "unmap memory", SYS_munmap, start, end - start);
+	return NULL;
+}
+
+struct cr_error *special_unmap_others(struct restore *restore, struct process *process)
+{
+	const struct list *vmas = present(restore, process);
+	const struct vma *vma = vmas->items;
+	uint64_t area_end = restore->area + 2 * PROGRAM_AREA, at = 0;
+	bool passed = false;
+
+	for (size_t i = 0; i < vmas->count; i++) {
+		if (vma[i].type != VMA_SPECIAL)
+			continue;
+		if (!passed && vma[i].start > restore->area) {
+			TRY(unmap(restore->program, at, restore->area));
+			at = area_end;
+			passed = true;
+		}
+		TRY(unmap(restore->program, at, vma[i].start));
+		at = vma[i].end;
+	}
+	if (!passed) {
+		TRY(unmap(restore->program, at, restore->area));
+		at = area_end;
+	}
+	return unmap(restore->program, at, ARCH_TASK_SIZE);
+}
+
+static void move(struct program *p, uint64_t from, uint64_t to, uint64_t len)
+{
+	program_call(p, "move the vdso", SYS_mremap, from, len, len, MREMAP_MAYMOVE | MREMAP_FIXED,
+		     to);
+}
+
+/* What lies wrong goes aside first, so that none lands on one that has not moved yet. */
+struct cr_error *special_place(struct restore *restore, struct process *process)
+{
+	const struct list *vmas = present(restore, process);
+	const struct vma *vma = vmas->items, *misplaced[MOST_SPECIAL];
+	uint64_t spare = restore->area + ((PROGRAM_AREA + PAGE - 1) & ~(PAGE - 1)), at = spare;
+	struct program *p = restore->program;
+	size_t count = 0;
+
+	TRY(program_reserve(p, 3 * MOST_SPECIAL, 0));
+	for (size_t i = 0; i < vmas->count; i++) {
+		const struct vma *ours;
+
+		if (vma[i].type != VMA_SPECIAL)
+			continue;
+		ours = find(&process->memory->vmas, (const char *)vma[i].name.data);
+		if (!ours) {
+			program_call(p, "unmap the vdso", SYS_munmap, vma[i].start,
+				     vma[i].end - vma[i].start);
+			continue;
+		}
+		if (ours->start == vma[i].start)
+			continue;
+		if (count == MOST_SPECIAL ||
+		    at + (vma[i].end - vma[i].start) > spare + PROGRAM_AREA)
+			return error_new(CR_HOST, "There is no room to move the vdso");
+		move(p, vma[i].start, at, vma[i].end - vma[i].start);
+		at += vma[i].end - vma[i].start;
+		misplaced[count++] = ours;
+	}
+	at = spare;
+	for (size_t i = 0; i < count; i++) {
+		uint64_t len = misplaced[i]->end - misplaced[i]->start;
+
+		move(p, at, misplaced[i]->start, len);
+		at += len;
+	}
+	return NULL;
+}

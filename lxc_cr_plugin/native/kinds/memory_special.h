@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Mappings that the kernel makes at execve(2) and nobody else can: vvar, vdso. They are moved. */
+#ifndef CR_MEMORY_SPECIAL_H
+#define CR_MEMORY_SPECIAL_H
+
+#include "memory.h"
+
+/* Unmap everything in @process but the program area and them. */
+struct cr_error *special_unmap_others(struct restore *restore, struct process *process);
+/* Move each to where the image has it, and unmap what the image has not. */
+struct cr_error *special_place(struct restore *restore, struct process *process);
+
+#endif
