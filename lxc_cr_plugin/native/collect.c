@@ -10,6 +10,7 @@
 #include "cleanup.h"
 #include "kinds/file_owner.h"
 #include "kinds/memory.h"
+#include "kinds/sysv_shared_memory.h"
 #include "kinds/tty.h"
 #include "kinds/zombie.h"
 #include "task_status.h"
@@ -120,7 +121,8 @@ static struct cr_error *look_at_all(struct dump *dump)
 
 struct cr_error *collect_checks(struct dump *dump)
 {
-	return look_at_all(dump);
+	TRY(look_at_all(dump));
+	return dump_refuse(dump, sysv_dump_detached(dump));
 }
 
 /* Numbers of tasks that were met before the tasks themselves. */
@@ -140,6 +142,7 @@ static struct cr_error *resolve_tasks(struct dump *dump)
 struct cr_error *collect_states(struct dump *dump)
 {
 	TRY(look_at_all(dump));
+	TRY(sysv_dump_detached(dump));
 	return resolve_tasks(dump);
 }
 

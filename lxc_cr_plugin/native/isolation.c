@@ -125,7 +125,6 @@ static struct cr_error *check_sysv(struct dump *dump)
 	static const struct {
 		const char *file, *what, *object;
 	} tables[] = {
-		{"shm", "shared memory segment", "sysv_shared_memory"},
 		{"msg", "message queue", "sysv_message_queue"},
 		{"sem", "semaphore set", "sysv_semaphore"},
 	};

@@ -17,6 +17,7 @@
 #include "kinds/pidfd.h"
 #include "kinds/pipe.h"
 #include "kinds/shared_memory.h"
+#include "kinds/sysv_shared_memory.h"
 #include "kinds/tty.h"
 #include "release.h"
 #include "steps.h"
@@ -87,7 +88,8 @@ static struct cr_error *restore_objects(struct restore *restore)
 	TRY(pidfd_finish(restore));
 	program_begin(restore->program, restore->init);
 	TRY(open_files(restore, true));
-	return memfd_seal(restore);
+	TRY(memfd_seal(restore));
+	return sysv_finish(restore);
 }
 
 static struct cr_error *restore_thread(struct restore *restore, struct thread *thread)

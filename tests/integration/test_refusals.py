@@ -30,8 +30,6 @@ OBJECTS = {
     "shared_fs": "shares",
     "seccomp_filter": "seccomp",
     "lease": "lease",
-    "sysv_shm": "SysV|System V|shared memory",
-    "sysv_shm_detached": "SysV|System V|shared memory",
     "traced": "trace",
     "namespace": "namespace",
     "mount_point": "mount",
@@ -39,7 +37,7 @@ OBJECTS = {
 
 
 # Nobody holds these: they are the container's.
-OF_NOBODY = {"mount_point", "sysv_shm_detached"}
+OF_NOBODY = {"mount_point"}
 
 
 def holder_of(name: str) -> str | None:

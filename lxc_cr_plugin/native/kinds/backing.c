@@ -210,8 +210,6 @@ static struct cr_error *refuse_others(const struct sight *sight)
 		{"/secretmem", "secretmem",
 		 "it is secret memory, which nobody but its process can read",
 		 "End the process before the checkpoint"},
-		{"/SYSV", "sysv_shared_memory", "it is a System V shared memory segment",
-		 "Not supported yet: end the process"},
 		{"/[aio]", "aio", "it is the ring of asynchronous input and output (io_setup)",
 		 "Not supported yet: end the process"},
 		{"/anon_hugepage", "hugetlb", "it shows hugetlb pages",

@@ -12,6 +12,7 @@
 #include "contents.h"
 #include "memory_flags.h"
 #include "shared_memory.h"
+#include "sysv_shared_memory.h"
 
 static const struct field vma_fields[] = {
 	FIELD_UINT(struct vma, start, 0, ARCH_TASK_SIZE, "first address"),
@@ -186,6 +187,8 @@ static struct cr_error *find_backing(struct dump *dump, struct process *process,
 		return NULL;
 	if (vma->type == VMA_SHARED)
 		return shared_memory_object(dump, &sight, vma->huge_page, &vma->object);
+	if (sysv_claims(&map->name) && !sight.stat.st_nlink && vma->type == VMA_FILE_SHARED)
+		return sysv_object(dump, &sight, &vma->object);
 	error = backing_find(dump, &sight, &backing);
 	if (error)
 		return error_wrap(error, "Cannot save mapping 0x%lx-0x%lx (%s)",

@@ -17,6 +17,7 @@
 #include "memory.h"
 #include "memory_flags.h"
 #include "memory_special.h"
+#include "sysv_shared_memory.h"
 
 static bool same_name(const struct vma *a, const struct vma *b)
 {
@@ -263,6 +264,12 @@ static struct cr_error *open_mapping(struct restore *restore, struct process *pr
 	return NULL;
 }
 
+static bool is_segment(const struct restore *restore, const struct vma *vma)
+{
+	return vma->object &&
+	       image_object(&restore->image, vma->object)->kind == &sysv_shared_memory_kind;
+}
+
 /* Map [start, end) of @vma. */
 static struct cr_error *map_part(struct restore *restore, struct process *process,
 				 const struct vma *vma, uint64_t start, uint64_t end,
@@ -276,6 +283,10 @@ static struct cr_error *map_part(struct restore *restore, struct process *proces
 	if (p->count + 4 > PROGRAM_OPS || p->data_len + vma->name.len + 512 > PROGRAM_DATA) {
 		TRY(close_mapping(p, open));
 		TRY(program_run(p));
+	}
+	if (is_segment(restore, vma)) {
+		TRY(close_mapping(p, open));
+		return sysv_map(restore, process, vma, start, end);
 	}
 	if (vma->type != VMA_ANONYMOUS)
 		TRY(open_mapping(restore, process, vma, open));

@@ -16,7 +16,6 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
-#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -237,36 +236,6 @@ static void lease_verify(void)
 	check(fcntl(fd, F_GETLEASE) == F_RDLCK, "lease %d", fcntl(fd, F_GETLEASE));
 }
 
-static int shm;
-static char *segment;
-
-static void sysv_shm(void)
-{
-	shm = must(shmget(IPC_PRIVATE, 8192, 0600));
-	segment = shmat(shm, NULL, 0);
-	check(segment != (void *)-1, "shmat");
-	strcpy(segment, "content");
-}
-
-static void sysv_shm_verify(void)
-{
-	check(strcmp(segment, "content") == 0, "content: %s", segment);
-	must(shmctl(shm, IPC_RMID, NULL));
-}
-
-/* Nobody has it mapped: it is state of the namespace, not of a process. */
-static void sysv_shm_detached(void)
-{
-	sysv_shm();
-	must(shmdt(segment));
-}
-
-static void sysv_shm_detached_verify(void)
-{
-	segment = shmat(shm, NULL, 0);
-	sysv_shm_verify();
-}
-
 static void sleep_on(void *unused)
 {
 	(void)unused;
@@ -361,8 +330,6 @@ static const struct object {
 	{"shared_fs", shared_fs, shared_fs_verify},
 	{"seccomp_filter", seccomp_filter, seccomp_filter_verify},
 	{"lease", lease, lease_verify},
-	{"sysv_shm", sysv_shm, sysv_shm_verify},
-	{"sysv_shm_detached", sysv_shm_detached, sysv_shm_detached_verify},
 	{"traced", traced, traced_verify},
 	{"namespace", namespace, namespace_verify},
 	{"mount_point", mount_point, mount_point_verify},

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* System V shared memory segments (shmget(2)): of the ipc namespace, attached or not. */
+#include "sysv_shared_memory.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
+
+#include "../cleanup.h"
+#include "memory_flags.h"
+
+#ifndef SHM_DEST
+#define SHM_DEST 01000 /* will be destroyed at the last detach */
+#endif
+
+struct segment {
+	struct contents contents;
+	int32_t id, key;
+	uint32_t mode; /* with SHM_DEST */
+	uint32_t uid, gid, cuid, cgid;
+};
+
+static const struct field segment_fields[] = {
+	FIELD_CONTENTS(struct segment),
+	FIELD_INT(struct segment, id, 0, INT32_MAX, "shmget(2)"),
+	FIELD_INT(struct segment, key, INT32_MIN, INT32_MAX, "0: IPC_PRIVATE"),
+	FIELD_UINT(struct segment, mode, 0, 07777, "permissions; 01000: marked for removal"),
+	FIELD_UINT(struct segment, uid, 0, UINT32_MAX, "owner"),
+	FIELD_UINT(struct segment, gid, 0, UINT32_MAX, "group"),
+	FIELD_UINT(struct segment, cuid, 0, UINT32_MAX, "creator"),
+	FIELD_UINT(struct segment, cgid, 0, UINT32_MAX, "its group"),
+	FIELD_END,
+};
+
+bool sysv_claims(const struct bytes *name)
+{
+	const char *text = (const char *)name->data;
+
+	return !strncmp(text, "/SYSV", strlen("/SYSV")) && strstr(text, " (deleted)");
+}
+
+/* ---- what there is ---- */
+
+/* One line of /proc/sysvipc/shm, which shows the namespace of this process. */
+static bool parse_line(const char *line, struct segment *ret, uint64_t *attached)
+{
+	return sscanf(line, "%d %d %o %lu %*d %*d %lu %u %u %u %u", &ret->key, &ret->id, &ret->mode,
+		      &ret->contents.size, attached, &ret->uid, &ret->gid, &ret->cuid,
+		      &ret->cgid) == 9;
+}
+
+/* Its first line, NULL when there is none; line_behind() leads on. */
+static struct cr_error *read_table(struct dump *dump, const char **ret)
+{
+	_cleanup_close_ int dir = open("/proc/sysvipc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char *text;
+
+	*ret = NULL;
+	if (dir < 0)
+		return NULL; /* a kernel without them */
+	TRY(proc_read(dir, "shm", dump->image.pool, &text, NULL));
+	*ret = strchr(text, '\n');
+	*ret = *ret ? *ret + 1 : NULL;
+	return NULL;
+}
+
+static const char *line_behind(const char *line)
+{
+	const char *end = strchr(line, '\n');
+
+	return end ? end + 1 : NULL;
+}
+
+static struct cr_error *find_segment(struct dump *dump, ino_t id, struct segment *ret)
+{
+	uint64_t attached;
+	struct cr_error *error;
+	const char *line;
+
+	TRY(read_table(dump, &line));
+	for (; line; line = line_behind(line)) {
+		if (parse_line(line, ret, &attached) && (ino_t)ret->id == id)
+			return NULL;
+	}
+	error = error_new(CR_UNSUPPORTED,
+			  "System V shared memory segment %lu is not one of the "
+			  "container's",
+			  (unsigned long)id);
+	return error_remedy(error_object(error, "sysv_shared_memory"),
+			    "End the process that has attached it");
+}
+
+static struct cr_error *add(struct dump *dump, const struct sight *sight,
+			    const struct segment *found, uint32_t *id)
+{
+	_cleanup_close_ int fd = -1;
+	struct segment *segment;
+	struct contents kept;
+	struct object *object;
+	bool fresh;
+
+	TRY(contents_object(dump, &sysv_shared_memory_kind, &sight->stat, &object, &fresh));
+	*id = object->id;
+	if (!fresh)
+		return NULL;
+	segment = object->state;
+	kept = segment->contents;
+	*segment = *found;
+	segment->contents = kept;
+	segment->contents.size = found->contents.size;
+	/* hugetlb pages show in the file system's block size */
+	if (sight->stat.st_blksize > PAGE &&
+	    !(sight->stat.st_blksize & (sight->stat.st_blksize - 1)))
+		segment->contents.huge_page = (uint64_t)sight->stat.st_blksize;
+	TRY(sight_open(sight, &fd));
+	return contents_copy(dump, &segment->contents, fd, &sight->stat);
+}
+
+struct cr_error *sysv_object(struct dump *dump, const struct sight *sight, uint32_t *id)
+{
+	struct segment found = {0};
+
+	TRY(find_segment(dump, sight->stat.st_ino, &found));
+	return add(dump, sight, &found, id);
+}
+
+/* To see the contents somebody must attach it: we do, which leaves its mark in the times of the
+ * segment. */
+static struct cr_error *dump_one_detached(struct dump *dump, const struct segment *segment)
+{
+	_cleanup_close_ int proc = -1;
+	char link[64];
+	void *at = shmat(segment->id, NULL, SHM_RDONLY);
+	uint64_t size = (segment->contents.size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+	struct process self = {.host_pid = getpid()};
+	struct sight sight = {.process = &self, .link = link};
+	struct cr_error *error;
+	uint32_t id;
+
+	if (at == (void *)-1)
+		return error_sys("Failed to attach System V shared memory segment %d", segment->id);
+	snprintf(link, sizeof(link), "map_files/%lx-%lx", (unsigned long)at,
+		 (unsigned long)at + size);
+	error = proc_open(self.host_pid, self.host_pid, &proc);
+	self.proc = proc;
+	if (!error && fstatat(proc, link, &sight.stat, 0) < 0)
+		error = error_sys("Failed to look at System V shared memory segment %d",
+				  segment->id);
+	if (!error)
+		error = add(dump, &sight, segment, &id);
+	shmdt(at);
+	return error;
+}
+
+struct cr_error *sysv_dump_detached(struct dump *dump)
+{
+	const char *line;
+
+	TRY(read_table(dump, &line));
+	for (; line; line = line_behind(line)) {
+		struct segment segment = {0};
+		uint64_t attached;
+
+		if (parse_line(line, &segment, &attached) && !attached)
+			TRY(dump_one_detached(dump, &segment));
+	}
+	return NULL;
+}
+
+/* ---- restart ---- */
+
+/* The next segment of the namespace gets this id: for that, and for good, we enter it. */
+static struct cr_error *choose_id(struct restore *restore, int id)
+{
+	_cleanup_close_ int proc = -1, ns = -1, next = -1;
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%d", id);
+
+	TRY(proc_open(restore->init, restore->init, &proc));
+	ns = openat(proc, "ns/ipc", O_RDONLY | O_CLOEXEC);
+	if (ns < 0 || setns(ns, CLONE_NEWIPC) < 0)
+		return error_sys("Failed to enter the container's ipc namespace");
+	next = open("/proc/sys/kernel/shm_next_id", O_WRONLY | O_CLOEXEC);
+	if (next < 0 || write(next, text, (size_t)len) != len)
+		return error_remedy(error_sys("Failed to choose the id of a segment"),
+				    "The kernel needs CONFIG_CHECKPOINT_RESTORE");
+	return NULL;
+}
+
+/* As its creator, who is one of those that may remove it. */
+static int create(struct program *p, const struct segment *segment)
+{
+	uint64_t huge_page = segment->contents.huge_page;
+	uint64_t keep = (uint64_t)-1;
+	int call;
+
+	if (segment->cuid || segment->cgid) {
+		program_call(p, "become the creator's group", SYS_setresgid, keep, segment->cgid,
+			     keep);
+		program_call(p, "become the creator", SYS_setresuid, keep, segment->cuid, keep);
+	}
+	call = program_call(p, "make a System V shared memory segment", SYS_shmget,
+			    (uint64_t)segment->key, segment->contents.size,
+			    IPC_CREAT | IPC_EXCL | 0600 |
+				    (huge_page ? SHM_HUGETLB | memory_huge_size(huge_page) : 0));
+	if (segment->cuid || segment->cgid) {
+		program_call(p, "become root", SYS_setresuid, keep, 0, keep);
+		program_call(p, "become root's group", SYS_setresgid, keep, 0, keep);
+	}
+	return call;
+}
+
+static struct cr_error *segment_restore(struct restore *restore, struct process *process,
+					struct object *object)
+{
+	const struct segment *segment = object->state;
+	struct program *p = restore->program;
+	uint64_t address;
+	int call;
+
+	TRY(choose_id(restore, segment->id));
+	call = create(p, segment);
+	TRY(program_run(p));
+	if (program_result(p, call) != segment->id)
+		return error_new(CR_INTERNAL, "The segment has got id %ld instead of %d",
+				 (long)program_result(p, call), segment->id);
+	call = program_call(p, "attach it", SYS_shmat, (uint64_t)segment->id, 0, 0);
+	TRY(program_run(p));
+	address = (uint64_t)program_result(p, call);
+	TRY(contents_fill_mapped(restore, process, &segment->contents, address));
+	program_call(p, "detach it", SYS_shmdt, address);
+	TRY(program_run(p));
+	/* it has no file that could be opened; the descriptor only says that it stands */
+	object->fd = open("/dev/null", O_PATH | O_CLOEXEC);
+	return object->fd < 0 ? error_sys("Failed to open /dev/null") : NULL;
+}
+
+/* Attached as a whole where there is room, cut, moved: what lies beside its place is not touched. */
+struct cr_error *sysv_map(struct restore *restore, struct process *process, const struct vma *vma,
+			  uint64_t start, uint64_t end)
+{
+	const struct object *object = image_object(&restore->image, vma->object);
+	const struct segment *segment = object->state;
+	uint64_t unit = segment->contents.huge_page ? segment->contents.huge_page : PAGE;
+	uint64_t size = (segment->contents.size + unit - 1) & ~(unit - 1);
+	uint64_t offset = vma->offset + (start - vma->start), len = end - start, at;
+	struct program *p = restore->program;
+	int call, fd;
+
+	if (offset > size || len > size - offset)
+		return error_new(CR_IMAGE, "Mapping 0x%lx shows more than its segment has",
+				 (unsigned long)start);
+	TRY(contents_fd(restore, process, vma->object, &fd));
+	call = program_call(p, "attach a segment", SYS_shmat, (uint64_t)segment->id, 0,
+			    (vma->flags & VM_MAYWRITE ? 0 : SHM_RDONLY) |
+				    (vma->protection & PROT_EXEC ? SHM_EXEC : 0));
+	TRY(program_run(p));
+	at = (uint64_t)program_result(p, call);
+	if (offset)
+		program_call(p, "cut off its head", SYS_munmap, at, offset);
+	if (offset + len < size)
+		program_call(p, "cut off its tail", SYS_munmap, at + offset + len,
+			     size - offset - len);
+	program_call(p, "move it into place", SYS_mremap, at + offset, len, len,
+		     MREMAP_MAYMOVE | MREMAP_FIXED, start);
+	program_call(p, "protect it", SYS_mprotect, start, len, vma->protection);
+	return program_run(p);
+}
+
+static struct cr_error *finish(const struct segment *segment)
+{
+	struct shmid_ds data = {
+		.shm_perm = {.uid = segment->uid, .gid = segment->gid},
+	};
+
+	data.shm_perm.mode = segment->mode & 0777;
+	if (shmctl(segment->id, IPC_SET, &data) < 0 ||
+	    (segment->mode & SHM_DEST && shmctl(segment->id, IPC_RMID, NULL) < 0))
+		return error_sys("Failed to set up System V shared memory segment %d", segment->id);
+	return NULL;
+}
+
+struct cr_error *sysv_finish(struct restore *restore)
+{
+	struct process *init = *(struct process **)restore->image.processes.items;
+	int fd;
+
+	for_each (struct object *, object, &restore->image.objects) {
+		if (object->kind != &sysv_shared_memory_kind)
+			continue;
+		TRY(contents_fd(restore, init, object->id, &fd));
+		TRY(finish(object->state));
+	}
+	return NULL;
+}
+
+const struct kind sysv_shared_memory_kind = {
+	.name = "sysv_shared_memory",
+	.doc = "System V shared memory segment: id, key, owner, permissions, contents, mark of "
+	       "removal",
+	.scope = SCOPE_OBJECT,
+	.size = sizeof(struct segment),
+	.fields = segment_fields,
+	.restore_contents = segment_restore,
+};
