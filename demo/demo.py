@@ -79,6 +79,20 @@ def tell(demo: Demo) -> None:
     demo.expect(demo.attach("hostname") == NAME, "lxc-attach runs a command inside")
     demo.expect("login:" in demo.console(), "lxc-console: the getty on tty1 answers")
 
+    demo.title("Back to the first image: its files are of the same instant as its memory")
+    counted = len(demo.progress.read_text().splitlines())
+    demo.lxc("stop", "-k")
+    again = demo.lxc_cr("restart", NAME, f"{NAME}:running")
+    told = again["rootfs"]["paths"]
+    demo.say(f"changed since that checkpoint, and brought back: {', '.join(told)}")
+    demo.expect("progress" in told, "the file that the counter writes is among them")
+    demo.expect(
+        len(demo.progress.read_text().splitlines()) < counted,
+        "what it had written since is gone from the file, as it is from memory",
+    )
+    demo.wait_for_progress()
+    demo.check_numbers()
+
     demo.title("It can be rebooted and stopped as ever")
     old, counted = demo.init_pid(), len(demo.numbers()["one"])
     demo.lxc("stop", "-r")

@@ -12,7 +12,7 @@ import socket
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from . import __version__, check, manifest, native
+from . import __version__, check, manifest, native, snapshot
 from .container import STOPPED, Container
 from .errors import CheckpointError, LxcCrError
 from .freezer import memory_use
@@ -71,6 +71,7 @@ def checkpoint(
     reference: Reference,
     stop: bool,
     buffered: bool,
+    files: str,
     store: Store,
     journals: Journals,
     report: Reporter,
@@ -81,7 +82,8 @@ def checkpoint(
 
     With @stop the container ends at the instant of the image, else it runs on. If anything raises,
     it runs on and there is no image, unless the message says otherwise. @buffered leaves the image
-    in memory. @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size.
+    in memory. @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size. @files
+    is snapshot.SNAPSHOT or NONE.
     """
     with ExitStack() as undo:
         lock = undo.enter_context(
@@ -96,6 +98,8 @@ def checkpoint(
             store.check_space(need, buffered=buffered)
         with report.step("staging", "Make a staging directory"):
             staging = undo.enter_context(store.staging(buffered=buffered))
+        with report.step("files", "Copy files that no earlier image has"):
+            taken = take_files(container, files, staging=staging, store=store, undo=undo)
         with report.step("journal", "Write down what is about to happen"):
             entry = entry_of_this_process(
                 operation=CHECKPOINT,
@@ -109,7 +113,8 @@ def checkpoint(
 
         def commit(numbers: CheckpointResult) -> None:
             with report.step("manifest", "Hash the files and write the manifest"):
-                write_manifest(container, staging, subject.target, numbers)
+                rootfs = taken.finish(ended=stop) if taken else None
+                write_manifest(container, staging, subject.target, numbers, rootfs=rootfs)
             # Nothing may come between the name of the image and the end of the container.
             undo.enter_context(signals_ignored())
             with report.step("commit", f"Rename the image to {reference}"):
@@ -124,6 +129,7 @@ def checkpoint(
                     stop=stop,
                     deleted_file_limit=deleted_file_limit,
                     commit=commit,
+                    capture=taken.freeze if taken else None,
                     listener=report,
                     keep=(lock,),
                     fault=fault,
@@ -135,6 +141,21 @@ def checkpoint(
             with report.step("stopped", "Wait until LXC has cleaned up"):
                 wait_until_stopped(container)
         return Checkpoint(committed[0], numbers)
+
+
+def take_files(
+    container: Container, files: str, *, staging: Staging, store: Store, undo: ExitStack
+) -> snapshot.Capture | None:
+    """Begin the snapshot of the container's files, unless @files says that there is to be none."""
+    if files == snapshot.NONE:
+        return None
+    backend = snapshot.backend_for(container.rootfs())
+    images = store.newest(container.name)
+    taken = backend.capture(staging=staging.path, images=images)
+    undo.callback(taken.abandon)
+    buffered = staging.shelf.buffered
+    taken.prepare(check_space=lambda need: store.check_space(need, buffered=buffered))
+    return taken
 
 
 def explain(container: Container, error: LxcCrError, *, committed: list[Image]) -> None:
@@ -149,7 +170,12 @@ def explain(container: Container, error: LxcCrError, *, committed: list[Image]) 
 
 
 def write_manifest(
-    container: Container, staging: Staging, target: native.Target, numbers: CheckpointResult
+    container: Container,
+    staging: Staging,
+    target: native.Target,
+    numbers: CheckpointResult,
+    *,
+    rootfs: dict[str, Any] | None,
 ) -> None:
     """Write manifest.json for the files in @staging."""
     statistics = numbers._asdict()
@@ -176,6 +202,7 @@ def write_manifest(
         },
         statistics=statistics,
         files=manifest.describe_files(staging.path),
+        rootfs=rootfs,
     )
     with writing(f"Failed to write '{manifest.NAME}'"):
         (staging.path / manifest.NAME).write_bytes(made.encode())

@@ -96,6 +96,7 @@ def checkpoint(session: Session) -> int:
         stop=arguments.stop,
         buffered=arguments.buffered,
         deleted_file_limit=session.deleted_file_limit,
+        files=arguments.files or session.settings.files,
         store=session.store(),
         journals=session.journals(),
         report=session.report,
@@ -120,6 +121,8 @@ def restart(session: Session) -> int:
         journals=session.journals(),
         run_dir=session.settings.run_dir,
         timeout=session.settings.restart_timeout,
+        files=arguments.files,
+        full=arguments.verify == "full",
         report=session.report,
         fault=session.fault,
     )
@@ -259,9 +262,27 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--buffered", action="store_true", help="leave the image in memory until `lxc-cr flush`"
     )
+    one.add_argument(
+        "--files",
+        choices=("snapshot", "none"),
+        help="take the container's files too, or not (default: snapshot)",
+    )
     one = command(restart, "Restart a stopped container from an image.", aliases=("restore",))
     one.add_argument("name", metavar="NAME", help="the container")
     one.add_argument("reference", metavar="REF", nargs="?", help="default: NAME:latest")
+    one.add_argument(
+        "--files",
+        choices=("rollback", "keep", "refuse"),
+        default="rollback",
+        help="what to do about files that were changed since the checkpoint: bring them back "
+        "(the default), leave them, or refuse to restart",
+    )
+    one.add_argument(
+        "--verify",
+        choices=("quick", "full"),
+        default="quick",
+        help="how to find them: by their times (the default), or by reading all of them",
+    )
     one = command(check, "Say what stands in the way of a checkpoint; stops nothing.")
     one.add_argument("name", metavar="NAME", help="the container")
     one = command(ls, "List images.")

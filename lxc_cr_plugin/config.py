@@ -27,6 +27,7 @@ class Settings(NamedTuple):
     buffer_dir: Path = Path("/dev/shm/lxc-cr")
     run_dir: Path = Path("/run/lxc-cr")
     lxcpath: str | None = None
+    files: str = "snapshot"
     restart_timeout: int = 60
     deleted_file_limit: int = 256
 

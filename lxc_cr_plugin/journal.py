@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from . import snapshot
 from .errors import ContainerError, HostError, LxcCrError, os_message
 from .freezer import Freezer
 from .log import Reporter
@@ -34,7 +35,11 @@ ORPHAN_PATIENCE = 15.0
 
 
 class Entry(NamedTuple):
-    """One command under way; `freezer` is a directory that was not frozen when it began."""
+    """One command under way.
+
+    `freezer` is a directory that was not frozen when it began, `kept` the place where it keeps the
+    previous state of the container's files.
+    """
 
     operation: str
     container: str
@@ -44,6 +49,7 @@ class Entry(NamedTuple):
     freezer: str | None = None
     freezer_is_v2: bool = False
     meeting_place: str | None = None
+    kept: str | None = None
     confirmed: bool = False
 
 
@@ -162,6 +168,7 @@ def entry_of_this_process(
     lxcpath: str,
     freezer: Freezer | None = None,
     meeting_place: Path | None = None,
+    kept: Path | None = None,
 ) -> Entry:
     """A journal entry for the command that runs in this process."""
     pid = os.getpid()
@@ -174,6 +181,7 @@ def entry_of_this_process(
         freezer=str(freezer.path) if freezer else None,
         freezer_is_v2=bool(freezer and freezer.is_v2),
         meeting_place=str(meeting_place) if meeting_place else None,
+        kept=str(kept) if kept else None,
     )
 
 
@@ -191,6 +199,10 @@ def undo(entry: Entry, *, stop_container: StopContainer) -> list[str]:
     unfinished = entry.operation == RESTART and not entry.confirmed
     if unfinished and stop_container(entry.container, entry.lxcpath):
         done.append("stopped it")
+    if entry.kept:
+        # After the container was stopped: nobody may run while its files are exchanged.
+        restored = snapshot.repair(Path(entry.kept), confirmed=entry.confirmed)
+        done += [restored] if restored else []
     return done
 
 

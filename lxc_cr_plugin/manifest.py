@@ -25,6 +25,10 @@ from .schema import violations
 FORMAT = 1
 NAME = "manifest.json"
 
+# The directory for contents of a snapshot. Each is named after its digest, and the list that names
+# them all is a file of the manifest.
+CONTENTS = "rootfs"
+
 # The one file that is hashed in pieces, and the size of a piece.
 PAGES = "pages"
 PIECE = 64 << 20
@@ -54,6 +58,7 @@ class Manifest(NamedTuple):
     host: dict[str, Any]
     statistics: dict[str, int]
     files: tuple[ImageFile, ...]
+    rootfs: dict[str, Any] | None = None
 
     def encode(self) -> bytes:
         """The bytes of manifest.json; raises ImageError when they would not be valid."""
@@ -61,7 +66,6 @@ class Manifest(NamedTuple):
             "format": FORMAT,
             **self._asdict(),
             "parent": None,
-            "rootfs": None,
             "files": [_without_none(file._asdict()) for file in self.files],
         }
         # Through JSON once, so that what is validated is what a reader will see.
@@ -109,7 +113,7 @@ def decode(data: bytes) -> Manifest:
     if found:
         where = found[0].path or "the top level"
         raise ImageError(f"The manifest is not valid: {where}: {found[0].message[:500]}")
-    for name in ("format", "parent", "rootfs"):
+    for name in ("format", "parent"):
         del members[name]
     files = tuple(_file(entry) for entry in members.pop("files"))
     if len({file.name for file in files}) != len(files):
@@ -165,7 +169,10 @@ def describe_files(directory: Path) -> tuple[ImageFile, ...]:
 
 
 def file_names(directory: Path) -> list[str]:
-    """All files of an image, relative, sorted; raises ImageError for anything but plain files."""
+    """All files of an image but contents of its snapshot, relative, sorted.
+
+    Raises ImageError for anything but plain files.
+    """
     names = []
     for folder, prefix in ((directory, ""), (directory / "files", "files/")):
         if prefix and not folder.exists():
@@ -174,9 +181,14 @@ def file_names(directory: Path) -> list[str]:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     names.append(prefix + entry.name)
-                elif prefix or entry.name != "files" or not entry.is_dir(follow_symlinks=False):
+                elif not _is_known_directory(entry, prefix):
                     raise ImageError(f"'{prefix}{entry.name}' does not belong into an image")
     return sorted(names)
+
+
+def _is_known_directory(entry: os.DirEntry[str], prefix: str) -> bool:
+    known = not prefix and entry.name in ("files", CONTENTS)
+    return known and entry.is_dir(follow_symlinks=False)
 
 
 def _describe(directory: Path, name: str) -> ImageFile:

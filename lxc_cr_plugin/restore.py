@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import image as images
-from . import native
+from . import native, snapshot
 from .container import RUNNING, STOPPED, Container
 from .errors import ContainerError, ImageError, RestartError
 from .journal import RESTART, Journals, entry_of_this_process
@@ -27,8 +27,32 @@ from .resources import hook
 from .run import signals_ignored
 from .store import Image
 
+# How many changed paths are told to machines, and to people.
+TOLD_PATHS = 1000
+SHOWN_PATHS = 5
+
 # How long LXC may take to report what its container has become, seconds.
 CONFIRM_TIMEOUT = 10.0
+
+
+class FileChanges(NamedTuple):
+    """What was different from the snapshot; `policy` says what became of it."""
+
+    policy: str
+    changed: int
+    paths: tuple[str, ...]
+
+    def summary(self) -> str:
+        """For people."""
+        if not self.changed:
+            return "files as they were at the checkpoint"
+        done = "brought back" if self.policy == snapshot.ROLLBACK else "left as they are"
+        return f"{self.changed} changed files {done}: {self.examples()}"
+
+    def examples(self) -> str:
+        """The first paths."""
+        shown = ", ".join(f"/{path}" for path in self.paths[:SHOWN_PATHS])
+        return shown + (", ..." if self.changed > SHOWN_PATHS else "")
 
 
 class Restarted(NamedTuple):
@@ -37,6 +61,7 @@ class Restarted(NamedTuple):
     image: Image
     total: int
     numbers: RestartResult
+    files: FileChanges | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For --json; times in nanoseconds."""
@@ -44,6 +69,7 @@ class Restarted(NamedTuple):
             "image": self.image.reference(),
             "digest": f"sha256:{self.image.digest}",
             "total": self.total,
+            "rootfs": self.files._asdict() if self.files else None,
             **self.numbers._asdict(),
         }
 
@@ -55,6 +81,7 @@ class Restarted(NamedTuple):
             f"{n.processes} processes, {n.threads} threads\n"
             f"  after {human_time(self.total)} (engine: "
             f"{human_time(n.loading)} loading, {human_time(n.building + n.releasing)} building)"
+            + (f"\n  {self.files.summary()}" if self.files else "")
         )
 
 
@@ -66,11 +93,16 @@ def restart(
     run_dir: Path,
     timeout: float,
     report: Reporter,
+    files: str = snapshot.ROLLBACK,
+    full: bool = False,
     fault: str | None = None,
 ) -> Restarted:
     """Restart a stopped container from @image.
 
-    If anything raises, the container is stopped and the image is as before. @timeout, in seconds,
+    @files says what becomes of files that were changed since: snapshot.ROLLBACK, KEEP or REFUSE;
+    with @full all of them are read to find out.
+
+    If anything raises, the container is stopped, its files and the image are as before. @timeout, in seconds,
     is for the runtime to come to the point where its init is taken over.
     """
     begin = time.monotonic_ns()
@@ -85,14 +117,20 @@ def restart(
             images.verify_records(image, manifest)
         with report.step("journal", "Make the meeting place and write down where it is"):
             place = meeting_place(run_dir)
+            kept = snapshot.kept_beside(container.rootfs())
+            if kept:
+                snapshot.repair(kept, confirmed=False)
             entry = entry_of_this_process(
                 operation=RESTART,
                 container=container.name,
                 lxcpath=container.lxcpath,
                 meeting_place=place,
+                kept=kept,
             )
             journal = undo.enter_context(journals.written(entry))
             make_fifos(place)
+        with report.step("files", "Compare the files with the image's snapshot"):
+            changes = bring_files(container, image, manifest, files=files, full=full, report=report)
 
         with report.step("engine", "Load the image"):
             engine = undo.enter_context(
@@ -118,7 +156,44 @@ def restart(
         with signals_ignored(), report.step("confirm", "Ask LXC whether it runs"):
             confirm_running(container, started=starter.wait() == 0, numbers=numbers)
             journal.confirm()
-        return Restarted(image, time.monotonic_ns() - begin, numbers)
+        return Restarted(image, time.monotonic_ns() - begin, numbers, changes)
+
+
+def bring_files(
+    container: Container,
+    image: Image,
+    manifest: Manifest,
+    *,
+    files: str,
+    full: bool,
+    report: Reporter,
+) -> FileChanges | None:
+    """Bring the container's files to the snapshot of @image, as far as @files says so.
+
+    What they were is kept beside them, and returns unless the restart is confirmed. None when the
+    image knows nothing of files.
+    """
+    if manifest.rootfs is None:
+        return None
+    backend = snapshot.backend_for(container.rootfs())
+    if backend.name != manifest.rootfs["backend"]:
+        raise ImageError(
+            f"The snapshot is of a root filesystem of type '{manifest.rootfs['backend']}', "
+            f"the container's is of type '{backend.name}'"
+        )
+    found = backend.compare(image, manifest, full=full)
+    loud = [change.path for change in found if not change.silent]
+    changes = FileChanges(files, len(loud), tuple(loud[:TOLD_PATHS]))
+    if loud:
+        report.info(f"Files changed since the checkpoint: {changes.examples()}")
+    if loud and files == snapshot.REFUSE:
+        raise RestartError(
+            f"{len(loud)} files were changed since the checkpoint: {changes.examples()}",
+            hint="Write --files rollback to bring them back, or --files keep to leave them",
+        )
+    if found and files == snapshot.ROLLBACK:
+        backend.roll_back(image, manifest, found)
+    return changes
 
 
 def refuse_running(container: Container) -> None:

@@ -155,6 +155,11 @@ class Store:
         """All images, buffered ones first, each with its tags."""
         return [*self._buffer.images(), *self._root.images()]
 
+    def newest(self, container: str) -> list[Image]:
+        """The images of @container, the newest first."""
+        found = [image for image in self.images() if image.container == container]
+        return sorted(found, key=lambda image: image.path.stat().st_mtime_ns, reverse=True)
+
     def remove(self, image: Image) -> None:
         """Remove @image and every tag that points to it."""
         for shelf in (self._buffer, self._root):

@@ -40,10 +40,14 @@ __all__ = [
     "check",
     "checkpoint",
     "checkpoint_steps",
+    "descriptor_of",
     "image_check",
     "kind_fields",
     "kinds",
+    "open_beneath",
     "restart_steps",
+    "sync_filesystem",
+    "write_back",
 ]
 
 
@@ -74,6 +78,7 @@ class CheckpointResult(NamedTuple):
     downtime: int
     stopping: int
     collecting: int
+    capturing: int
     writing: int
     processes: int
     threads: int
@@ -155,50 +160,98 @@ def checkpoint(
     stop: bool,
     commit: Callable[[CheckpointResult], None],
     listener: Listener,
+    capture: Callable[[], None] | None = None,
     keep: tuple[int, ...] = (),
     deleted_file_limit: int = 0,
     fault: str | None = None,
 ) -> CheckpointResult:
     """Checkpoint @target into the directory @image_fd.
 
-    @commit is called once all files of the engine are durable. With @stop the container stands
-    still during that call: if it returns, the engine ends the container; if it raises, the
-    container runs on and the exception is passed on. @keep lists descriptors that the engine holds
-    until its end (a lock, say); @deleted_file_limit is as for check(). The engine looks for obstacles first, before it stops anything.
+    @capture is called while all tasks stand, to take the files of that instant; the engine collects
+    the rest meanwhile. It must be quick. If it raises, the container runs on. @commit is called
+    once all files of the engine are durable. With @stop the container stands still during that call:
+    if it returns, the engine ends the container; if it raises, the container runs on and the
+    exception is passed on. @keep lists descriptors that the engine holds until its end (a lock, say);
+    @deleted_file_limit is as for check(). The engine looks for obstacles first, before it stops
+    anything.
     Raises CheckpointError, UnsupportedError and IsolationError (with obstacles), HostError,
     StoreError (disk full), EngineDied, Cancelled.
     """
     shared = mmap.mmap(-1, mmap.PAGESIZE)
     numbers = ffi.cast("struct cr_checkpoint_result *", ffi.from_buffer(shared))
-    with Pipe() as written, Pipe() as verdict:
+    with Pipe() as notice, Pipe() as verdict:
 
         def call(ears: Any) -> Any:
             options, alive = _checkpoint_options(target=target, image_fd=image_fd, fault=fault)
             options.stop = stop
             options.deleted_file_limit = deleted_file_limit
-            options.written_fd = written.write
-            options.commit_fd = verdict.read
+            options.files = capture is not None
+            options.notice_fd = notice.write
+            options.verdict_fd = verdict.read
             return _keeping(alive, lib.cr_checkpoint(options, ears, numbers))
 
-        passed = (image_fd, written.write, verdict.read, *keep)
+        passed = (image_fd, notice.write, verdict.read, *keep)
         with (
             EngineProcess(
                 _work(call, listener), failure=CheckpointError, listener=listener, keep=passed
             ) as engine,
-            # Left before the engine is: without a C it lets the container run on, and that must
+            # Left before the engine is: without F or C it lets the container run on, and that must
             # have happened when the caller hears of a failure.
             contextlib.closing(verdict),
         ):
-            written.close_write()
+            notice.close_write()
             verdict.close_read()
-            if engine.wait_for(written.read) != b"W":
-                engine.finish()
-                raise died(0)
+            if capture:
+                _wait_for(engine, notice, b"S")
+                capture()
+                _tell(verdict, b"F")
+            _wait_for(engine, notice, b"W")
             commit(_checkpoint_result(numbers))
-            with contextlib.suppress(BrokenPipeError):
-                os.write(verdict.write, b"C")
+            _tell(verdict, b"C")
             engine.finish()
     return _checkpoint_result(numbers)
+
+
+def _wait_for(engine: EngineProcess, notice: Pipe, wanted: bytes) -> None:
+    """Wait until @engine says @wanted; raises its error when it ends before."""
+    if engine.wait_for(notice.read) != wanted:
+        engine.finish()
+        raise died(0)
+
+
+def _tell(verdict: Pipe, what: bytes) -> None:
+    """Answer an engine that waits; one that has ended tells why in its own way."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(verdict.write, what)
+
+
+def open_beneath(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open @path below the directory @root_fd, through neither symbolic links nor mounts.
+
+    Raises OSError: ELOOP for a symbolic link, EXDEV for a mount or a way out.
+    """
+    return _descriptor(lib.cr_open_beneath(root_fd, os.fsencode(path), flags, mode), path)
+
+
+def descriptor_of(pid: int, fd: int) -> int:
+    """A copy of descriptor @fd of process @pid; raises OSError."""
+    return _descriptor(lib.cr_descriptor_of(pid, fd), f"/proc/{pid}/fd/{fd}")
+
+
+def write_back(fd: int) -> None:
+    """Write dirty pages of @fd: from now on a store into a mapping moves its ctime. OSError."""
+    _descriptor(lib.cr_write_back(fd), None)
+
+
+def sync_filesystem(fd: int) -> None:
+    """syncfs(2) of the file system of @fd; raises OSError."""
+    _descriptor(lib.cr_sync_filesystem(fd), None)
+
+
+def _descriptor(result: int, path: str | None) -> int:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), path)
+    return result
 
 
 def image_check(*, image_fd: int, listener: Listener) -> None:
@@ -341,8 +394,8 @@ def _checkpoint_options(
     options.init_pid = target.init_pid
     options.freezer_is_v2 = target.freezer_is_v2
     options.image_fd = image_fd
-    options.written_fd = -1
-    options.commit_fd = -1
+    options.notice_fd = -1
+    options.verdict_fd = -1
     return options, alive
 
 

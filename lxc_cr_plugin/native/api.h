@@ -64,10 +64,13 @@ struct cr_checkpoint_options {
 	const char *freezer; /* its directory in the v1 freezer or v2 hierarchy; NULL: none */
 	bool freezer_is_v2;
 	uint64_t deleted_file_limit; /* bytes of a deleted file that go into the image; 0: any */
-	int image_fd;	/* directory that gets objects.cbor, state.cbor, pages, files/ */
-	bool stop;	/* keep everything stopped until commit_fd says C, then end the container */
-	int written_fd; /* one byte W is written when all files are durable; -1: nobody waits */
-	int commit_fd;	/* with stop: read C (end the container) or anything else (let it run on) */
+	int image_fd;  /* directory that gets objects.cbor, state.cbor, pages, files/ */
+	bool stop;     /* keep everything stopped until verdict_fd says C, then end the container */
+	bool files;    /* say S, and keep everything stopped until verdict_fd says F at least */
+	int notice_fd; /* one byte each: S, all tasks stand; W, all files are durable; -1: nobody
+			   listens */
+	int verdict_fd; /* F: the files are captured; with stop: C, end the container; all else:
+			   give up, let it run on */
 	const char
 		*fault; /* test hook: "STEP" dies with SIGKILL there, "STEP!" fails there; NULL */
 };
@@ -77,6 +80,7 @@ struct cr_checkpoint_result {
 	uint64_t downtime;   /* from the first stopped task to the last one released; 0 with stop */
 	uint64_t stopping;   /* of that: until all tasks stood */
 	uint64_t collecting; /* of that: until all state was in memory */
+	uint64_t capturing;  /* of that: waited for the files after that */
 	uint64_t writing;    /* afterwards: encode, write, fsync */
 	uint32_t processes;
 	uint32_t threads;
@@ -121,6 +125,18 @@ struct cr_error *cr_restart(const struct cr_restart_options *options,
 
 /* Read and check an image without touching anything. Errors are CR_IMAGE or CR_SYSTEM. */
 struct cr_error *cr_image_check(int image_fd, const struct cr_listener *listener);
+
+/*
+ * For snapshots of files; these return a negative errno when they fail.
+ * cr_open_beneath: openat2(2) that crosses neither symbolic links nor mounts, and stays below root_fd.
+ * cr_write_back: write the dirty pages of a file, so that every store into a mapping of it is seen in
+ * its ctime from now on. cr_sync_filesystem: syncfs(2). cr_descriptor_of: a copy of a descriptor of
+ * another process, by which a leased file is read without breaking the lease.
+ */
+int cr_open_beneath(int root_fd, const char *path, int flags, int mode);
+int cr_write_back(int fd);
+int cr_sync_filesystem(int fd);
+int cr_descriptor_of(int pid, int fd);
 
 /* The steps of a checkpoint and of a restart, in order, for fault injection; NULL after the last
  * one. */

@@ -130,6 +130,38 @@ static void release(struct dump *dump)
 	log_release(&dump->log);
 }
 
+static struct cr_error *notify(struct dump *dump, char what)
+{
+	if (dump->options->notice_fd >= 0 && write(dump->options->notice_fd, &what, 1) != 1)
+		return error_new(CR_CANCELLED, "The supervisor has gone");
+	return NULL;
+}
+
+/* Wait until the supervisor says @wanted; anything else, or its death, means that it gives up. */
+static struct cr_error *await(struct dump *dump, char wanted, const char *otherwise)
+{
+	char verdict = 0;
+
+	if (read(dump->options->verdict_fd, &verdict, 1) != 1 || verdict != wanted)
+		return error_new(CR_CANCELLED, "%s; the container runs on", otherwise);
+	return NULL;
+}
+
+/*
+ * Files are of the same instant as memory: the supervisor captures them while we collect the rest,
+ * and nobody runs before both are done.
+ */
+static struct cr_error *collect_with_files(struct dump *dump, uint64_t *collected)
+{
+	if (dump->options->files)
+		TRY(notify(dump, 'S'));
+	TRY(collect(dump));
+	*collected = clock_ns(CLOCK_MONOTONIC);
+	if (dump->options->files)
+		TRY(await(dump, 'F', "The files were not captured"));
+	return step(dump->options->fault, CHECKPOINT_FILES);
+}
+
 /* The result is complete before the supervisor hears that everything is written: the manifest quotes it. */
 static struct cr_error *write_out(struct dump *dump, struct cr_checkpoint_result *result)
 {
@@ -140,22 +172,21 @@ static struct cr_error *write_out(struct dump *dump, struct cr_checkpoint_result
 	result->pages = dump->image.pages.count;
 	result->writing = clock_ns(CLOCK_MONOTONIC) - begin;
 	TRY(step(dump->options->fault, CHECKPOINT_WRITTEN));
-	if (dump->options->written_fd >= 0 && write(dump->options->written_fd, "W", 1) != 1)
-		return error_new(CR_CANCELLED, "The supervisor has gone");
-	return NULL;
+	return notify(dump, 'W');
 }
 
 /* With --stop: everything stands until the image is committed, and runs on if it never is. */
 static struct cr_error *await_commit(struct dump *dump)
 {
-	char verdict = 0;
-
-	if (read(dump->options->commit_fd, &verdict, 1) != 1 || verdict != 'C')
-		return error_new(CR_CANCELLED,
-				 "The image was not committed; the container runs on");
+	TRY(await(dump, 'C', "The image was not committed"));
 	TRY(step(dump->options->fault, CHECKPOINT_COMMITTED));
 	if (kill(dump->init->host_tid, SIGKILL) < 0)
 		return error_sys("Failed to end the container");
+	/*
+	 * The end of init reaches the others later, and until then they would run: they would change
+	 * files, and tell peers what the image does not know.
+	 */
+	stop_kill(&dump->stopped);
 	return NULL;
 }
 
@@ -170,7 +201,7 @@ static void count(const struct dump *dump, struct cr_checkpoint_result *result)
 
 static struct cr_error *checkpoint(struct dump *dump, struct cr_checkpoint_result *result)
 {
-	uint64_t begin, stopped, collected;
+	uint64_t begin, stopped, collected = 0, captured;
 	struct cr_error *error;
 
 	TRY(prepare(dump));
@@ -179,8 +210,8 @@ static struct cr_error *checkpoint(struct dump *dump, struct cr_checkpoint_resul
 	read_clocks(&dump->clocks);
 	stopped = dump->clocks.monotonic;
 	if (!error)
-		error = collect(dump);
-	collected = clock_ns(CLOCK_MONOTONIC);
+		error = collect_with_files(dump, &collected);
+	captured = clock_ns(CLOCK_MONOTONIC);
 	if (error || !dump->options->stop)
 		release(dump);
 	result->downtime = dump->options->stop ? 0 : clock_ns(CLOCK_MONOTONIC) - begin;
@@ -189,6 +220,7 @@ static struct cr_error *checkpoint(struct dump *dump, struct cr_checkpoint_resul
 		return error;
 	result->stopping = stopped - begin;
 	result->collecting = collected - stopped;
+	result->capturing = captured - collected;
 	count(dump, result);
 	error = write_out(dump, result);
 	if (!error && dump->options->stop)

@@ -93,6 +93,8 @@ def test_every_file_damaged_in_every_way(lab):
     assert {"manifest.json", "objects.cbor", "state.cbor", "pages"} <= {str(n) for n in names}
     for name in names:
         for number, (what, _) in enumerate(list(damages(lab.image / name))):
+            if name.parts[0] == "rootfs" and what.startswith("byte"):
+                continue  # read only when it is needed: test_files.py
             lab.mend()
             _, damage = list(damages(lab.image / name))[number]
             damage()

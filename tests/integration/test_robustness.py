@@ -19,8 +19,8 @@ from .leaks import is_frozen
 
 USAGE, BUSY, STORE, CHECKPOINT_FAILED, RESTART_FAILED, ENGINE_DIED = 2, 3, 8, 9, 10, 11
 
-COMMAND_STEPS_CHECKPOINT = ("space", "staging", "journal", "engine", "manifest", "commit")
-COMMAND_STEPS_RESTART = ("manifest", "journal", "engine", "start", "confirm")
+COMMAND_STEPS_CHECKPOINT = ("space", "staging", "files", "journal", "engine", "manifest", "commit")
+COMMAND_STEPS_RESTART = ("manifest", "journal", "files", "engine", "start", "confirm")
 
 RANDOM_RUNS = 20
 

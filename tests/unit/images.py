@@ -58,6 +58,7 @@ def make_manifest(directory: Path, *, container: str = "web", downtime: int = 10
             "downtime": downtime,
             "stopping": 1,
             "collecting": 2,
+            "capturing": 0,
             "writing": 3,
             "processes": 2,
             "threads": 2,

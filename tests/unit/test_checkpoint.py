@@ -35,6 +35,7 @@ NUMBERS = native.CheckpointResult(
     downtime=2_000_000,
     stopping=1,
     collecting=2,
+    capturing=0,
     writing=3,
     processes=3,
     threads=4,
@@ -58,9 +59,13 @@ class Bench:
         (freezer / "cgroup.procs").write_text("")
         self.cgroups = Cgroups(tasks=freezer, freezer=Freezer(freezer, False), memory=None)
 
-    def engine(self, *, target, image_fd, stop, commit, listener, keep, deleted_file_limit, fault):
+    def engine(
+        self, *, target, image_fd, stop, commit, capture, listener, keep, deleted_file_limit, fault
+    ):
         self.calls.append((target, stop, fault))
         write_files(self.staging)
+        if capture:
+            capture()
         commit(NUMBERS)
         if stop:
             self.container.now = STOPPED
@@ -78,12 +83,13 @@ class Bench:
             stop_container=lambda *_: pytest.fail("a checkpoint stops nobody"),
         )
 
-    def checkpoint(self, *, stop=False, buffered=False, tag="latest", fault=None):
+    def checkpoint(self, *, stop=False, buffered=False, files="none", tag="latest", fault=None):
         return checkpoint(
             self.container,
             reference=Reference("web", tag),
             stop=stop,
             buffered=buffered,
+            files=files,
             store=self.store,
             journals=self.journals(),
             report=self.report,

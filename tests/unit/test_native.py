@@ -128,15 +128,15 @@ def test_a_look_that_fails(engine, report):
 
 
 def checkpointing(*, verdicts, written=b"W", error=None):
-    """An engine that writes what it should; what it reads on commit_fd goes to @verdicts."""
+    """An engine that writes what it should; what it reads on verdict_fd goes to @verdicts."""
 
     def run(options, _ears, result):
         result.clocks.realtime = 3
         result.downtime = 2**63
         result.processes = 5
         if written:
-            os.write(options.written_fd, written)
-        got = os.read(options.commit_fd, 1)
+            os.write(options.notice_fd, written)
+        got = os.read(options.verdict_fd, 1)
         os.write(verdicts.write, got or b"-")
         result.writing = 9
         return error or ffi.NULL
@@ -185,7 +185,7 @@ def test_a_commit_that_fails_lets_the_container_run_on(engine, report):
 @pytest.mark.parametrize("written", [b"", b"X"])
 def test_files_that_are_never_durable(engine, report, written):
     def run(options, _ears, _result):
-        os.write(options.written_fd, written)
+        os.write(options.notice_fd, written)
         return ffi.NULL
 
     engine(cr_checkpoint=run)
@@ -212,7 +212,7 @@ def test_options_of_a_checkpoint(engine, report):
         assert ffi.string(options.fault) == b"here"
         assert options.stop is False
         os.fstat(options.image_fd)
-        os.write(options.written_fd, b"W")
+        os.write(options.notice_fd, b"W")
         return ffi.NULL
 
     engine(cr_checkpoint=run)

@@ -2,6 +2,7 @@
 #include "stop.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <time.h>
 
@@ -336,6 +337,14 @@ struct cr_error *stop_all(struct stop_set *set, struct log *log)
 	}
 	return error_remedy(error_new(CR_UNSUPPORTED, "The container forks without end"),
 			    "Limit its number of processes (lxc.cgroup2.pids.max) and try again");
+}
+
+void stop_kill(struct stop_set *set)
+{
+	struct stopped_task *tasks = set->tasks.items;
+
+	for (size_t i = 0; i < set->tasks.count; i++)
+		kill(tasks[i].tid, SIGKILL);
 }
 
 void stop_release(struct stop_set *set, pid_t last)

@@ -40,6 +40,8 @@ struct cr_error *cgroup_tasks(const char *cgroup, struct pool *pool, struct list
 struct cr_error *stop_all(struct stop_set *set, struct log *log);
 /* NULL: not stopped by us. */
 struct stopped_task *stop_find(struct stop_set *set, pid_t tid);
+/* Send SIGKILL to all: a task that stands then ends without running another instruction. */
+void stop_kill(struct stop_set *set);
 /* Let all go, @last after all others. A task that is gone by now is no error. */
 void stop_release(struct stop_set *set, pid_t last);
 

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * System calls that snapshots of files need and Python does not have. They run in the command's own
+ * process, some of them inside the stop.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "api.h"
+
+int cr_open_beneath(int root_fd, const char *path, int flags, int mode)
+{
+	struct open_how how = {
+		.flags = (uint64_t)(unsigned int)(flags | O_CLOEXEC | O_NOFOLLOW),
+		.mode = (uint64_t)(unsigned int)mode,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
+			   RESOLVE_NO_XDEV,
+	};
+	long fd;
+
+	/* EAGAIN: something was renamed meanwhile, and nobody can tell whether ".." stayed inside */
+	do
+		fd = syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
+	while (fd < 0 && errno == EAGAIN);
+	return fd < 0 ? -errno : (int)fd;
+}
+
+/*
+ * Pages leave this clean and write-protected: the next store into a mapping faults, and moves ctime.
+ * No journal is committed, so this costs next to nothing for a file that is clean.
+ */
+int cr_write_back(int fd)
+{
+	enum {
+		WRITE_AND_WAIT = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+				 SYNC_FILE_RANGE_WAIT_AFTER,
+	};
+
+	return sync_file_range(fd, 0, 0, WRITE_AND_WAIT) < 0 ? -errno : 0;
+}
+
+int cr_sync_filesystem(int fd)
+{
+	return syncfs(fd) < 0 ? -errno : 0;
+}
+
+int cr_descriptor_of(int pid, int fd)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0), copy;
+
+	if (pidfd < 0)
+		return -errno;
+	copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+	if (copy < 0)
+		copy = -errno;
+	close(pidfd);
+	return copy;
+}

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The container's files as they were at the instant of the image: taken, compared, brought back.
+
+Which backend does it follows from how the runtime stores the root filesystem. `Backend` is what they
+have in common; each is one file here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..errors import HostError, ImageError, LxcCrError
+
+if TYPE_CHECKING:
+    from ..manifest import Manifest
+    from ..store import Image
+    from .rollback import Change
+
+# What a checkpoint does about files, and what a restart does about files that were changed since.
+SNAPSHOT, NONE = "snapshot", "none"
+ROLLBACK, KEEP, REFUSE = "rollback", "keep", "refuse"
+
+
+class Capture(Protocol):
+    """A snapshot being taken."""
+
+    def prepare(self, *, check_space: Callable[[int], None]) -> None:
+        """Do beforehand what takes time, while the container runs."""
+
+    def freeze(self) -> None:
+        """Take the files of this instant; all tasks stand, so this has to be quick."""
+
+    def finish(self, *, ended: bool) -> dict[str, Any]:
+        """Complete it; the manifest's `rootfs`. With @ended no task will run any more."""
+
+    def abandon(self) -> None:
+        """Leave nothing behind; nothing happens after `finish`."""
+
+
+class Backend(Protocol):
+    """How the files of one container are stored."""
+
+    name: str
+
+    @property
+    def kept(self) -> Path:
+        """Where the previous state is kept during a restart: beside the files themselves."""
+
+    def capture(self, *, staging: Path, images: list[Image]) -> Capture:
+        """Begin a snapshot that belongs to the image in @staging; @images, newest first, help."""
+
+    def compare(self, image: Image, manifest: Manifest, *, full: bool) -> list[Change]:
+        """What differs between the files and the image's snapshot; nothing is touched."""
+
+    def roll_back(self, image: Image, manifest: Manifest, changes: list[Change]) -> None:
+        """Bring the files to the image's snapshot, the previous state goes to `kept`."""
+
+
+class Storage(NamedTuple):
+    """A root filesystem as the runtime names it: "overlay:/lower:/upper"."""
+
+    type: str
+    paths: tuple[Path, ...]
+
+    @classmethod
+    def parse(cls, rootfs: str) -> Storage:
+        """What the runtime's notation means; a plain path is a directory, or something else."""
+        name, colon, rest = rootfs.partition(":")
+        if not colon or "/" in name:
+            return cls("dir" if Path(rootfs).is_dir() else "", (Path(rootfs),))
+        return cls(name, tuple(Path(path) for path in rest.split(":")))
+
+
+def backend_for(rootfs: str) -> Backend:
+    """The backend for a root filesystem; raises HostError when there is none for it."""
+    from .tree_backend import TreeBackend
+
+    storage = Storage.parse(rootfs)
+    if storage.type == "dir":
+        return TreeBackend("dir", storage.paths[0])
+    raise HostError(
+        f"Snapshots of files are not possible on a root filesystem like '{rootfs}'",
+        hint="Write --files none: then the files must be, at a restart, what they are now",
+    )
+
+
+def kept_beside(rootfs: str) -> Path | None:
+    """Where a restart keeps the previous state of these files, None when it cannot."""
+    try:
+        return backend_for(rootfs).kept
+    except LxcCrError:
+        return None
+
+
+def repair(kept: Path, *, confirmed: bool) -> str:
+    """End what a restart had begun with files; what was done, for the user: "" is nothing.
+
+    Once it was @confirmed that the processes run the new state stays, else the previous one returns.
+    """
+    from . import rollback
+
+    if not kept.exists():
+        return ""
+    if confirmed:
+        rollback.settle(kept)
+        return "kept the files that its processes know"
+    return "brought its files back" if rollback.undo(kept) else ""
+
+
+def of_image(manifest: Manifest) -> dict[str, Any]:
+    """The manifest's description of the snapshot; raises ImageError when there is none."""
+    if manifest.rootfs is None:
+        raise ImageError("The image was made with --files none: it knows nothing of files")
+    return manifest.rootfs

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Snapshots of a plain directory: contents lie in the image itself.
+
+    IMAGE/rootfs.cbor        the view: every path with its attributes and the digest of its content
+    IMAGE/rootfs/<digest>    contents
+
+A content that an earlier image holds is a hard link to it, so each image is complete, takes only the
+room of what is new, and can be removed without asking any other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import manifest as manifests
+from ..errors import ImageError, LxcCrError, os_message
+from . import capture, of_image, rollback, view
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from ..manifest import Manifest
+    from ..store import Image
+
+VIEW = "rootfs.cbor"
+
+# Each of these images is read at a checkpoint for what it knows.
+HELPFUL_IMAGES = 2
+
+
+class TreeBackend:
+    """See `Backend`; the tree lies in the directory @path."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self._path = path
+
+    @property
+    def kept(self) -> Path:
+        return self._path.with_name(f".{self._path.name}.lxc-cr")
+
+    def capture(self, *, staging: Path, images: list[Image]) -> TreeCapture:
+        return TreeCapture(self.name, self._path, staging=staging, known=known(images))
+
+    def compare(self, image: Image, manifest: Manifest, *, full: bool) -> list[rollback.Change]:
+        wanted = load(image, manifest)
+        check_contents(image, wanted, full=False)
+        with Tree(self._path) as tree:
+            return rollback.compare(tree, wanted, full=full)
+
+    def roll_back(self, image: Image, manifest: Manifest, changes: list[rollback.Change]) -> None:
+        wanted = load(image, manifest)
+        with Tree(self._path) as tree:
+            rollback.apply(
+                tree,
+                wanted,
+                changes,
+                contents=image.path / manifests.CONTENTS,
+                kept=self.kept,
+            )
+
+
+class TreeCapture:
+    """See `Capture`; the snapshot goes to the directory @staging of the image."""
+
+    def __init__(self, name: str, path: Path, *, staging: Path, known: capture.Known) -> None:
+        self._name = name
+        self._staging = staging
+        self._scope = ExitStack()
+        contents = staging / manifests.CONTENTS
+        contents.mkdir(mode=0o700)
+        self._tree = self._scope.enter_context(Tree(path))
+        self._capture = capture.Capture(self._tree, target=contents, known=known)
+        self._stood = 0
+
+    def prepare(self, *, check_space: Callable[[int], None]) -> None:
+        self._capture.prepare(check_space=check_space)
+
+    def freeze(self) -> None:
+        begin = time.monotonic_ns()
+        self._capture.freeze()
+        self._stood = time.monotonic_ns() - begin
+
+    def finish(self, *, ended: bool) -> dict[str, Any]:
+        taken = self._capture.finish(ended=ended)
+        (self._staging / VIEW).write_bytes(taken.encode())
+        return {
+            "backend": self._name,
+            "view": taken.digest(),
+            "entries": len(taken.rows),
+            "size": taken.size(),
+            "stood": self._stood,
+        }
+
+    def abandon(self) -> None:
+        self._scope.close()
+
+
+def load(image: Image, manifest: Manifest) -> view.View:
+    """The view of @image; raises ImageError unless it is what the manifest says and complete."""
+    described = of_image(manifest)
+    entry = next((file for file in manifest.files if file.name == VIEW), None)
+    if entry is None:
+        raise ImageError(f"The manifest does not list '{VIEW}'")
+    manifests.check_digest(image.path, entry)
+    found = view.decode((image.path / VIEW).read_bytes())
+    if found.digest() != described["view"]:
+        raise ImageError("The list of files is not the one that the manifest names")
+    return found
+
+
+def check_contents(image: Image, found: view.View, *, full: bool) -> None:
+    """Raise ImageError unless all contents are there with their sizes; @full reads them all."""
+    contents = image.path / manifests.CONTENTS
+    wanted = {digest.hex(): size for digest, size in found.contents().items()}
+    try:
+        present = {path.name: path.lstat().st_size for path in contents.iterdir()}
+    except OSError as error:
+        raise ImageError(f"Failed to read the snapshot: {os_message(error)}") from error
+    for name in sorted(wanted.keys() | present.keys()):
+        if wanted.get(name) != present.get(name):
+            state = "is missing" if name not in present else "does not belong there"
+            if name in wanted and name in present:
+                state = f"has {present[name]} bytes instead of {wanted[name]}"
+            raise ImageError(
+                f"The content '{manifests.CONTENTS}/{name}' {state}",
+                hint="The image is damaged: remove it",
+            )
+    if full:
+        rollback.Contents(contents).verify(found.rows.values())
+
+
+def known(images: list[Image]) -> capture.Known:
+    """What @images, newest first, know of the tree."""
+    rows: dict[capture.Key, view.Row] = {}
+    contents: dict[bytes, Path] = {}
+    for image in images[:HELPFUL_IMAGES]:
+        try:
+            found = load(image, image.manifest())
+        except LxcCrError:
+            continue  # it is no help, but it is no obstacle either
+        for digest in found.contents():
+            path = image.path / manifests.CONTENTS / digest.hex()
+            if path.exists():
+                contents.setdefault(digest, path)
+        for row in found.rows.values():
+            key = capture.key_of_row(row)
+            if key:
+                rows.setdefault(key, row)
+    return capture.Known(rows, contents)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The container's files are those of the instant of the image, whatever became of them since."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from .container import Container, Victim, wait_until
+from .test_robustness import tree_of
+
+RESTART_FAILED, ENGINE_DIED = 10, 11
+
+ROUNDS = 5
+
+
+@pytest.fixture
+def ledger(container: Container) -> Victim:
+    victim = container.add_victim("ledger")
+    container.start()
+    victim.ready()
+    return victim
+
+
+def number_of(victim: Victim) -> int:
+    """How far the ledger has come, from the name of a file."""
+    (file,) = victim.status.parent.glob(f"{victim.name}-is-*")
+    return int(file.name.rpartition("-")[2])
+
+
+def runs_on(victim: Victim) -> None:
+    """Until it has made some more entries."""
+    wait_until(lambda: list(victim.status.parent.glob(f"{victim.name}-is-*")), what="a number")
+    begin = moving(victim)
+    wait_until(lambda: moving(victim) > begin + 5, what="more entries")
+    victim.ready()
+
+
+def moving(victim: Victim) -> int:
+    try:
+        return number_of(victim)
+    except ValueError:
+        return 0  # between two names
+
+
+def test_files_and_memory_are_of_one_instant(container, ledger):
+    """An old image is restarted after the container has run on, again and again."""
+    for _ in range(ROUNDS):
+        outcome = container.checkpoint()
+        assert outcome.result["capturing"] < 1e9
+        runs_on(ledger)
+        container.stop()
+        after = number_of(ledger)
+        outcome = container.restart()
+        assert outcome.result["rootfs"]["changed"] > 0
+        assert number_of(ledger) < after
+        runs_on(ledger)
+    ledger.verify()
+
+
+def test_an_image_can_be_restarted_twice(container, ledger):
+    container.checkpoint("--image", f"{container.name}:old")
+    for _ in range(2):
+        runs_on(ledger)
+        container.stop()
+        container.restart(f"{container.name}:old")
+    runs_on(ledger)
+    ledger.verify()
+
+
+def change_everything(rootfs: Path) -> None:
+    """One change of each sort."""
+    (rootfs / "etc/passwd").write_text("someone else")
+    (rootfs / "etc/group").unlink()
+    (rootfs / "bin/busybox").rename(rootfs / "bin/moved")
+    (rootfs / "bin/cat").unlink()
+    (rootfs / "bin/cat").symlink_to("/etc/shadow")
+    (rootfs / "mnt").rmdir()
+    (rootfs / "mnt").write_text("no directory")
+    (rootfs / "root").chmod(0o711)
+    (rootfs / "new/deep").mkdir(parents=True)
+    (rootfs / "new/deep/file").write_text("new")
+    os.mkfifo(rootfs / "new/fifo")
+    os.utime(rootfs / "victims", (1, 1))
+
+
+def test_every_change_is_undone(container, ledger):
+    container.checkpoint("--stop")
+    before = tree_of(container.rootfs)
+    change_everything(container.rootfs)
+    outcome = container.try_cr("restart", container.name, "--files", "refuse")
+    assert outcome.code == RESTART_FAILED
+    assert "/etc/passwd" in outcome.text
+    told = container.restart().result["rootfs"]["paths"]
+    assert {"etc/passwd", "etc/group", "bin/moved", "bin/cat", "mnt", "new/deep/file"} <= {*told}
+    container.checkpoint("--stop", "--image", f"{container.name}:second")
+    container.stop()
+    after = tree_of(container.rootfs)
+    own = {name for name in before.keys() | after.keys() if name.startswith("status/")}
+    assert {n: v for n, v in after.items() if n not in own} == {
+        n: v for n, v in before.items() if n not in own
+    }
+    container.restart(f"{container.name}:second")
+    ledger.verify()
+
+
+def test_changed_files_are_kept_when_asked_for(container, ledger):
+    container.checkpoint("--stop")
+    (container.rootfs / "etc/passwd").write_text("changed")
+    outcome = container.restart("--files", "keep")
+    assert outcome.result["rootfs"]["paths"] == ["etc/passwd"]
+    assert (container.rootfs / "etc/passwd").read_text() == "changed"
+    ledger.verify()
+
+
+def test_nothing_is_reported_when_nothing_changed(container, ledger):
+    container.checkpoint("--stop")
+    outcome = container.restart("--files", "refuse")
+    assert outcome.result["rootfs"]["changed"] == 0
+    ledger.verify()
+
+
+def test_a_full_look_finds_what_times_do_not_show(container, ledger):
+    """A store into a mapping of a page that was dirty already moves no time."""
+    container.checkpoint("--stop")
+    outcome = container.restart("--verify", "full", "--files", "refuse")
+    assert outcome.result["rootfs"]["changed"] == 0
+    ledger.verify()
+
+
+def test_without_files(container, ledger):
+    container.checkpoint("--stop", "--files", "none")
+    (container.rootfs / "etc/passwd").write_text("changed")
+    assert container.restart().result["rootfs"] is None
+    assert (container.rootfs / "etc/passwd").read_text() == "changed"
+    ledger.verify()
+
+
+def inodes_of(rootfs: Path) -> dict[str, int]:
+    """Programs compare them: a file that comes back is the same file."""
+    files = [path for path in rootfs.rglob("*") if path.is_file() and not path.is_symlink()]
+    return {str(path): path.stat().st_ino for path in files}
+
+
+@pytest.mark.parametrize("fault", ["restart-ready", "restart-states!", "restart-release"])
+def test_a_failed_restart_leaves_the_files(fault, container, ledger):
+    container.checkpoint()
+    runs_on(ledger)
+    container.stop()
+    change_everything(container.rootfs)
+    before = tree_of(container.rootfs)
+    inodes = inodes_of(container.rootfs)
+    outcome = container.try_cr("restart", container.name, LXC_CR_FAULT=fault)
+    assert outcome.code != 0
+    assert tree_of(container.rootfs) == before
+    if fault != "restart-release":  # then programs have run, and replaced files themselves
+        assert inodes_of(container.rootfs) == inodes
+    assert_nothing_kept(container)
+    container.restart()
+    ledger.verify()
+
+
+@pytest.mark.parametrize("step", ["files", "engine", "start", "confirm"])
+def test_a_killed_restart_leaves_old_or_new(step, container, ledger):
+    """What was killed is repaired by the next command; files and processes fit together."""
+    container.checkpoint()
+    runs_on(ledger)
+    container.stop()
+    before = tree_of(container.rootfs)
+    outcome = container.try_cr("restart", container.name, LXC_CR_FAULT=f"python:{step}")
+    assert outcome.code == -signal.SIGKILL
+    container.cr("ls")
+    if step == "confirm":
+        assert container.state == "RUNNING"
+    else:
+        assert container.state == "STOPPED"
+        assert tree_of(container.rootfs) == before
+        container.restart()
+    assert_nothing_kept(container)
+    runs_on(ledger)
+    ledger.verify()
+
+
+def assert_nothing_kept(container: Container) -> None:
+    assert [path.name for path in container.directory.glob(".rootfs*")] == []
+
+
+def contents_of(container: Container) -> list[Path]:
+    (image,) = container.laboratory.store.joinpath(container.name).glob("?" * 64)
+    return sorted((image / "rootfs").iterdir())
+
+
+def test_a_damaged_content_is_not_brought_back(container, ledger):
+    container.checkpoint("--stop")
+    (container.rootfs / "bin/busybox").write_bytes(b"damaged")
+    before = tree_of(container.rootfs)
+    for content in contents_of(container):
+        data = content.read_bytes()
+        content.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    outcome = container.try_cr("restart", container.name)
+    assert outcome.code == 6, outcome.text
+    assert tree_of(container.rootfs) == before
+    assert_nothing_kept(container)
+
+
+def test_images_share_contents_and_go_alone(container, ledger):
+    for tag in ("one", "two"):
+        container.checkpoint("--image", f"{container.name}:{tag}")
+    home = container.laboratory.store / container.name
+    contents = [path.stat() for path in home.glob("*/rootfs/*")]
+    programs = [status for status in contents if status.st_size > 1 << 16]
+    assert len(programs) == 4
+    assert {status.st_nlink for status in programs} == {2}
+    container.cr("rm", f"{container.name}:one")
+    container.stop()
+    shutil.rmtree(container.rootfs / "bin")
+    container.restart(f"{container.name}:two")
+    runs_on(ledger)
+    ledger.verify()
+
+
+def test_a_file_nobody_may_open(container, ledger):
+    """A fifo without a writer, a device without a driver, a socket: none may hold up a checkpoint."""
+    directory = container.rootfs / "root"
+    os.mkfifo(directory / "fifo")
+    os.mknod(directory / "device", 0o020600, os.makedev(240, 77))
+    os.mknod(directory / "socket", 0o140600)
+    begin = time.monotonic()
+    container.checkpoint("--stop")
+    assert time.monotonic() - begin < 30
+    before = tree_of(directory)
+    for path in directory.iterdir():
+        path.unlink()
+    container.restart()
+    assert tree_of(directory) == before
+    assert (directory / "device").stat().st_rdev == os.makedev(240, 77)
+    ledger.verify()

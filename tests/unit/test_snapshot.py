@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Snapshots of a tree: what is captured comes back, whatever was done to it, and back again."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import cbor2
+import pytest
+
+from lxc_cr_plugin.errors import HostError, ImageError
+from lxc_cr_plugin.snapshot import Storage, backend_for, content, kept_beside, rollback, view
+from lxc_cr_plugin.snapshot.capture import Capture, Known, key_of_row
+from lxc_cr_plugin.snapshot.tree import Tree
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes device nodes")
+
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
+
+
+def build(root: Path) -> None:
+    """A tree with one of everything."""
+    (root / "dir/deep").mkdir(parents=True)
+    (root / "dir/deep/large").write_bytes(os.urandom(200_000))
+    (root / "small").write_bytes(b"small")
+    (root / "empty").write_bytes(b"")
+    with (root / "sparse").open("wb") as file:
+        file.seek(1 << 30)
+        file.write(b"end")
+        file.truncate((1 << 30) + 10_000)
+    os.link(root / "dir/deep/large", root / "second-name")
+    (root / "link").symlink_to("/etc/shadow")
+    os.mkfifo(root / "fifo", 0o640)
+    os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(root / "whiteout", stat.S_IFCHR, 0)
+    (root / "setuid").write_bytes(b"x" * 5000)
+    os.chown(root / "setuid", 1000, 1001)
+    (root / "setuid").chmod(0o4755)
+    (root / "capable").write_bytes(b"y" * 5000)
+    os.setxattr(root / "capable", "security.capability", CAPABILITY)
+    os.setxattr(root / "small", "user.note", b"\x00\xff")
+    os.setxattr(root / "dir", "trusted.overlay.opaque", b"y")
+    os.chown(root / "link", 5, 6, follow_symlinks=False)
+    (root / os.fsdecode(b"name\xff\n")).write_bytes(b"strange")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(root / "socket"))
+    for path in (root / "dir", root / "small", root / "link"):
+        os.utime(path, ns=(1, 1234567890123456789), follow_symlinks=False)
+
+
+def look(root: Path) -> dict[str, tuple]:
+    """The tree as a program sees it, found out without the code under test."""
+    found = {}
+    for path in [root, *sorted(root.rglob("*"))]:
+        status = path.lstat()
+        kind = stat.S_IFMT(status.st_mode)
+        content_seen: object = None
+        if kind == stat.S_IFREG and status.st_size < 1 << 24:
+            content_seen = path.read_bytes()
+        elif kind == stat.S_IFREG:
+            with path.open("rb") as file:
+                content_seen = (status.st_size, list(content.extents(file.fileno(), size=1 << 40)))
+        elif kind == stat.S_IFLNK:
+            content_seen = str(path.readlink())
+        found[str(path.relative_to(root))] = (
+            status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, status.st_rdev,
+            status.st_nlink if kind != stat.S_IFDIR else 0, content_seen,
+            {key: os.getxattr(path, key, follow_symlinks=False)
+             for key in os.listxattr(path, follow_symlinks=False)},
+        )  # fmt: skip
+    return found
+
+
+def capture(root: Path, target: Path, *, known: Known | None = None, between=lambda: None):
+    """The view of a whole capture; @between runs where the container would still run."""
+    target.mkdir(parents=True)
+    with Tree(root) as tree:
+        taken = Capture(tree, target=target, known=known or Known({}, {}))
+        taken.prepare(check_space=lambda _need: None)
+        between()
+        taken.freeze()
+        return taken.finish(ended=True)
+
+
+def change(root: Path) -> None:
+    """One change of each sort."""
+    (root / "dir/deep/large").write_bytes(b"other")
+    (root / "small").unlink()
+    (root / "empty").write_bytes(b"no more")
+    (root / "sparse").unlink()
+    (root / "link").unlink()
+    (root / "link").mkdir()
+    (root / "link/inside").write_bytes(b"new")
+    (root / "fifo").unlink()
+    (root / "fifo").write_bytes(b"a file now")
+    (root / "null").unlink()
+    os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    (root / "setuid").chmod(0o644)
+    os.removexattr(root / "capable", "security.capability")
+    os.setxattr(root / "dir", "user.more", b"more")
+    (root / "new/one").mkdir(parents=True)
+    (root / "new/one/file").write_bytes(b"new")
+    (root / "socket").unlink()
+
+
+@pytest.fixture
+def root(tmp_path):
+    path = tmp_path / "rootfs"
+    path.mkdir()
+    build(path)
+    return path
+
+
+def roll_back(root: Path, wanted: view.View, contents: Path, kept: Path, *, full: bool = False):
+    with Tree(root) as tree:
+        changes = rollback.compare(tree, wanted, full=full)
+        rollback.apply(tree, wanted, changes, contents=contents, kept=kept)
+    return changes
+
+
+def test_everything_comes_back_and_goes_back(root, tmp_path):
+    taken = capture(root, tmp_path / "contents")
+    taken = view.decode(taken.encode())
+    before = look(root)
+    change(root)
+    changed = look(root)
+    inode = (root / "empty").stat().st_ino
+    roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+    assert look(root) == before
+    assert (root / "empty").stat().st_ino == inode
+    assert rollback.undo(tmp_path / "kept")
+    assert look(root) == changed
+    assert (root / "empty").stat().st_ino == inode
+    assert not (tmp_path / "kept").exists()
+    assert not rollback.undo(tmp_path / "kept")
+
+
+def test_what_is_settled_stays(root, tmp_path):
+    taken = capture(root, tmp_path / "contents")
+    before = look(root)
+    change(root)
+    roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+    rollback.settle(tmp_path / "kept")
+    assert not rollback.undo(tmp_path / "kept")
+    assert look(root) == before
+
+
+def test_interrupted_anywhere_it_goes_back(root, tmp_path, monkeypatch):
+    """The n-th call that changes something is never made; then everything is undone."""
+    taken = capture(root, tmp_path / "contents")
+    change(root)
+    changed = look(root)
+    steps = 0
+    for number in range(1000):
+        left = [number]
+        for name in ("_remove", "_make", "_link_inside"):
+            real = getattr(rollback, name)
+
+            def limited(*arguments, real=real, left=left):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+                return real(*arguments)
+
+            monkeypatch.setattr(rollback, name, limited)
+        try:
+            roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+        except KeyboardInterrupt:
+            monkeypatch.undo()
+            assert rollback.undo(tmp_path / "kept")
+            assert look(root) == changed
+            steps += 1
+            continue
+        break
+    monkeypatch.undo()
+    assert steps > 20
+    assert rollback.undo(tmp_path / "kept")
+    assert look(root) == changed
+
+
+def test_what_changes_during_the_capture(root, tmp_path):
+    """The first pass is outdated at the stop: the second look counts."""
+
+    def between():
+        change(root)
+        (root / "late").write_bytes(b"z" * 10_000)
+
+    taken = capture(root, tmp_path / "contents", between=between)
+    before = look(root)
+    (root / "late").unlink()
+    change_back = root / "dir/deep/large"
+    change_back.write_bytes(b"again")
+    roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+    assert look(root) == before
+
+
+def test_a_store_into_a_mapping_is_seen(tmp_path):
+    """Dirty before the first look, stored into after it: ctime has to move, or it is not believed."""
+    import mmap
+
+    root = tmp_path / "rootfs"
+    root.mkdir()
+    with (root / "mapped").open("w+b") as file:
+        file.truncate(8192)
+        with mmap.mmap(file.fileno(), 8192) as memory:
+            memory[0] = 1
+
+            def between():
+                memory[0] = 2
+
+            taken = capture(root, tmp_path / "contents", between=between)
+            memory[0] = 3
+    wanted = {row.path: row for row in taken.rows.values()}["mapped"]
+    data = (tmp_path / "contents" / wanted.digest.hex()).read_bytes()
+    assert data[0] == 2
+
+
+def test_what_is_known_is_not_read_again(root, tmp_path):
+    first = capture(root, tmp_path / "one")
+    rows = {key: row for row in first.rows.values() if (key := key_of_row(row))}
+    contents = {digest: tmp_path / "one" / digest.hex() for digest in first.contents()}
+    second = capture(root, tmp_path / "two", known=Known(rows, contents))
+    assert second.digest() == first.digest()
+    for path in (tmp_path / "two").iterdir():
+        assert path.stat().st_nlink == 2
+    assert len(list((tmp_path / "two").iterdir())) == len(first.contents())
+
+
+def test_hard_links_outside_are_left_alone(root, tmp_path):
+    """A file that has a name elsewhere is replaced, never written to."""
+    taken = capture(root, tmp_path / "contents")
+    (root / "setuid").write_bytes(b"changed")
+    os.link(root / "setuid", tmp_path / "elsewhere")
+    roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+    assert (root / "setuid").read_bytes() == b"x" * 5000
+    assert (tmp_path / "elsewhere").read_bytes() == b"changed"
+
+
+def test_a_quick_look_and_a_full_one(root, tmp_path):
+    taken = capture(root, tmp_path / "contents")
+    with Tree(root) as tree:
+        assert rollback.compare(tree, taken) == []
+        assert rollback.compare(tree, taken, full=True) == []
+        (root / "small").write_bytes(b"Small")
+        (change,) = rollback.compare(tree, taken)
+    assert change == rollback.Change("small", "content")
+
+
+def test_times_of_directories_are_silent(root, tmp_path):
+    taken = capture(root, tmp_path / "contents")
+    os.utime(root / "dir", (1, 1))
+    with Tree(root) as tree:
+        assert rollback.compare(tree, taken) == [rollback.Change("dir", "time", silent=True)]
+
+
+def test_a_damaged_content_touches_nothing(root, tmp_path):
+    taken = capture(root, tmp_path / "contents")
+    change(root)
+    changed = look(root)
+    for path in (tmp_path / "contents").iterdir():
+        path.write_bytes(path.read_bytes()[:-1] if path.stat().st_size < 1 << 20 else b"")
+    with pytest.raises(ImageError, match="is not what was written"):
+        roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+    assert look(root) == changed
+    assert not (tmp_path / "kept").exists()
+
+
+def test_nothing_is_followed(root, tmp_path):
+    """A directory of the snapshot has become a symbolic link to the outside."""
+    taken = capture(root, tmp_path / "contents")
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep/large").write_bytes(b"precious")
+    (root / "dir").rename(tmp_path / "away")
+    (root / "dir").symlink_to(outside)
+    roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+    assert (outside / "deep/large").read_bytes() == b"precious"
+    assert sorted(path.name for path in outside.rglob("*")) == ["deep", "large"]
+    assert (root / "dir").is_dir()
+    assert not (root / "dir").is_symlink()
+
+
+def test_a_tree_does_not_leave_itself(root, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (root / "out").symlink_to(tmp_path)
+    with Tree(root) as tree:
+        for path in ("../secret", "out/secret", "out", str(tmp_path / "secret")):
+            with pytest.raises(OSError, match=r"cross-device|symbolic|levels"):
+                tree.open(path, os.O_RDONLY)
+        assert tree.status("../secret") is None
+
+
+ROOT = [b"", 0o40755, 0, 0, 0, 0, 0, 0, None, None, {}, None]
+FILE = [b"a", 0o100644, 0, 0, 0, 0, 0, 1, b"x", None, {}, None]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [FILE],
+        [ROOT, FILE, FILE],
+        [ROOT, [b"b", *FILE[1:]], FILE],
+        [ROOT, [b"../b", *FILE[1:]]],
+        [ROOT, [b"/etc", *FILE[1:]]],
+        [ROOT, [b"no/b", *FILE[1:]]],
+        [ROOT, FILE, [b"a/b", *FILE[1:]]],
+        [ROOT, [b"a\0b", *FILE[1:]]],
+        [ROOT, [*FILE[:7], 2, *FILE[8:]]],
+        [ROOT, [*FILE[:8], None, b"short", {}, None]],
+        [ROOT, [*FILE[:8], None, None, {}, None]],
+        [ROOT, [b"a", 0o120777, *FILE[2:8], None, None, {}, None]],
+        [ROOT, [b"a", 0, *FILE[2:]]],
+        [ROOT, [b"a", 0o100644, -1, *FILE[3:]]],
+        [ROOT, [*FILE[:10], {"user.a": "text"}, None]],
+        [ROOT, [*FILE[:6], 1, *FILE[7:]], [b"b", 0o100600, *FILE[2:6], 1, *FILE[7:]]],
+        ["row"],
+        [[b"", 0o100644, *FILE[2:]]],
+    ],
+)
+def test_hostile_views(rows):
+    with pytest.raises(ImageError):
+        view.decode(cbor2.dumps(rows))
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"\x9f", cbor2.dumps({}), b"\x9b" + b"\xff" * 8])
+def test_no_views(data):
+    with pytest.raises(ImageError):
+        view.decode(data)
+
+
+def test_digests_do_not_depend_on_holes(tmp_path):
+    data = bytes(300_000) + b"x" + bytes(100_000)
+    (tmp_path / "written").write_bytes(data)
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(len(data))
+        file.seek(300_000)
+        file.write(b"x")
+    digests = set()
+    for path in (tmp_path / "written", tmp_path / "holes"):
+        with path.open("rb") as file:
+            digests.add(content.digest(file.fileno(), size=len(data)))
+    assert digests == {content.digest_of_bytes(data)}
+    assert content.digest_of_bytes(data) != content.digest_of_bytes(data[:-1])
+
+
+def test_storage(tmp_path):
+    assert Storage.parse(f"dir:{tmp_path}") == ("dir", (tmp_path,))
+    assert Storage.parse(str(tmp_path)) == ("dir", (tmp_path,))
+    assert Storage.parse("overlay:/a:/b") == ("overlay", (Path("/a"), Path("/b")))
+    assert kept_beside(f"dir:{tmp_path}/rootfs") == tmp_path / ".rootfs.lxc-cr"
+    assert kept_beside("zfs:tank/web") is None
+    with pytest.raises(HostError, match="are not possible on a root filesystem like 'zfs"):
+        backend_for("zfs:tank/web")
