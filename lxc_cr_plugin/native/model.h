@@ -24,6 +24,7 @@
 enum { MAX_TASKS = 4194304 }; /* PID_MAX_LIMIT */
 
 struct descriptor;
+struct file;
 struct dump;
 struct restore;
 struct process;
@@ -61,6 +62,9 @@ struct kind {
 
 	struct cr_error *(*restore_file)(struct restore *restore, struct object *object,
 					 const void *state);
+	/* The file that restore_file opens by file_reopen() and nothing else, from init and at any
+	 * time: many are opened in one go. NULL, as function or result: there is none. */
+	const struct file *(*reopens)(const void *state);
 	/* Objects whose contents are in the image (kinds/contents.h): make it and fill it, with
 	 * calls of @process; leaves object->fd. */
 	struct cr_error *(*restore_contents)(struct restore *restore, struct process *process,
@@ -98,12 +102,12 @@ struct object {
 struct thread {
 	struct process *process;
 	uint32_t id;
-	pid_t tid;	/* in the container */
-	pid_t host_tid; /* on this host */
-	void **states;	/* by kind index */
+	pid_t tid;		   /* in the container */
+	pid_t host_tid;		   /* on this host */
+	void **states;		   /* by kind index */
+	struct proc_status status; /* restart: of the new thread, restore_status() */
 	/* dump only */
 	struct kernel_task *kernel;
-	struct proc_status status;
 	char comm[17];
 };
 

@@ -11,6 +11,7 @@
 #include "cleanup.h"
 #include "image/header.h"
 #include "image/inventory.h"
+#include "kinds/file.h"
 #include "kinds/file_owner.h"
 #include "kinds/lock.h"
 #include "kinds/memory.h"
@@ -40,6 +41,15 @@ struct cr_error *restore_fetch(struct restore *restore, pid_t tid, int remote_fd
 	return NULL;
 }
 
+int restore_append_open(struct restore *restore, const struct bytes *path, uint64_t flags)
+{
+	struct program *p = restore->program;
+
+	return program_call(p, image_text(&restore->image, "open '%s'", path->data), SYS_openat,
+			    (uint64_t)AT_FDCWD, program_bytes(p, path),
+			    flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+}
+
 struct cr_error *restore_open(struct restore *restore, const struct bytes *path, uint64_t flags,
 			      int *ret)
 {
@@ -47,11 +57,19 @@ struct cr_error *restore_open(struct restore *restore, const struct bytes *path,
 	int call;
 
 	TRY(program_reserve(p, 2, path->len + 64));
-	call = program_call(p, image_text(&restore->image, "open '%s'", path->data), SYS_openat,
-			    (uint64_t)AT_FDCWD, program_bytes(p, path),
-			    flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	call = restore_append_open(restore, path, flags);
 	TRY(program_run(p));
 	return restore_fetch(restore, p->tid, (int)program_result(p, call), ret);
+}
+
+struct cr_error *restore_status(struct restore *restore, struct thread *thread)
+{
+	_cleanup_close_ int proc = -1;
+
+	if (thread->status.tgid)
+		return NULL;
+	TRY(proc_open(process_leader(thread->process)->host_tid, thread->host_tid, &proc));
+	return proc_status(proc, restore->image.pool, &thread->status);
 }
 
 static struct cr_error *load(struct restore *restore)
@@ -74,6 +92,7 @@ static struct cr_error *open_files(struct restore *restore, bool aliases)
 	for_each (struct object *, object, &restore->image.objects) {
 		if (!object->kind->restore_file || tty_is_alias(object) != aliases)
 			continue;
+		TRY(file_open_ahead(restore, object_at));
 		TRY(object->kind->restore_file(restore, object, object->state));
 	}
 	return program_run(restore->program);

@@ -38,9 +38,14 @@ static inline void restore_begin(struct restore *restore, const struct process *
 /* Our own copy of a descriptor of task @tid, which is closed there. */
 struct cr_error *restore_fetch(struct restore *restore, pid_t tid, int remote_fd, int *ret);
 
+/* Append a call that opens @path, O_NONBLOCK so that nothing can hold us up; returns its index. */
+int restore_append_open(struct restore *restore, const struct bytes *path, uint64_t flags);
 /* Open @path in the program's task, O_NONBLOCK so that nothing can hold us up, and fetch it. */
 struct cr_error *restore_open(struct restore *restore, const struct bytes *path, uint64_t flags,
 			      int *ret);
+
+/* What the thread has from the runtime, in thread->status: read once, when first asked for. */
+struct cr_error *restore_status(struct restore *restore, struct thread *thread);
 
 /* How long from now to the release R, ns: what a remaining time grows by when it is armed now. */
 uint64_t restore_delay(const struct restore *restore);

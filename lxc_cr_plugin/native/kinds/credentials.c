@@ -5,7 +5,6 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-#include "../cleanup.h"
 #include "../dump.h"
 #include "../restore.h"
 
@@ -141,20 +140,18 @@ static struct cr_error *credentials_restore(struct restore *restore, struct thre
 {
 	const struct credentials *c = state;
 	struct program *p = restore->program;
-	_cleanup_close_ int proc = -1;
-	struct proc_status now;
+	const struct proc_status *now = &thread->status;
 
-	TRY(proc_open(process_leader(thread->process)->host_tid, thread->host_tid, &proc));
-	TRY(proc_status(proc, restore->image.pool, &now));
-	TRY(check_reachable(thread, c, &now));
+	TRY(restore_status(restore, thread));
+	TRY(check_reachable(thread, c, now));
 	TRY(program_reserve(p, 128, c->groups.count * sizeof(uint32_t) + 1024));
 	for (uint64_t cap = 0; cap <= CAP_LAST_CAP; cap++) {
-		if (now.cap_bounding & ~c->bounding & (1ull << cap))
+		if (now->cap_bounding & ~c->bounding & (1ull << cap))
 			program_call(p, "drop a capability from the bounding set", SYS_prctl,
 				     PR_CAPBSET_DROP, cap);
 	}
 	set_ids(p, c);
-	set_capabilities(p, now.cap_permitted, now.cap_permitted, c->inheritable);
+	set_capabilities(p, now->cap_permitted, now->cap_permitted, c->inheritable);
 	set_ambient(p, c->ambient);
 	program_call(p, "set securebits", SYS_prctl, PR_SET_SECUREBITS, c->securebits);
 	set_capabilities(p, c->effective, c->permitted, c->inheritable);

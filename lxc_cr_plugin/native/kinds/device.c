@@ -59,4 +59,5 @@ const struct kind device_kind = {
 	.check_file = file_check_path,
 	.dump_file = device_dump,
 	.restore_file = device_restore,
+	.reopens = file_reopens,
 };

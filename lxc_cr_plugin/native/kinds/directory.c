@@ -51,4 +51,5 @@ const struct kind directory_kind = {
 	.check_file = file_check_path,
 	.dump_file = directory_dump,
 	.restore_file = directory_restore,
+	.reopens = file_reopens,
 };

@@ -339,15 +339,79 @@ static struct cr_error *check_type(const struct object *object, const struct fil
 			    "Put the container's files back as they were");
 }
 
-struct cr_error *file_reopen(struct restore *restore, struct object *object,
-			     const struct file *file)
+static uint64_t flags_to_open(const struct file *file)
 {
 	uint64_t flags = file->flags & ~(uint64_t)(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC);
 
 	/* a file that was made without a name and was given one later */
 	if ((flags & O_TMPFILE) == O_TMPFILE)
 		flags &= ~(uint64_t)O_TMPFILE;
-	TRY(restore_open(restore, &file->path, flags, &object->fd));
+	return flags;
+}
+
+const struct file *file_reopens(const void *state)
+{
+	return state;
+}
+
+static const struct file *reopened_file(const struct object *object)
+{
+	return object->kind->reopens && object->fd < 0 ? object->kind->reopens(object->state)
+						       : NULL;
+}
+
+/* Few enough for the limit on open files of any init. */
+enum { MOST_AHEAD = 64 };
+
+/* From the descriptors that the program's task has opened to ours; it closes them in its next run. */
+static struct cr_error *fetch_ahead(struct restore *restore, struct object **opened,
+				    const int *calls, size_t count)
+{
+	struct program *p = restore->program;
+	int theirs[MOST_AHEAD], ours[MOST_AHEAD];
+
+	for (size_t i = 0; i < count; i++)
+		theirs[i] = (int)program_result(p, calls[i]);
+	TRY(task_get_fds(p->tid, theirs, ours, count));
+	for (size_t i = 0; i < count; i++) {
+		opened[i]->fd = ours[i];
+		program_call(p, "close a fetched descriptor", SYS_close, (uint64_t)theirs[i]);
+	}
+	return NULL;
+}
+
+struct cr_error *file_open_ahead(struct restore *restore, struct object **at)
+{
+	struct object **end =
+		(struct object **)restore->image.objects.items + restore->image.objects.count;
+	struct program *p = restore->program;
+	struct object *opened[MOST_AHEAD];
+	int calls[MOST_AHEAD];
+	const struct file *file = reopened_file(*at);
+	size_t count = 0;
+
+	if (!file)
+		return NULL;
+	TRY(program_reserve(p, 1, file->path.len + 64));
+	for (end = end - at < 4 * MOST_AHEAD ? end : at + 4 * MOST_AHEAD;
+	     at < end && count < MOST_AHEAD; at++) {
+		file = reopened_file(*at);
+		if (!file)
+			continue;
+		if (!program_has_room(p, 1, file->path.len + 64))
+			break;
+		calls[count] = restore_append_open(restore, &file->path, flags_to_open(file));
+		opened[count++] = *at;
+	}
+	TRY(program_run(p));
+	return fetch_ahead(restore, opened, calls, count);
+}
+
+struct cr_error *file_reopen(struct restore *restore, struct object *object,
+			     const struct file *file)
+{
+	if (object->fd < 0)
+		TRY(restore_open(restore, &file->path, flags_to_open(file), &object->fd));
 	TRY(check_type(object, file));
 	return file_set_flags(object, file);
 }

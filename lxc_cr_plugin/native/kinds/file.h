@@ -29,6 +29,13 @@ void file_dump(const struct descriptor *descriptor, struct file *file);
 /* Refuse a file that its path does not lead to (deleted, renamed over, outside the container). */
 struct cr_error *file_check_path(struct dump *dump, const struct descriptor *descriptor);
 
+/* Where the object at @at is of a kind that reopens: open its file and those of the next objects in
+ * the list, as many as one program takes. file_reopen() finds them open. */
+struct cr_error *file_open_ahead(struct restore *restore, struct object **at);
+
+/* For kinds whose state is a struct file, and that reopen it. */
+const struct file *file_reopens(const void *state);
+
 /*
  * Open file->path in the container with the saved flags, check that it is what it was (S_IFMT of
  * the mode, device number of a node), and leave our descriptor in object->fd.

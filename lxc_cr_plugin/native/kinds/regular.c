@@ -75,6 +75,13 @@ static struct cr_error *open_contents(struct restore *restore, struct object *ob
 	return file_set_flags(object, &regular->file);
 }
 
+static const struct file *regular_reopens(const void *state)
+{
+	const struct regular *regular = state;
+
+	return regular->contents ? NULL : &regular->file;
+}
+
 static struct cr_error *regular_restore(struct restore *restore, struct object *object,
 					const void *state)
 {
@@ -101,4 +108,5 @@ const struct kind regular_kind = {
 	.check_file = regular_check,
 	.dump_file = regular_dump,
 	.restore_file = regular_restore,
+	.reopens = regular_reopens,
 };

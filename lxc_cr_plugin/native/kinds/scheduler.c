@@ -5,7 +5,6 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-#include "../cleanup.h"
 #include "../dump.h"
 #include "../restore.h"
 
@@ -90,19 +89,6 @@ static struct cr_error *scheduler_dump(struct dump *dump, struct thread *thread,
 	return scheduling->affinity.data ? NULL : error_nomem();
 }
 
-static struct cr_error *set_timer_slack(pid_t tid, uint64_t ns)
-{
-	_cleanup_close_ int proc = -1, fd = -1;
-	char text[32];
-	int len = snprintf(text, sizeof(text), "%lu", (unsigned long)ns);
-
-	TRY(proc_open(tid, tid, &proc));
-	fd = openat(proc, "timerslack_ns", O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, text, (size_t)len) != len)
-		return error_sys("Failed to set the timer slack of task %d", tid);
-	return NULL;
-}
-
 /* From outside: the container may not have CAP_SYS_NICE. */
 static struct cr_error *scheduler_restore(struct restore *restore, struct thread *thread,
 					  const void *state)
@@ -135,9 +121,11 @@ static struct cr_error *scheduler_restore(struct restore *restore, struct thread
 	if (scheduling->mce_policy != PR_MCE_KILL_DEFAULT)
 		program_call(restore->program, "set the machine check policy", SYS_prctl,
 			     PR_MCE_KILL, PR_MCE_KILL_SET, scheduling->mce_policy, 0, 0);
-	/* real-time policies have no slack and refuse to be given one */
-	return scheduling->timer_slack ? set_timer_slack(thread->host_tid, scheduling->timer_slack)
-				       : NULL;
+	/* real-time policies have no slack; 0 would mean the default */
+	if (scheduling->timer_slack)
+		program_call(restore->program, "set the timer slack", SYS_prctl, PR_SET_TIMERSLACK,
+			     scheduling->timer_slack);
+	return NULL;
 }
 
 const struct kind scheduler_kind = {

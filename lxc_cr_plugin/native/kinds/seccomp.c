@@ -3,7 +3,6 @@
  * The filters that the runtime loads before it starts init are inherited by every task, and the
  * runtime loads them again at restart: nothing to save. Filters of the container's own are refused.
  */
-#include "../cleanup.h"
 #include "../dump.h"
 #include "../restore.h"
 
@@ -48,16 +47,14 @@ static struct cr_error *seccomp_restore(struct restore *restore, struct thread *
 					const void *state)
 {
 	const struct seccomp *seccomp = state;
-	_cleanup_close_ int proc = -1;
-	struct proc_status now;
+	const struct proc_status *now = &thread->status;
 
-	TRY(proc_open(process_leader(thread->process)->host_tid, thread->host_tid, &proc));
-	TRY(proc_status(proc, restore->image.pool, &now));
-	if (now.seccomp == seccomp->mode && now.seccomp_filters == seccomp->filters)
+	TRY(restore_status(restore, thread));
+	if (now->seccomp == seccomp->mode && now->seccomp_filters == seccomp->filters)
 		return NULL;
 	return error_remedy(
 		error_new(CR_HOST, "The container had %u seccomp filters and gets %u now",
-			  seccomp->filters, now.seccomp_filters),
+			  seccomp->filters, now->seccomp_filters),
 		"Its lxc.seccomp.profile has changed since the checkpoint; set it back");
 }
 

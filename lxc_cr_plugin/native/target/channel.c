@@ -8,14 +8,29 @@
 
 #include "../cleanup.h"
 
-struct cr_error *task_get_fd(pid_t tid, int fd, int *ret)
+struct cr_error *task_get_fds(pid_t tid, const int *fds, int *ret, size_t count)
 {
 	_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, tid, 0);
 
 	if (pidfd < 0)
 		return error_new(CR_GONE, "Task %d is gone", tid);
-	*ret = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-	return *ret < 0 ? error_sys("Failed to fetch descriptor %d of task %d", fd, tid) : NULL;
+	for (size_t i = 0; i < count; i++) {
+		struct cr_error *error;
+
+		ret[i] = (int)syscall(SYS_pidfd_getfd, pidfd, fds[i], 0);
+		if (ret[i] >= 0)
+			continue;
+		error = error_sys("Failed to fetch descriptor %d of task %d", fds[i], tid);
+		while (i-- > 0)
+			close(ret[i]);
+		return error;
+	}
+	return NULL;
+}
+
+struct cr_error *task_get_fd(pid_t tid, int fd, int *ret)
+{
+	return task_get_fds(tid, &fd, ret, 1);
 }
 
 struct cr_error *channel_open(struct channel *channel, struct program *program, int theirs)

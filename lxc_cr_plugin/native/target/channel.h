@@ -28,5 +28,7 @@ uint64_t channel_receive(struct channel *channel, struct program *program, size_
 
 /* Our own copy of descriptor @fd of task @tid. */
 struct cr_error *task_get_fd(pid_t tid, int fd, int *ret);
+/* Several; none when one fails. */
+struct cr_error *task_get_fds(pid_t tid, const int *fds, int *ret, size_t count);
 
 #endif

@@ -77,11 +77,14 @@ uint64_t program_bytes(struct program *program, const struct bytes *bytes)
 	return program_data(program, bytes->data, bytes->len + 1);
 }
 
+bool program_has_room(const struct program *program, size_t ops, size_t data)
+{
+	return program->count + ops <= PROGRAM_OPS && program->data_len + data + 64 <= PROGRAM_DATA;
+}
+
 struct cr_error *program_reserve(struct program *program, size_t ops, size_t data)
 {
-	if (program->count + ops > PROGRAM_OPS || program->data_len + data + 64 > PROGRAM_DATA)
-		return program_run(program);
-	return NULL;
+	return program_has_room(program, ops, data) ? NULL : program_run(program);
 }
 
 static void describe(struct program *program)

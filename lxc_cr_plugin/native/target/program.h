@@ -60,6 +60,8 @@ uint64_t program_result_of(const struct program *program, int index);
 uint64_t program_data(struct program *program, const void *data, size_t len);
 uint64_t program_bytes(struct program *program, const struct bytes *bytes); /* with its NUL */
 
+/* Would that many calls and bytes still fit? */
+bool program_has_room(const struct program *program, size_t ops, size_t data);
 /* Run what is there first if fewer than @ops calls or @data bytes would still fit. */
 struct cr_error *program_reserve(struct program *program, size_t ops, size_t data);
 
