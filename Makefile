@@ -40,7 +40,8 @@ fuzz: bootstrap ## Fuzz the decoder and the manifest for FUZZ_SECONDS (3600)
 sanitize: bootstrap ## The tests on an engine built with ASan and UBSan
 	tools/sanitize.sh
 
-docs: bootstrap ## Generate docs/support-matrix.md from the last test run
+docs: bootstrap ## Generate the tables in docs/ from the engine and the last test run
+	$(BIN)/python tools/image_format.py
 	$(BIN)/python tools/support_matrix.py
 
 clean: ## Remove what was built; .venv stays
