@@ -43,8 +43,8 @@ def new_container(laboratory, container_names):
     """Make containers: each call gives one more, all are gone after the test."""
     scopes = []
 
-    def make() -> Container:
-        scope = make_container(laboratory, next(container_names))
+    def make(tree: Path | None = None) -> Container:
+        scope = make_container(laboratory, next(container_names), tree=tree)
         scopes.append(scope)
         return scope.__enter__()
 

@@ -201,10 +201,10 @@ class Container:
 
     # -- before the start --------------------------------------------------------------------------
 
-    def make(self) -> None:
+    def make(self, tree: Path) -> None:
         """Link the tree; write the configuration."""
         self.directory.mkdir()
-        run("cp", "-al", self.laboratory.base, self.rootfs)
+        run("cp", "-al", tree, self.rootfs)
         # What a container writes to must not be shared with the others.
         for file in ("etc/passwd", "etc/group"):
             text = (self.rootfs / file).read_bytes()
@@ -425,17 +425,19 @@ class Victim:
         """Let it verify."""
         self.status.with_name(self.status.name + ".go").touch()
 
-    def verify(self) -> None:
+    def verify(self, timeout: float = 60) -> None:
         """It must find everything as it was."""
         self.go()
-        self.wait_for("ok")
+        self.wait_for("ok", timeout=timeout)
 
 
 @contextlib.contextmanager
-def container(laboratory: Laboratory, name: str) -> Iterator[Container]:
-    """A container that is gone at the end, whatever happened to it."""
+def container(
+    laboratory: Laboratory, name: str, *, tree: Path | None = None
+) -> Iterator[Container]:
+    """A container, of busybox or a copy of tree, that is gone at the end, whatever happened to it."""
     box = Container(laboratory=laboratory, name=name)
-    box.make()
+    box.make(tree or laboratory.base)
     try:
         yield box
     finally:
