@@ -43,8 +43,11 @@ def add(container: Container, name: str) -> Victim:
 
 @pytest.fixture(scope="module", autouse=True)
 def huge_pages():
-    if int(HUGE_PAGES.read_text()) < 64:
+    before = HUGE_PAGES.read_text()
+    if int(before) < 64:
         HUGE_PAGES.write_text("64")
+    yield
+    HUGE_PAGES.write_text(before)
 
 
 @pytest.fixture
