@@ -5,8 +5,10 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
+import cbor2
 import pytest
 
 from .container import Container, Victim
@@ -147,6 +149,68 @@ def test_records_that_lie(lab):
         truncate(lab.image / name, position)
         reseal(lab, lambda manifest: None)
         lab.assert_refused(f"{name} cut to {position} bytes")
+    lab.assert_restarts()
+
+
+def rewrite_records(lab: Lab, lie: Callable[[list], None]) -> None:
+    """Decode state.cbor, let lie() change its records, and seal the image again."""
+    path = lab.image / "state.cbor"
+    items = []
+    with path.open("rb") as stream:
+        while stream.peek(1):
+            items.append(cbor2.load(stream))
+    lie(items[1:])
+    path.write_bytes(b"".join(cbor2.dumps(item) for item in items))
+    reseal(lab, lambda manifest: None)
+
+
+def records_of(records: list, wanted: str) -> Iterator[dict]:
+    return (fields for kind, _, fields in records if kind == wanted)
+
+
+def add_page(records: list, page_of: Callable[[dict], int]) -> None:
+    """Claim a page of contents at a place of the first address space."""
+    memory = next(records_of(records, "memory"))
+    memory["extents"] = sorted([*memory["extents"], [page_of(memory), 1, 0]])
+
+
+def gap_of(memory: dict) -> int:
+    """A page that no mapping has."""
+    vmas = memory["vmas"]
+    return next(
+        low["end"] // 4096 for low, high in pairwise(vmas) if high["start"] - low["end"] >= 4096
+    )
+
+
+def vdso_of(memory: dict) -> int:
+    return next(vma["start"] // 4096 for vma in memory["vmas"] if vma["name"] == b"[vdso]")
+
+
+def call_something_else(records: list) -> None:
+    """Have a thread make another system call than the one it was waiting in."""
+    waiting = [fields for fields in records_of(records, "restart_block") if fields["syscall"]]
+    assert waiting
+    for fields in waiting:
+        fields["syscall"] = 39  # getpid
+
+
+LIES = {
+    "a page where no mapping is": lambda records: add_page(records, gap_of),
+    "a page over the vdso": lambda records: add_page(records, vdso_of),
+    "another system call": call_something_else,
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_well_formed_records_that_lie(what, container, tmp_path):
+    container.add_program("/bin/sleep 1000")
+    victim = container.add_victim("pipe")
+    container.start()
+    victim.ready()
+    container.checkpoint("--stop")
+    lab = Lab(container, victim, tmp_path)
+    rewrite_records(lab, LIES[what])
+    lab.assert_refused(what)
     lab.assert_restarts()
 
 

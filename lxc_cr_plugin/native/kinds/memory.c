@@ -440,6 +440,35 @@ static struct cr_error *validate_vma(struct image *image, const struct vma *vma,
 	return NULL;
 }
 
+static bool has_private_pages(const struct vma *vma)
+{
+	return vma->type == VMA_ANONYMOUS || vma->type == VMA_FILE_PRIVATE;
+}
+
+/*
+ * Every page lies in a private mapping. Pages elsewhere would be written all the same: over the
+ * vdso, or over the program that runs in the process while it is rebuilt.
+ */
+static struct cr_error *validate_places(const struct memory_map *memory)
+{
+	const struct vma *vma = memory->vmas.items, *last = vma + memory->vmas.count;
+
+	for (size_t i = 0; i < memory->extents.count; i++) {
+		const struct extent *extent = (const struct extent *)memory->extents.items + i;
+		uint64_t at = extent->page * PAGE, end = at + extent->count * PAGE;
+
+		while (at < end) {
+			while (vma < last && vma->end <= at)
+				vma++;
+			if (vma == last || vma->start > at || !has_private_pages(vma))
+				return error_new(CR_IMAGE, "Page 0x%lx is in no private mapping",
+						 (unsigned long)(at / PAGE));
+			at = vma->end;
+		}
+	}
+	return NULL;
+}
+
 struct cr_error *memory_validate(struct image *image, struct process *process)
 {
 	const struct memory_map *memory = process->memory;
@@ -452,7 +481,8 @@ struct cr_error *memory_validate(struct image *image, struct process *process)
 	}
 	if (memory->lock_future == MCL_ONFAULT)
 		return error_new(CR_IMAGE, "Process %d locks on fault, but nothing", process->pid);
-	return extents_validate(image, &memory->extents);
+	TRY(extents_validate(image, &memory->extents));
+	return validate_places(memory);
 }
 
 const struct kind memory_kind = {

@@ -79,6 +79,13 @@ static uint32_t interrupted_call(const struct arch_regs *regs, const struct kern
 	return args[0] < PAGE ? SYS_clock_nanosleep : SYS_nanosleep;
 }
 
+/* Also the only calls that an image may have made for it: whatever else it names is an attack. */
+static bool is_known(uint32_t nr)
+{
+	return nr == SYS_nanosleep || nr == SYS_clock_nanosleep || nr == SYS_poll ||
+	       nr == SYS_futex;
+}
+
 static struct cr_error *restart_block_dump(struct dump *dump, struct thread *thread, void *state)
 {
 	struct restart_block *block = state;
@@ -90,8 +97,7 @@ static struct cr_error *restart_block_dump(struct dump *dump, struct thread *thr
 	if (arch_syscall_nr(&regs) < 0 || arch_result(&regs) != -ERESTART_RESTARTBLOCK)
 		return NULL;
 	block->syscall = interrupted_call(&regs, thread->kernel);
-	if (block->syscall != SYS_nanosleep && block->syscall != SYS_clock_nanosleep &&
-	    block->syscall != SYS_poll && block->syscall != SYS_futex)
+	if (!is_known(block->syscall))
 		return error_new(CR_UNSUPPORTED,
 				 "Thread %d waits in system call %u, whose restart is not known",
 				 thread->tid, block->syscall);
@@ -135,6 +141,9 @@ struct cr_error *restart_block_arm(struct restore *restore, struct thread *threa
 
 	if (!block || !block->syscall || arch_result(regs) != -ERESTART_RESTARTBLOCK)
 		return NULL;
+	if (!is_known(block->syscall))
+		return error_new(CR_IMAGE, "Thread %d waits in system call %u, which no image has",
+				 thread->tid, block->syscall);
 	program_begin(p, thread->host_tid);
 	fill_args(restore, block, regs, args);
 	program_append(p, "wait again", block->syscall, args);
