@@ -139,9 +139,19 @@ static struct cr_error *resolve_tasks(struct dump *dump)
 	return NULL;
 }
 
+static struct cr_error *dump_links(struct dump *dump)
+{
+	for_each (struct object *, object, &dump->image.objects) {
+		if (object->kind->dump_links)
+			TRY(object->kind->dump_links(dump, object));
+	}
+	return NULL;
+}
+
 struct cr_error *collect_states(struct dump *dump)
 {
 	TRY(look_at_all(dump));
+	TRY(dump_links(dump));
 	TRY(sysv_dump_detached(dump));
 	return resolve_tasks(dump);
 }

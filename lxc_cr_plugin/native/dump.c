@@ -259,6 +259,7 @@ static void dump_deinit(struct dump *dump)
 	tdestroy(dump->known_paths, keep_node);
 	kernel_timer_reader_close(dump->timer_reader);
 	kernel_vma_program_close(dump->vma_program);
+	kernel_epolls_close(dump->kernel_epolls);
 	kernel_locks_close(dump->kernel_locks);
 	kernel_file_program_close(dump->file_program);
 	kernel_reader_close(dump->kernel);

@@ -5,6 +5,7 @@
 
 #include <sys/stat.h>
 
+#include "kernel/epolls.h"
 #include "kernel/files.h"
 #include "kernel/locks.h"
 #include "kernel/tasks.h"
@@ -57,6 +58,7 @@ struct dump {
 	struct list filesystems; /* struct known_filesystem: backing.c */
 	struct list other_names; /* struct other_name: backing.c */
 	uint64_t droppable;	 /* memory_droppable.c */
+	struct kernel_epolls *kernel_epolls; /* NULL until there is an epoll instance */
 	uint32_t open_files;
 	uint32_t obstacles; /* met in this look */
 	bool tell;	    /* the listener hears of them */
@@ -69,6 +71,8 @@ struct cr_error *dump_refuse(struct dump *dump, struct cr_error *error);
 /* The object behind a descriptor: found or dumped now. file.c */
 struct cr_error *file_object(struct dump *dump, struct process *process, int fd,
 			     struct object **ret, bool *cloexec);
+/* The object of an open file description that was met, by the kernel's address; NULL: none. file.c */
+struct object *file_find(const struct dump *dump, uint64_t file);
 /* The numbers of all descriptors of @process, ascending: list of int. file.c */
 struct cr_error *file_numbers(struct dump *dump, struct process *process, struct list *ret);
 /* Look at one descriptor. file.c */

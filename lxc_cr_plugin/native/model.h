@@ -59,6 +59,8 @@ struct kind {
 				      void *state);
 	struct cr_error *(*dump_process)(struct dump *dump, struct process *process, void *state);
 	struct cr_error *(*dump_thread)(struct dump *dump, struct thread *thread, void *state);
+	/* What an open file refers to among the others, when all of them are known. */
+	struct cr_error *(*dump_links)(struct dump *dump, struct object *object);
 
 	struct cr_error *(*restore_file)(struct restore *restore, struct object *object,
 					 const void *state);
@@ -69,6 +71,8 @@ struct kind {
 	 * calls of @process; leaves object->fd. */
 	struct cr_error *(*restore_contents)(struct restore *restore, struct process *process,
 					     struct object *object);
+	/* The same for open files, when all of them are open and nobody has them yet. */
+	struct cr_error *(*restore_links)(struct restore *restore, struct object *object);
 	/* SCOPE_OBJECT: once more at the end, when the instant of release is known: deadlines */
 	struct cr_error *(*release_file)(struct restore *restore, struct object *object,
 					 const void *state);
@@ -92,7 +96,7 @@ struct object {
 	uint32_t id;
 	const struct kind *kind;
 	void *state;
-	/* dump: one of its holders, where it can be looked at */
+	/* one of its holders, where it can be looked at; restart: NULL when there is none */
 	struct process *holder;
 	int holder_fd;
 	/* restart: our own descriptor of it, -1 before */

@@ -13,6 +13,7 @@
 #include "image/inventory.h"
 #include "kinds/file.h"
 #include "kinds/file_owner.h"
+#include "kinds/files.h"
 #include "kinds/lock.h"
 #include "kinds/memory.h"
 #include "kinds/pidfd.h"
@@ -98,6 +99,17 @@ static struct cr_error *open_files(struct restore *restore, bool aliases)
 	return program_run(restore->program);
 }
 
+static struct cr_error *restore_links(struct restore *restore)
+{
+	TRY(program_run(restore->program));
+	files_find_holders(&restore->image);
+	for_each (struct object *, object, &restore->image.objects) {
+		if (object->kind->restore_links)
+			TRY(object->kind->restore_links(restore, object));
+	}
+	return NULL;
+}
+
 /* /dev/tty comes last: only a process of its session can open it. */
 static struct cr_error *restore_objects(struct restore *restore)
 {
@@ -108,7 +120,8 @@ static struct cr_error *restore_objects(struct restore *restore)
 	program_begin(restore->program, restore->init);
 	TRY(open_files(restore, true));
 	TRY(memfd_seal(restore));
-	return sysv_finish(restore);
+	TRY(sysv_finish(restore));
+	return restore_links(restore);
 }
 
 static struct cr_error *restore_thread(struct restore *restore, struct thread *thread)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "kinds/epoll.h"
 #include "kinds/files.h"
 #include "kinds/memory.h"
 #include "steps.h"
@@ -326,7 +327,7 @@ struct cr_error *takeover_prepare(struct restore *restore)
 	enum { LOWEST_CHANNEL = 16 };
 	struct list maps = {0};
 	_cleanup_close_ int proc = -1;
-	int highest = files_highest(&restore->image);
+	int highest = files_highest(&restore->image), watched = epoll_highest(&restore->image);
 
 	TRY(proc_open(restore->init, restore->init, &proc));
 	TRY(proc_maps(proc, restore->image.pool, &maps));
@@ -336,6 +337,8 @@ struct cr_error *takeover_prepare(struct restore *restore)
 	restore->program->base = restore->area;
 	program_begin(restore->program, restore->init);
 	TRY(raise_file_limit(restore));
+	if (watched > highest)
+		highest = watched;
 	return channel_open(&restore->channel, restore->program,
 			    highest + 1 > LOWEST_CHANNEL ? highest + 1 : LOWEST_CHANNEL);
 }

@@ -19,7 +19,6 @@ ISOLATION = 5
 OBJECTS = {
     "unix_socket": "socket",
     "tcp_socket": "socket",
-    "epoll": "epoll",
     "inotify": "inotify",
     "io_uring": "io_uring",
     "secretmem": "secret memory",

@@ -183,7 +183,6 @@ static struct cr_error *refuse_unknown(struct dump *dump, const struct descripto
 		const char *prefix, *object, *what;
 	} names[] = {
 		{"socket:", "socket", "it is a socket"},
-		{"anon_inode:[eventpoll]", "epoll", "it is an epoll instance"},
 		{"anon_inode:inotify", "inotify", "it is an inotify instance"},
 		{"anon_inode:[io_uring]", "io_uring", "it is an io_uring"},
 		{"anon_inode:[userfaultfd]", "userfaultfd", "it is a userfaultfd"},
@@ -285,6 +284,13 @@ static struct cr_error *dump_new(struct dump *dump, const struct descriptor *des
 		TRY(locks_note(dump, descriptor, object));
 	*ret = object;
 	return NULL;
+}
+
+struct object *file_find(const struct dump *dump, uint64_t file)
+{
+	struct seen key = {.file = file}, **found = tfind(&key, &dump->files, compare_seen);
+
+	return found ? (*found)->object : NULL;
 }
 
 struct cr_error *file_object(struct dump *dump, struct process *process, int fd,

@@ -130,6 +130,23 @@ int files_highest(const struct image *image)
 	return highest;
 }
 
+void files_find_holders(struct image *image)
+{
+	for_each (struct process *, process, &image->processes) {
+		const struct files *files = process_state(process, &files_kind);
+		const struct files_row *rows = files->descriptors.items;
+
+		for (size_t i = 0; i < files->descriptors.count; i++) {
+			struct object *object = image_object(image, rows[i].object);
+
+			if (!object || object->holder)
+				continue;
+			object->holder = process;
+			object->holder_fd = rows[i].fd;
+		}
+	}
+}
+
 /* All arrive in a row from number 0 on, for nothing else is open. */
 static struct cr_error *receive_all(struct restore *restore, const struct files *files)
 {

@@ -23,6 +23,8 @@ bool files_shared(const struct process *process);
 bool files_hold(const struct process *process, const struct object *object);
 /* The lowest of its descriptors, or of a table it shares, that show @object; -1: none does. */
 int files_number(const struct process *process, const struct object *object);
+/* Of every object that a descriptor shows: who has it, the first process in the image's order. */
+void files_find_holders(struct image *image);
 /* The highest descriptor number in the image, -1: there is none. */
 int files_highest(const struct image *image);
 

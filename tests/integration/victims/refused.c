@@ -10,7 +10,6 @@
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -73,24 +72,6 @@ static void tcp_socket_verify(void)
 
 	must(getsockname(fd, (struct sockaddr *)&address, &length));
 	check(ntohs(address.sin_port) == 4711, "port %d", ntohs(address.sin_port));
-}
-
-static void epoll(void)
-{
-	struct epoll_event event = {.events = EPOLLIN, .data.u64 = 77};
-	int fds[2];
-
-	must(pipe(fds));
-	fd = must(epoll_create1(0));
-	must(epoll_ctl(fd, EPOLL_CTL_ADD, fds[0], &event));
-	must(write(fds[1], "x", 1));
-}
-
-static void epoll_verify(void)
-{
-	struct epoll_event event;
-
-	check(epoll_wait(fd, &event, 1, 0) == 1 && event.data.u64 == 77, "epoll_wait");
 }
 
 static void inotify(void)
@@ -318,7 +299,6 @@ static const struct object {
 } objects[] = {
 	{"unix_socket", unix_socket, unix_socket_verify},
 	{"tcp_socket", tcp_socket, tcp_socket_verify},
-	{"epoll", epoll, epoll_verify},
 	{"inotify", inotify, inotify_verify},
 	{"io_uring", io_uring, io_uring_verify},
 	{"secretmem", secretmem, secretmem_verify},
