@@ -26,6 +26,7 @@ OBJECTS = {
     "userfaultfd": "userfaultfd",
     "userfaultfd_mapping": "userfaultfd",
     "pty": "pty|pseudo|/dev/ptmx|/dev/pts",
+    "vfork": "vfork",
     "shared_fs": "shares",
     "seccomp_filter": "seccomp",
     "lease": "lease",

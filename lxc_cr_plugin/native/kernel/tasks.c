@@ -40,6 +40,7 @@ static const struct kernel_field fields[] = {
 	FIELD(flags, "flags"),
 	FIELD(exit_code, "exit_code"),
 	FIELD(jobctl, "jobctl"),
+	FIELD(vfork_done, "vfork_done"),
 	FIELD(sas_ss_sp, "sas_ss_sp"),
 	FIELD(sas_ss_size, "sas_ss_size"),
 	FIELD(sas_ss_flags, "sas_ss_flags"),

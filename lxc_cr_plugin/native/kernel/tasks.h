@@ -56,6 +56,7 @@ struct kernel_task {
 	int32_t exit_code;	  /* as wait(2) gives it; of one thread */
 	int32_t group_exit_code;  /* of the process, when signal_flags say so */
 	int32_t group_stop_count; /* threads that have still to stop */
+	uint64_t vfork_done;	  /* not 0: the parent waits in vfork(2) */
 	uint64_t jobctl;	  /* the lowest 16 bits: the last signal that stopped it */
 	/* sigaltstack(2) */
 	uint64_t sas_ss_sp;

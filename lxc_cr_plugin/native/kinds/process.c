@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../cleanup.h"
@@ -167,26 +168,49 @@ static struct cr_error *check_threads(struct process *process)
 	return NULL;
 }
 
+/* The stop lets the child of a vfork go on until its parent comes back: only who takes long is an
+ * obstacle. */
+static bool is_lasting_vfork(const struct process *process)
+{
+	enum { LONG_SECONDS = 1 };
+	long ticks = sysconf(_SC_CLK_TCK);
+	struct timespec now;
+
+	if (!process_leader(process)->kernel->vfork_done)
+		return false;
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec > process->stat.start_time / (uint64_t)ticks + LONG_SECONDS;
+}
+
+static struct cr_error *check_vfork(struct process *process)
+{
+	if (!is_lasting_vfork(process))
+		return NULL;
+	return refuse(process, "vfork", "was started by vfork(2), and its parent still waits for it",
+		      "Try again when it has executed a program or ended");
+}
+
 /* vfork(2) and clone(2) with CLONE_VM, CLONE_FS or CLONE_SIGHAND but without CLONE_THREAD. */
-static struct cr_error *check_sharing(struct process *process)
+static struct cr_error *check_sharing(struct dump *dump, struct process *process)
 {
 	const struct kernel_task *own = process_leader(process)->kernel, *parent;
 
-	if (!process->parent)
+	if (!process->parent || (dump->running && own->vfork_done))
 		return NULL;
 	parent = process_leader(process->parent)->kernel;
 	if (own->mm != parent->mm && own->fs != parent->fs && own->sighand != parent->sighand)
 		return NULL;
 	return refuse(process, "shared_process",
 		      "shares memory, directories or signal handlers with its parent",
-		      "Not supported yet; if it was a vfork in progress, try again");
+		      "Not supported yet; end the process");
 }
 
 static struct cr_error *process_check(struct dump *dump, struct process *process)
 {
 	TRY(check_threads(process));
 	TRY(check_session(dump, process));
-	return check_sharing(process);
+	TRY(check_vfork(process));
+	return check_sharing(dump, process);
 }
 
 const struct kind process_kind = {

@@ -2,9 +2,12 @@
 #include "stop.h"
 
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "../cleanup.h"
 #include "../proc.h"
@@ -14,6 +17,9 @@ enum {
 	QUICK_ROUNDS = 6, /* then the freezer is asked for help */
 	MOST_ROUNDS = 64,
 	WAIT_SECONDS = 5, /* for one task to reach its stop */
+	SOON_NS = 3000000, /* most have reached it by then */
+	POLL_NS = 100000,
+	VFORK_SECONDS = 1,
 	FREEZE_MILLISECONDS = 5000,
 };
 
@@ -223,7 +229,7 @@ static struct cr_error *handle_stop(struct stop_set *set, size_t index, const st
 	}
 }
 
-static struct cr_error *wait_for_stop(struct stop_set *set, size_t index)
+static struct cr_error *wait_for_stop(struct stop_set *set, size_t index, uint64_t timeout_ns)
 {
 	bool again;
 
@@ -231,10 +237,192 @@ static struct cr_error *wait_for_stop(struct stop_set *set, size_t index)
 		struct stopped_task *task = (struct stopped_task *)set->tasks.items + index;
 		struct stop stop;
 
-		TRY(task_wait_for(task->tid, WAIT_SECONDS * 1000000000ull, &stop));
+		TRY(task_wait_for(task->tid, timeout_ns, &stop));
 		TRY(handle_stop(set, index, &stop, &again));
 	} while (again);
 	return NULL;
+}
+
+/* The same; one that has died meanwhile loses its tid. */
+static struct cr_error *wait_or_forget(struct stop_set *set, size_t index, uint64_t timeout_ns)
+{
+	struct cr_error *error = wait_for_stop(set, index, timeout_ns);
+
+	if (!error || error->code != CR_GONE)
+		return error;
+	cr_error_free(error);
+	((struct stopped_task *)set->tasks.items)[index].tid = 0;
+	return NULL;
+}
+
+/* ---- vfork in progress: uninterruptible, until the child has executed a program or ended ---- */
+
+static bool is_in_vfork(struct stop_set *set, pid_t tid)
+{
+	_cleanup_close_ int proc = -1;
+	_cleanup_error_ struct cr_error *error = proc_open(tid, tid, &proc);
+	struct proc_stat stat;
+	char *text;
+	long call;
+
+	if (!error)
+		error = proc_stat(proc, &stat);
+	if (!error && stat.state == 'D')
+		error = proc_read(proc, "syscall", set->pool, &text, NULL);
+	if (error || stat.state != 'D')
+		return false;
+	call = strtol(text, NULL, 10);
+	return call == SYS_vfork || call == SYS_clone || call == SYS_clone3;
+}
+
+/* Children of the task's process that run in its memory. */
+static bool is_vfork_child(pid_t tid, pid_t parent, pid_t parent_tgid)
+{
+	_cleanup_close_ int proc = -1;
+	_cleanup_error_ struct cr_error *error = proc_open(tid, tid, &proc);
+	struct proc_stat stat;
+
+	if (!error)
+		error = proc_stat(proc, &stat);
+	return !error && stat.ppid == parent_tgid &&
+	       syscall(SYS_kcmp, tid, parent, KCMP_VM, 0, 0) == 0;
+}
+
+static struct cr_error *let_children_go(struct stop_set *set, size_t index, struct list *children)
+{
+	struct stopped_task *tasks = set->tasks.items;
+	pid_t parent = tasks[index].tid;
+	struct proc_status status;
+	_cleanup_close_ int proc = -1;
+
+	TRY(proc_open(parent, parent, &proc));
+	TRY(proc_status(proc, set->pool, &status));
+	for (size_t i = 0; i < set->tasks.count; i++) {
+		size_t *slot;
+
+		if (!tasks[i].tid || !tasks[i].stands ||
+		    !is_vfork_child(tasks[i].tid, parent, status.tgid))
+			continue;
+		slot = list_append(set->pool, children, sizeof(*slot));
+		if (!slot)
+			return error_nomem();
+		*slot = i;
+		tasks[i].stands = false;
+		TRY(task_continue(tasks[i].tid, 0));
+	}
+	return NULL;
+}
+
+/* Not there yet is no error. */
+static struct cr_error *poll_stop(struct stop_set *set, size_t index)
+{
+	const struct stopped_task *task = (struct stopped_task *)set->tasks.items + index;
+	struct cr_error *error;
+
+	if (!task->tid || task->stands)
+		return NULL;
+	error = wait_or_forget(set, index, POLL_NS);
+	if (!error || error->code != CR_HOST)
+		return error;
+	cr_error_free(error);
+	return NULL;
+}
+
+static struct cr_error *stop_children(struct stop_set *set, const struct list *children)
+{
+	const size_t *child = children->items;
+
+	for (size_t i = 0; i < children->count; i++) {
+		struct stopped_task *task = (struct stopped_task *)set->tasks.items + child[i];
+		struct cr_error *error;
+
+		if (!task->tid || task->stands)
+			continue;
+		error = task_interrupt(task->tid);
+		if (error && error->code != CR_GONE)
+			return error;
+		cr_error_free(error);
+		TRY(wait_or_forget(set, child[i], WAIT_SECONDS * 1000000000ull));
+	}
+	return NULL;
+}
+
+/*
+ * The child goes on alone until its parent comes back: as if the checkpoint had begun a moment
+ * later. It only ever takes long when it waits for something in between.
+ */
+static struct cr_error *finish_vfork(struct stop_set *set, size_t index)
+{
+	uint64_t tries = VFORK_SECONDS * 1000000000ull / POLL_NS;
+	struct stopped_task *parent = (struct stopped_task *)set->tasks.items + index;
+	pid_t tid = parent->tid;
+	struct list children = {0};
+
+	TRY(let_children_go(set, index, &children));
+	while (parent->tid && !parent->stands && tries--) {
+		TRY(poll_stop(set, index));
+		for (size_t i = 0; i < children.count; i++)
+			TRY(poll_stop(set, ((size_t *)children.items)[i]));
+		/* it may have moved: the list grows */
+		parent = (struct stopped_task *)set->tasks.items + index;
+	}
+	if (!parent->tid || parent->stands)
+		return stop_children(set, &children);
+	return error_remedy(
+		error_object(error_new(CR_UNSUPPORTED,
+				       "%s waits in vfork(2) for a child that does not execute a "
+				       "program",
+				       proc_name(tid, set->pool)),
+			     "vfork"),
+		"Try again when the child has gone on");
+}
+
+/* ---- all ---- */
+
+static struct cr_error *wait_for_one(struct stop_set *set, size_t index)
+{
+	struct cr_error *error = wait_or_forget(set, index, SOON_NS);
+	struct stopped_task *task = (struct stopped_task *)set->tasks.items + index;
+
+	if (!error || error->code != CR_HOST)
+		return error;
+	cr_error_free(error);
+	task->vfork = is_in_vfork(set, task->tid);
+	return task->vfork ? NULL
+			   : wait_or_forget(set, index, WAIT_SECONDS * 1000000000ull);
+}
+
+static bool is_awaited(const struct stopped_task *task)
+{
+	return task->tid && !task->stands;
+}
+
+/* Those in vfork have their turn when everybody else stands; the innermost is most often the
+ * youngest. */
+static struct cr_error *wait_for_each(struct stop_set *set)
+{
+	for (size_t i = 0; i < set->tasks.count; i++) { /* grows as children are adopted */
+		if (is_awaited((struct stopped_task *)set->tasks.items + i))
+			TRY(wait_for_one(set, i));
+	}
+	for (size_t i = set->tasks.count; i-- > 0;) {
+		struct stopped_task *task = (struct stopped_task *)set->tasks.items + i;
+
+		if (is_awaited(task) && task->vfork)
+			TRY(finish_vfork(set, i));
+	}
+	return NULL;
+}
+
+static bool all_stand(const struct stop_set *set)
+{
+	const struct stopped_task *tasks = set->tasks.items;
+
+	for (size_t i = 0; i < set->tasks.count; i++) {
+		if (is_awaited(&tasks[i]))
+			return false;
+	}
+	return true;
 }
 
 /* Waits for everything that was seized; what has died meanwhile leaves the set. */
@@ -243,19 +431,10 @@ static struct cr_error *wait_for_all(struct stop_set *set)
 	size_t kept = 0;
 	struct stopped_task *tasks;
 
-	for (size_t i = 0; i < set->tasks.count; i++) { /* grows as children are adopted */
-		struct cr_error *error;
-
-		if (((struct stopped_task *)set->tasks.items)[i].stands)
-			continue;
-		error = wait_for_stop(set, i);
-		if (error && error->code != CR_GONE)
-			return error;
-		if (error) {
-			cr_error_free(error);
-			((struct stopped_task *)set->tasks.items)[i].tid = 0;
-		}
-	}
+	/* a vfork's child may have made others while it went on */
+	do {
+		TRY(wait_for_each(set));
+	} while (!all_stand(set));
 	tasks = set->tasks.items;
 	for (size_t i = 0; i < set->tasks.count; i++) {
 		if (tasks[i].tid)

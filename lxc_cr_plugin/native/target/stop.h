@@ -23,6 +23,7 @@ struct stopped_task {
 	pid_t tid;
 	bool stands;
 	bool job_control; /* it was stopped by SIGSTOP or the like before */
+	bool vfork;	  /* it waits for its child to execute a program or to end */
 };
 
 struct stop_set {

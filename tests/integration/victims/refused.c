@@ -8,6 +8,7 @@
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/inotify.h>
@@ -265,6 +266,37 @@ static void mount_point_verify(void)
 	must(umount("/mnt"));
 }
 
+static void *start_by_vfork(void *ready)
+{
+	if (vfork() == 0) {
+		child = getpid();
+		*(volatile int *)ready = 1;
+		for (;;)
+			pause();
+	}
+	return NULL;
+}
+
+static pthread_t starter;
+
+/* The thread that has started it cannot be stopped; after a second it is clear that this lasts. */
+static void lasting_vfork(void)
+{
+	static volatile int ready;
+
+	check(pthread_create(&starter, NULL, start_by_vfork, (void *)&ready) == 0, "create");
+	while (!ready)
+		victim_nap(1);
+	victim_nap(2100);
+}
+
+static void lasting_vfork_verify(void)
+{
+	must(kill(child, SIGKILL));
+	check(pthread_join(starter, NULL) == 0, "join");
+	check(waitpid(child, NULL, 0) == child, "waitpid");
+}
+
 static void shared_fs(void)
 {
 	child = must(syscall(SYS_clone, CLONE_FS | SIGCHLD, 0, 0, 0, 0));
@@ -307,6 +339,7 @@ static const struct object {
 	{"userfaultfd_mapping", userfaultfd_mapping, userfaultfd_mapping_verify},
 	{"large_deleted_file", large_deleted_file, large_deleted_file_verify},
 	{"pty", pty, pty_verify},
+	{"vfork", lasting_vfork, lasting_vfork_verify},
 	{"shared_fs", shared_fs, shared_fs_verify},
 	{"seccomp_filter", seccomp_filter, seccomp_filter_verify},
 	{"lease", lease, lease_verify},
