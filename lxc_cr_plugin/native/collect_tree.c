@@ -8,6 +8,7 @@
 #include "cleanup.h"
 #include "collect.h"
 #include "kinds/zombie.h"
+#include "sharing.h"
 
 enum { PF_EXITING = 4, EXIT_ZOMBIE = 32 };
 
@@ -310,6 +311,7 @@ struct cr_error *collect_tree(struct dump *dump, const pid_t *tids, size_t count
 	qsort(order, groups.count, sizeof(*order), by_parent);
 	TRY(link_groups(dump, order, groups.count));
 	TRY(refuse_strangers(dump, order, groups.count, &ours));
+	TRY(sharing_find(dump));
 	dump->init = process_leader(*(struct process **)dump->image.processes.items);
 	return open_root(dump);
 }

@@ -125,8 +125,10 @@ struct process {
 	struct list threads;	/* struct thread *, the leader first unless it is dead */
 	void **states;		/* by kind index */
 	struct memory_map *memory;
+	uint32_t shared; /* with the parent: enum sharing */
 	/* dump only */
-	int proc; /* /proc/PID */
+	const char *stray; /* what it shares with somebody else; NULL: nothing */
+	int proc;	   /* /proc/PID */
 	int pidfd;
 	int fds;		/* /proc/PID/fd */
 	struct list open_files; /* struct kernel_file, ascending */

@@ -11,6 +11,7 @@
 #include "kinds/restart_block.h"
 #include "kinds/sigaction.h"
 #include "kinds/signals.h"
+#include "sharing.h"
 
 static uint64_t now_ns(void)
 {
@@ -55,7 +56,8 @@ static struct cr_error *leave(struct restore *restore, struct process *process)
 	uint64_t args[6] = {restore->area, (PROGRAM_AREA + PAGE - 1) & ~(PAGE - 1)};
 	int64_t result;
 
-	TRY(sigaction_finish(restore, process, insn));
+	if (process->shared & SHARES_MEMORY)
+		return NULL;
 	TRY(task_syscall(process_leader(process)->host_tid, insn, SYS_munmap, args, &result));
 	return result < 0 ? error_errno((int)result, "Failed to leave process %d", process->pid)
 			  : NULL;
@@ -97,19 +99,37 @@ static struct cr_error *set_threads(struct process *process, const struct arch_r
 	return NULL;
 }
 
-static struct cr_error *finish_process(struct restore *restore, struct process *process)
+/* The last programs of a process. *ret: what its threads go on with. */
+static struct cr_error *arm_process(struct restore *restore, struct process *process,
+				    struct arch_regs **ret)
 {
-	struct arch_regs *regs =
-		pool_calloc(restore->image.pool, process->threads.count, sizeof(*regs));
-
-	if (!regs)
+	*ret = pool_calloc(restore->image.pool, process->threads.count, sizeof(**ret));
+	if (!*ret)
 		return error_nomem();
 	TRY(posix_timer_arm(restore, process));
 	TRY(signals_queue(restore, process));
 	TRY(last_kinds(restore, process));
-	TRY(arm_threads(restore, process, regs));
-	TRY(leave(restore, process));
-	return set_threads(process, regs);
+	TRY(arm_threads(restore, process, *ret));
+	return sigaction_finish(restore, process, memory_vdso(process) + restore->insn);
+}
+
+/* Processes that share memory have one program area: nobody leaves it before all are done. */
+static struct cr_error *finish_all(struct restore *restore)
+{
+	const struct list *processes = &restore->image.processes;
+	struct arch_regs **regs = pool_calloc(restore->image.pool, processes->count, sizeof(*regs));
+	size_t i = 0;
+
+	if (!regs)
+		return error_nomem();
+	for_each (struct process *, process, processes)
+		TRY(error_task(arm_process(restore, process, &regs[i++]), process->pid, ""));
+	for_each (struct process *, owner, processes)
+		TRY(error_task(leave(restore, owner), owner->pid, ""));
+	i = 0;
+	for_each (struct process *, member, processes)
+		TRY(error_task(set_threads(member, regs[i++]), member->pid, ""));
+	return NULL;
 }
 
 static void wait_until(uint64_t release)
@@ -157,8 +177,7 @@ struct cr_error *release_all(struct restore *restore)
 {
 	choose_release(restore);
 	TRY(last_files(restore));
-	for_each (struct process *, process, &restore->image.processes)
-		TRY(error_task(finish_process(restore, process), process->pid, ""));
+	TRY(finish_all(restore));
 	TRY(lock_waiters_restore(restore));
 	wait_until(restore->release);
 	return detach_all(restore);

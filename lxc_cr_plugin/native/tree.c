@@ -11,11 +11,11 @@
 
 #include "cleanup.h"
 #include "job_control.h"
-#include "kinds/files.h"
 #include "kinds/memory.h"
 #include "kinds/process.h"
 #include "kinds/tty.h"
 #include "kinds/zombie.h"
+#include "sharing.h"
 
 static const struct process_identity *identity_of(const struct process *process)
 {
@@ -91,10 +91,8 @@ static enum birth birth_of(const struct process *child)
 
 static struct cr_error *clone_child(struct restore *restore, struct process *child)
 {
-	uint64_t flags = !is_zombie(child) && files_shared(child) ? CLONE_FILES : 0;
-
-	return clone_one(restore, child->pid, flags, identity_of(child)->exit_signal,
-			 &process_leader(child)->host_tid);
+	return clone_one(restore, child->pid, sharing_clone_flags(child),
+			 identity_of(child)->exit_signal, &process_leader(child)->host_tid);
 }
 
 static struct cr_error *clone_children(struct restore *restore, struct process *process,
@@ -306,6 +304,11 @@ static struct cr_error *find_orphans(struct restore *restore, const struct list 
 
 		if (!process->parent || birth_of(process) != BORN_ELSEWHERE)
 			continue;
+		if (process->shared)
+			return error_new(CR_IMAGE,
+					 "Process %d was adopted, but is to share with "
+					 "its parent",
+					 process->pid);
 		process->parent->adopter = true;
 		slot = list_append(restore->image.pool, &restore->orphans, sizeof(*slot));
 		if (!slot)

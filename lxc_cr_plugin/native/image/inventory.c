@@ -14,6 +14,7 @@
 #include "../kinds/process.h"
 #include "../kinds/thread.h"
 #include "../kinds/zombie.h"
+#include "../sharing.h"
 #include "header.h"
 
 /* ---- writing ---- */
@@ -178,8 +179,11 @@ static struct cr_error *number_pages(struct image *image, struct page_writer *pa
 		if (contents)
 			TRY(page_writer_add(pages, &contents->extents, NULL, NULL));
 	}
-	for_each (struct process *, process, &image->processes)
-		TRY(page_writer_add(pages, &process->memory->extents, memory_hides_file, process));
+	for_each (struct process *, process, &image->processes) {
+		if (!(process->shared & SHARES_MEMORY))
+			TRY(page_writer_add(pages, &process->memory->extents, memory_hides_file,
+					    process));
+	}
 	return NULL;
 }
 
@@ -224,11 +228,17 @@ static struct cr_error *begin_process(struct image *image, uint32_t id, void *st
 		return error_new(CR_IMAGE, "Process %d has no parent in the image", identity->pid);
 	if (!image->processes.count && identity->pid != 1)
 		return error_new(CR_IMAGE, "The image does not begin with process 1");
+	if (identity->shared && !parent)
+		return error_new(CR_IMAGE, "Process 1 has nobody to share with");
+	if (identity->shared & SHARES_SIGHAND && !(identity->shared & SHARES_MEMORY))
+		return error_new(CR_IMAGE, "Process %d shares signal handlers, but not memory",
+				 identity->pid);
 	process = image_add_process(image, parent);
 	if (!process)
 		return error_nomem();
 	process->id = id;
 	process->pid = identity->pid;
+	process->shared = identity->shared;
 	return index_process(image, process);
 }
 
@@ -312,7 +322,8 @@ static struct cr_error *keep_record(struct image *image, const struct kind *kind
 		if (!process || process->id != id)
 			return error_new(CR_IMAGE, "A %s record belongs to no process", kind->name);
 		if (kind == &memory_kind)
-			process->memory = state;
+			process->memory =
+				process->shared & SHARES_MEMORY ? process->parent->memory : state;
 		return keep(process->states, kind, state);
 	}
 	threads = process ? process->threads.count : 0;
@@ -436,6 +447,8 @@ static struct cr_error *check_complete(struct image *image)
 							 thread->tid, kinds[k]->name);
 			}
 		}
+		if (!process->memory)
+			return error_new(CR_IMAGE, "Process %d has no memory", process->pid);
 		TRY(memory_validate(image, process));
 	}
 	return NULL;

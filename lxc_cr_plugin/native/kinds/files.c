@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
+#include "../sharing.h"
 #include "file.h"
 
 enum { MOST_FILES = 1 << 30 };
@@ -18,43 +19,15 @@ static const struct field row_fields[] = {
 };
 
 static const struct field files_fields[] = {
-	FIELD_BOOL(struct files, shared, "the table is the parent's (CLONE_FILES)"),
 	FIELD_ROWS(struct files, descriptors, struct files_row, row_fields, 1 << 24,
 		   "descriptor, open file description, close-on-exec; ascending"),
 	FIELD_END,
 };
 
-static bool shares_with(const struct process *a, const struct process *b)
-{
-	return process_leader(a)->kernel->files == process_leader(b)->kernel->files;
-}
-
-/* A table that is not the parent's may be nobody else's: clone(2) could not rebuild it. */
-static struct cr_error *check_sharing(struct dump *dump, struct process *process)
-{
-	for_each (struct process *, other, &dump->image.processes) {
-		struct cr_error *error;
-
-		if (other == process)
-			return NULL;
-		if (other == process->parent || !shares_with(process, other))
-			continue;
-		if (process->parent && shares_with(process, process->parent))
-			continue;
-		error = error_new(CR_UNSUPPORTED,
-				  "Process %d (%s) shares its descriptors with process %d, "
-				  "which is not its parent",
-				  process->pid, process->stat.comm, other->pid);
-		return error_remedy(error_object(error, "files"), "Not supported yet");
-	}
-	return NULL;
-}
-
 static struct cr_error *files_check(struct dump *dump, struct process *process)
 {
 	struct list numbers = {0};
 
-	TRY(check_sharing(dump, process));
 	if (!dump->running)
 		return NULL;
 	TRY(file_numbers(dump, process, &numbers));
@@ -68,8 +41,7 @@ static struct cr_error *files_dump(struct dump *dump, struct process *process, v
 	struct files *files = state;
 	struct list numbers = {0};
 
-	files->shared = process->parent && shares_with(process, process->parent);
-	if (files->shared)
+	if (process->shared & SHARES_FILES)
 		return NULL;
 	TRY(file_numbers(dump, process, &numbers));
 	for (size_t i = 0; i < numbers.count; i++) {
@@ -86,11 +58,6 @@ static struct cr_error *files_dump(struct dump *dump, struct process *process, v
 		row->close_on_exec = cloexec;
 	}
 	return NULL;
-}
-
-bool files_shared(const struct process *process)
-{
-	return ((struct files *)process_state(process, &files_kind))->shared;
 }
 
 static int number_in(const struct files *files, const struct object *object)
@@ -111,7 +78,7 @@ bool files_hold(const struct process *process, const struct object *object)
 
 int files_number(const struct process *process, const struct object *object)
 {
-	while (files_shared(process) && process->parent)
+	while (process->shared & SHARES_FILES && process->parent)
 		process = process->parent;
 	return number_in(process_state(process, &files_kind), object);
 }
@@ -218,7 +185,7 @@ static struct cr_error *files_restore(struct restore *restore, struct process *p
 	struct program *p = restore->program;
 	uint64_t channel = (uint64_t)restore->channel.theirs;
 
-	if (files->shared)
+	if (process->shared & SHARES_FILES)
 		return NULL;
 	for (size_t i = 1; i < files->descriptors.count; i++) {
 		if (rows[i].fd <= rows[i - 1].fd)

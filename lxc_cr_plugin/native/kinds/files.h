@@ -5,7 +5,6 @@
 #include "../restore.h"
 
 struct files {
-	bool shared; /* with the parent: the table is there */
 	struct list descriptors;
 };
 
@@ -17,8 +16,6 @@ struct files_row {
 
 extern const struct kind files_kind;
 
-/* Does the process use its parent's descriptor table (CLONE_FILES)? */
-bool files_shared(const struct process *process);
 /* Does one of its descriptors show @object? */
 bool files_hold(const struct process *process, const struct object *object);
 /* The lowest of its descriptors, or of a table it shares, that show @object; -1: none does. */

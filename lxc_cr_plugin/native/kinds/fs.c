@@ -4,6 +4,7 @@
 
 #include "../dump.h"
 #include "../restore.h"
+#include "../sharing.h"
 
 struct directories {
 	uint32_t umask;
@@ -63,7 +64,8 @@ static struct cr_error *fs_restore(struct restore *restore, struct process *proc
 	const struct directories *directories = state;
 	struct program *p = restore->program;
 
-	(void)process;
+	if (process->shared & SHARES_FS)
+		return NULL;
 	TRY(program_reserve(p, 3, directories->cwd.len + directories->root.len + 64));
 	program_call(p, image_text(&restore->image, "enter directory '%s'", directories->cwd.data),
 		     SYS_chdir, program_bytes(p, &directories->cwd));

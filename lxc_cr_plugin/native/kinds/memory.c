@@ -9,6 +9,7 @@
 
 #include "../cleanup.h"
 #include "../kernel/vmas.h"
+#include "../sharing.h"
 #include "contents.h"
 #include "memory_flags.h"
 #include "shared_memory.h"
@@ -319,12 +320,27 @@ static struct cr_error *dump_defaults(struct dump *dump, struct process *process
 	return dump_merging(dump, process, memory);
 }
 
+/* The parent's record has it all. */
+static struct cr_error *dump_shared(struct process *process, struct memory_map *memory)
+{
+	process->memory = process->parent->memory;
+	if (!process->memory)
+		return NULL; /* the survey keeps none */
+	*memory = *process->memory;
+	memset(&memory->vmas, 0, sizeof(memory->vmas));
+	memset(&memory->extents, 0, sizeof(memory->extents));
+	memset(&memory->guards, 0, sizeof(memory->guards));
+	return NULL;
+}
+
 static struct cr_error *memory_dump(struct dump *dump, struct process *process, void *state)
 {
 	struct memory_map *memory = state;
 	const struct proc_stat *stat = &process->stat;
 	char *auxv;
 
+	if (process->shared & SHARES_MEMORY)
+		return dump_shared(process, memory);
 	process->memory = memory;
 	memory->start_code = stat->start_code;
 	memory->end_code = stat->end_code;

@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
+#include "../sharing.h"
 #include "memory.h"
 #include "memory_flags.h"
 
@@ -72,6 +73,8 @@ struct cr_error *memory_finish(struct restore *restore, struct process *process)
 	struct program *p = restore->program;
 
 	restore_begin(restore, process);
+	if (process->shared & SHARES_MEMORY)
+		return NULL;
 	for (size_t i = 0; i < memory->vmas.count; i++) {
 		if (vma[i].type != VMA_SPECIAL)
 			TRY(advise(p, &vma[i]));

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 
 #include "../cleanup.h"
+#include "../sharing.h"
 #include "contents.h"
 #include "memory.h"
 #include "memory_flags.h"
@@ -351,6 +352,8 @@ static struct cr_error *protect(struct restore *restore, struct process *process
 struct cr_error *memory_restore(struct restore *restore, struct process *process)
 {
 	restore_begin(restore, process);
+	if (process->shared & SHARES_MEMORY)
+		return NULL;
 	if (memory_inherited(process))
 		TRY(unmap_inherited(restore->program, process));
 	else

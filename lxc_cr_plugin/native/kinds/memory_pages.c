@@ -9,6 +9,7 @@
 
 #include "../cleanup.h"
 #include "../parallel.h"
+#include "../sharing.h"
 #include "memory.h"
 #include "memory_flags.h"
 
@@ -128,6 +129,8 @@ struct cr_error *memory_copy_pages(struct dump *dump, struct process *process)
 	const struct vma *vmas = memory->vmas.items;
 	_cleanup_close_ int proc = -1, pagemap = -1, mem = -1;
 
+	if (process->shared & SHARES_MEMORY)
+		return NULL;
 	TRY(proc_open(process->host_pid, process->host_pid, &proc));
 	pagemap = openat(proc, "pagemap", O_RDONLY | O_CLOEXEC);
 	mem = openat(proc, "mem", O_RDONLY | O_CLOEXEC);

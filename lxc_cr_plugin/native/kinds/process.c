@@ -6,6 +6,7 @@
 
 #include "../cleanup.h"
 #include "../dump.h"
+#include "../sharing.h"
 #include "process.h"
 
 static const struct field process_fields[] = {
@@ -15,6 +16,9 @@ static const struct field process_fields[] = {
 		  "process group, 0: outside the container"),
 	FIELD_INT(struct process_identity, sid, 0, MAX_TASKS, "session, 0: outside the container"),
 	FIELD_INT(struct process_identity, exit_signal, 0, 64, "what the parent gets when it ends"),
+	FIELD_UINT(
+		struct process_identity, shared, 0, SHARES_ANYTHING,
+		"with the parent: 1 memory, 2 directories, 4 signal dispositions, 8 descriptors"),
 	FIELD_UINT(struct process_identity, stop_signal, 0, KERNEL_SIGNALS,
 		   "what has stopped it, 0: it runs"),
 	FIELD_BOOL(struct process_identity, stop_told, "the parent got its SIGCHLD for that"),
@@ -86,6 +90,7 @@ static struct cr_error *process_dump(struct dump *dump, struct process *process,
 	identity->pgid = status->ns_pgid;
 	identity->sid = status->ns_sid;
 	identity->exit_signal = process->stat.exit_signal;
+	identity->shared = process->shared;
 	dump_job_control(process_leader(process)->kernel, identity);
 	if (process->host_pid != process->host_tgid)
 		return dump_dead_leader(dump, process, identity);
@@ -186,23 +191,26 @@ static struct cr_error *check_vfork(struct process *process)
 {
 	if (!is_lasting_vfork(process))
 		return NULL;
-	return refuse(process, "vfork", "was started by vfork(2), and its parent still waits for it",
+	return refuse(process, "vfork",
+		      "was started by vfork(2), and its parent still waits for it",
 		      "Try again when it has executed a program or ended");
 }
 
-/* vfork(2) and clone(2) with CLONE_VM, CLONE_FS or CLONE_SIGHAND but without CLONE_THREAD. */
 static struct cr_error *check_sharing(struct dump *dump, struct process *process)
 {
-	const struct kernel_task *own = process_leader(process)->kernel, *parent;
+	const char *what = process->stray;
 
-	if (!process->parent || (dump->running && own->vfork_done))
+	/* a vfork in progress shares memory, and will be over */
+	if (dump->running && process_leader(process)->kernel->vfork_done)
 		return NULL;
-	parent = process_leader(process->parent)->kernel;
-	if (own->mm != parent->mm && own->fs != parent->fs && own->sighand != parent->sighand)
+	if (!what && process->shared && is_adopted(process))
+		what = "something";
+	if (!what)
 		return NULL;
-	return refuse(process, "shared_process",
-		      "shares memory, directories or signal handlers with its parent",
-		      "Not supported yet; end the process");
+	return refuse(
+		process, "shared_process",
+		image_text(&dump->image, "shares %s with a process that is not its parent", what),
+		"Not supported yet; end one of them");
 }
 
 static struct cr_error *process_check(struct dump *dump, struct process *process)

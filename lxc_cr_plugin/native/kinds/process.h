@@ -7,6 +7,7 @@
 struct process_identity {
 	int32_t pid, ppid, pgid, sid;
 	int32_t exit_signal;
+	uint32_t shared; /* enum sharing */
 	/* job control */
 	uint32_t stop_signal; /* 0: not stopped */
 	bool stop_told;	      /* the parent got its SIGCHLD */

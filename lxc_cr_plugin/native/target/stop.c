@@ -16,7 +16,7 @@
 enum {
 	QUICK_ROUNDS = 6, /* then the freezer is asked for help */
 	MOST_ROUNDS = 64,
-	WAIT_SECONDS = 5, /* for one task to reach its stop */
+	WAIT_SECONDS = 5,  /* for one task to reach its stop */
 	SOON_NS = 3000000, /* most have reached it by then */
 	POLL_NS = 100000,
 	VFORK_SECONDS = 1,
@@ -388,8 +388,7 @@ static struct cr_error *wait_for_one(struct stop_set *set, size_t index)
 		return error;
 	cr_error_free(error);
 	task->vfork = is_in_vfork(set, task->tid);
-	return task->vfork ? NULL
-			   : wait_or_forget(set, index, WAIT_SECONDS * 1000000000ull);
+	return task->vfork ? NULL : wait_or_forget(set, index, WAIT_SECONDS * 1000000000ull);
 }
 
 static bool is_awaited(const struct stopped_task *task)

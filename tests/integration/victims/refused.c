@@ -297,17 +297,33 @@ static void lasting_vfork_verify(void)
 	check(waitpid(child, NULL, 0) == child, "waitpid");
 }
 
+static pid_t brother;
+
+/* Two brothers share what their parent does not. */
 static void shared_fs(void)
 {
-	child = must(syscall(SYS_clone, CLONE_FS | SIGCHLD, 0, 0, 0, 0));
-	while (child == 0)
-		pause();
+	pid_t *pids = victim_shared(4096);
+
+	child = must(fork());
+	if (child == 0) {
+		pid_t pid = must(syscall(SYS_clone, CLONE_PARENT | CLONE_FS, 0, 0, 0, 0));
+
+		if (pid)
+			pids[0] = pid;
+		for (;;)
+			pause();
+	}
+	while (!*(volatile pid_t *)pids)
+		victim_nap(1);
+	brother = pids[0];
 }
 
 static void shared_fs_verify(void)
 {
 	must(kill(child, SIGKILL));
+	must(kill(brother, SIGKILL));
 	check(waitpid(child, NULL, 0) == child, "waitpid");
+	check(waitpid(brother, NULL, 0) == brother, "waitpid");
 }
 
 /* A filter of the program's own, beside those of the runtime. */
