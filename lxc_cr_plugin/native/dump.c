@@ -12,6 +12,7 @@
 #include "collect.h"
 #include "image/inventory.h"
 #include "isolation.h"
+#include "kinds/wait.h"
 #include "locks.h"
 #include "outsiders.h"
 #include "steps.h"
@@ -81,6 +82,7 @@ static struct cr_error *prepare(struct dump *dump)
 				 "The container cannot be checkpointed: %u obstacles",
 				 dump->obstacles);
 	TRY(page_store_prepare(&dump->image.pages, memory / PAGE));
+	TRY(wait_sample(dump));
 	log_progress(&dump->log, "prepare", 1, 1);
 	return NULL;
 }
@@ -125,6 +127,7 @@ static void read_clocks(struct cr_clocks *clocks)
 
 static void release(struct dump *dump)
 {
+	wait_resume(dump);
 	locks_release(dump);
 	stop_release(&dump->stopped, dump->init ? dump->init->host_tid : 0);
 	log_release(&dump->log);
@@ -212,6 +215,8 @@ static struct cr_error *checkpoint(struct dump *dump, struct cr_checkpoint_resul
 	if (!error)
 		error = collect_with_files(dump, &collected);
 	captured = clock_ns(CLOCK_MONOTONIC);
+	if (error)
+		wait_hide_all(dump);
 	if (error || !dump->options->stop)
 		release(dump);
 	result->downtime = dump->options->stop ? 0 : clock_ns(CLOCK_MONOTONIC) - begin;
@@ -257,6 +262,7 @@ static void dump_deinit(struct dump *dump)
 {
 	collect_forget(dump);
 	tdestroy(dump->known_paths, keep_node);
+	kernel_wait_reader_close(dump->wait_reader);
 	kernel_timer_reader_close(dump->timer_reader);
 	kernel_vma_program_close(dump->vma_program);
 	kernel_epolls_close(dump->kernel_epolls);

@@ -11,6 +11,7 @@
 #include "kernel/tasks.h"
 #include "kernel/timers.h"
 #include "kernel/vmas.h"
+#include "kernel/waits.h"
 #include "log.h"
 #include "model.h"
 #include "target/stop.h"
@@ -39,6 +40,9 @@ struct dump {
 	struct kernel_file_program *file_program;
 	struct list kernel_tasks;		  /* struct kernel_task, ascending by pid */
 	struct kernel_timer_reader *timer_reader; /* NULL until there is a timer */
+	struct kernel_wait_reader *wait_reader;	  /* NULL until somebody sleeps with an end */
+	struct list kernel_waits;		  /* struct kernel_wait, by tid: before the stop */
+	struct list waits;			  /* struct running_wait: wait.c */
 	struct list kernel_timers;		  /* struct kernel_timer, by process */
 	bool timers_read;
 	struct list read_statuses; /* task_status.c */

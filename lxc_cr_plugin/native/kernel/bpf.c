@@ -158,6 +158,13 @@ void bpf_path(struct bpf_code *code, int slot, size_t bytes, int object, size_t 
 	call(code, BPF_FUNC_d_path);
 }
 
+void bpf_task_registers(struct bpf_code *code, int to)
+{
+	bpf_move(code, BPF_REG_1, BPF_OBJECT);
+	call(code, BPF_FUNC_task_pt_regs);
+	bpf_move(code, to, BPF_REG_0);
+}
+
 void bpf_write(struct bpf_code *code, int slot, size_t bytes)
 {
 	bpf_move(code, BPF_REG_1, BPF_SEQ);

@@ -66,6 +66,9 @@ void bpf_land(struct bpf_code *code, size_t jump);
 /* Back to the instruction with index @target: code->count when the loop began. */
 void bpf_jump_back_if_less(struct bpf_code *code, int reg, int value, size_t target);
 
+/* What the object, a task, had in its registers when it entered the kernel: struct pt_regs. */
+void bpf_task_registers(struct bpf_code *code, int to);
+
 /* Append stack content to the iterator's output. */
 void bpf_write(struct bpf_code *code, int slot, size_t bytes);
 

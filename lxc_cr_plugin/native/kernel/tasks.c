@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "../cleanup.h"
+#include "../target/arch/x86_64.h"
 #include "bpf.h"
 #include "btf.h"
 #include "fields.h"
@@ -23,7 +24,7 @@ enum {
 _Static_assert(FIELDS_SIZE % 8 == 0, "the fields are zeroed in units of 8 bytes");
 _Static_assert(SLOT_CHUNK >= -BPF_STACK_SIZE, "the stack is full");
 _Static_assert(sizeof(struct kernel_task) ==
-		       FIELDS_SIZE + 4 * sizeof(struct kernel_id) +
+		       FIELDS_SIZE + 4 * sizeof(struct kernel_id) + sizeof(int64_t) +
 			       KERNEL_SIGNALS * sizeof(struct kernel_sigaction),
 	       "the record is the struct");
 _Static_assert(sizeof(((struct kernel_task *)0)->actions) % CHUNK_SIZE == 0, "only whole chunks");
@@ -41,6 +42,8 @@ static const struct kernel_field fields[] = {
 	FIELD(exit_code, "exit_code"),
 	FIELD(jobctl, "jobctl"),
 	FIELD(vfork_done, "vfork_done"),
+	FIELD(switches, "nvcsw"),
+	FIELD(blocked, "blocked.sig[0]"),
 	FIELD(sas_ss_sp, "sas_ss_sp"),
 	FIELD(sas_ss_size, "sas_ss_size"),
 	FIELD(sas_ss_flags, "sas_ss_flags"),
@@ -229,6 +232,19 @@ static struct cr_error *assemble_ids(struct bpf_code *code, const struct btf *bt
 	return NULL;
 }
 
+/* The system call that a task is in, or was last, as the kernel's entry has noted it. */
+static struct cr_error *assemble_syscall(struct bpf_code *code, const struct btf *btf)
+{
+	struct btf_place place;
+
+	TRY(btf_require(btf, "pt_regs", ARCH_PT_REGS_SYSCALL, &place));
+	bpf_zero(code, SLOT_CHUNK, sizeof(int64_t));
+	bpf_task_registers(code, BPF_BASE);
+	bpf_probe(code, SLOT_CHUNK, place.size, BPF_BASE, place.offset);
+	bpf_write(code, SLOT_CHUNK, sizeof(int64_t));
+	return NULL;
+}
+
 static struct cr_error *assemble_actions(struct bpf_code *code, const struct btf *btf)
 {
 	struct btf_place place, chunk, previous;
@@ -260,6 +276,7 @@ static struct cr_error *load(const struct btf *btf, int *ret)
 	TRY(assemble_filter(code, btf));
 	TRY(assemble_fields(code, btf));
 	TRY(assemble_ids(code, btf));
+	TRY(assemble_syscall(code, btf));
 	TRY(assemble_actions(code, btf));
 	bpf_end(code);
 	return bpf_load_iterator(btf, "bpf_iter_task", code, ret);

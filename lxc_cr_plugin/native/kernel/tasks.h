@@ -58,6 +58,8 @@ struct kernel_task {
 	int32_t group_stop_count; /* threads that have still to stop */
 	uint64_t vfork_done;	  /* not 0: the parent waits in vfork(2) */
 	uint64_t jobctl;	  /* the lowest 16 bits: the last signal that stopped it */
+	uint64_t switches;	  /* how often it went to sleep */
+	uint64_t blocked;	  /* signals; ppoll(2) and the like: the mask of the call */
 	/* sigaltstack(2) */
 	uint64_t sas_ss_sp;
 	uint64_t sas_ss_size;
@@ -120,6 +122,7 @@ struct kernel_task {
 	uint32_t depth;				   /* of pid namespaces */
 	uint32_t groups;			   /* how many supplementary groups */
 	struct kernel_id id, process_id, group_id, session_id;
+	int64_t syscall; /* the one it is in, or was last */
 	struct kernel_sigaction actions[KERNEL_SIGNALS]; /* [signal - 1] */
 };
 

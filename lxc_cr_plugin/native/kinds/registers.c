@@ -5,8 +5,8 @@
 #include <sys/syscall.h>
 
 #include "../dump.h"
-#include "process.h"
 #include "rseq.h"
+#include "wait.h"
 
 struct registers {
 	struct bytes general;  /* struct user_regs_struct */
@@ -21,36 +21,13 @@ static const struct field registers_fields[] = {
 	FIELD_END,
 };
 
-/*
- * Some system calls say EINTR when a task is stopped, without any signal having been delivered: the
- * stop would be visible. They are entered again instead.
- */
-static bool is_ours_to_hide(const struct arch_regs *regs)
-{
-	static const long calls[] = {
-		SYS_epoll_wait,	  SYS_epoll_pwait, SYS_epoll_pwait2, SYS_rt_sigtimedwait,
-		SYS_io_getevents, SYS_read,	   SYS_write,	     SYS_recvfrom,
-		SYS_sendto,	  SYS_recvmsg,	   SYS_sendmsg,	     SYS_accept,
-		SYS_accept4,	  SYS_connect,	   SYS_semop,	     SYS_semtimedop,
-	};
-
-	if (arch_result(regs) != -EINTR)
-		return false;
-	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
-		if (arch_syscall_nr(regs) == calls[i])
-			return true;
-	}
-	return false;
-}
-
 static struct cr_error *registers_dump(struct dump *dump, struct thread *thread, void *state)
 {
 	struct registers *registers = state;
 	struct arch_regs regs;
 
 	TRY(task_get_regs(thread->host_tid, &regs));
-	/* with job control the call has been interrupted before we came */
-	if (is_ours_to_hide(&regs) && !process_is_stopped(thread->process)) {
+	if (wait_is_ours_to_hide(thread, &regs)) {
 		arch_rewind_syscall(&regs);
 		TRY(task_set_regs(thread->host_tid, &regs));
 	}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Interrupted system calls. The kernel goes on with most of them by itself, from the registers
- * alone. Waits with a relative time-out that it notes in task->restart_block
- * (ERESTART_RESTARTBLOCK, 516) are the exception.
+ * alone. The exceptions are waits with a relative time-out: those that it notes in
+ * task->restart_block (ERESTART_RESTARTBLOCK, 516), and those that say EINTR (wait.c).
  */
 #include "restart_block.h"
 
@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "../dump.h"
+#include "wait.h"
 
 enum { ERESTART_RESTARTBLOCK = 516 };
 
@@ -94,8 +95,13 @@ static struct cr_error *restart_block_dump(struct dump *dump, struct thread *thr
 	int clock;
 
 	TRY(task_get_regs(thread->host_tid, &regs));
-	if (arch_syscall_nr(&regs) < 0 || arch_result(&regs) != -ERESTART_RESTARTBLOCK)
+	if (arch_syscall_nr(&regs) < 0)
 		return NULL;
+	if (arch_result(&regs) != -ERESTART_RESTARTBLOCK) {
+		TRY(wait_dump(dump, thread, &regs, &block->timed, &block->remaining));
+		block->syscall = block->timed ? (uint32_t)arch_syscall_nr(&regs) : 0;
+		return NULL;
+	}
 	block->syscall = interrupted_call(&regs, thread->kernel);
 	if (!is_known(block->syscall))
 		return error_new(CR_UNSUPPORTED,
@@ -139,7 +145,12 @@ struct cr_error *restart_block_arm(struct restore *restore, struct thread *threa
 	uint64_t args[6];
 	int64_t result;
 
-	if (!block || !block->syscall || arch_result(regs) != -ERESTART_RESTARTBLOCK)
+	if (!block || !block->syscall)
+		return NULL;
+	if (block->timed && wait_shorten(thread->host_tid, regs, block->syscall,
+					 block->remaining + restore_delay(restore)))
+		return NULL;
+	if (arch_result(regs) != -ERESTART_RESTARTBLOCK)
 		return NULL;
 	if (!is_known(block->syscall))
 		return error_new(CR_IMAGE, "Thread %d waits in system call %u, which no image has",

@@ -73,6 +73,22 @@ static void select_timespec(void)
 	check(pselect(0, NULL, NULL, NULL, &time, NULL) == 0, "pselect: %s", strerror(errno));
 }
 
+/* Where the kernel cannot note what is left: constants, in memory that cannot be written. */
+static const struct timespec constant = {SECONDS, 0};
+
+static void poll_constant(void)
+{
+	struct pollfd fd = {empty[0], POLLIN, 0};
+
+	check(syscall(SYS_ppoll, &fd, 1, &constant, NULL, 8) == 0, "ppoll: %s", strerror(errno));
+}
+
+static void select_constant(void)
+{
+	check(syscall(SYS_pselect6, 0, NULL, NULL, NULL, &constant, NULL) == 0, "pselect: %s",
+	      strerror(errno));
+}
+
 static void futex_relative(void)
 {
 	struct timespec time = {SECONDS, 0};
@@ -83,14 +99,14 @@ static void futex_relative(void)
 
 static void wait_for_signal(void)
 {
-	struct timespec time = {SECONDS, 0};
 	sigset_t set;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	check(sigtimedwait(&set, NULL, &time) < 0 && errno == EAGAIN, "sigtimedwait: %s",
+	check(sigtimedwait(&set, NULL, &constant) < 0 && errno == EAGAIN, "sigtimedwait: %s",
 	      strerror(errno));
+	check(constant.tv_sec == SECONDS && !constant.tv_nsec, "the constant has changed");
 }
 
 static void wait_for_child(void)
@@ -146,22 +162,23 @@ static const struct sleeper {
 	const char *name;
 	void (*call)(void);
 	bool signal; /* ended by SIGUSR1 */
-	bool late;   /* begins anew: the kernel keeps no note of what remains */
 } sleepers[] = {
-	{"nanosleep", sleep_relative, false, false},
-	{"clock_nanosleep", sleep_with_remainder, false, false},
-	{"clock_nanosleep CLOCK_REALTIME", sleep_realtime, false, false},
-	{"poll", poll_milliseconds, false, false},
-	{"ppoll", poll_timespec, false, false},
-	{"select", select_timeval, false, false},
-	{"pselect", select_timespec, false, false},
-	{"futex", futex_relative, false, false},
-	{"rt_sigtimedwait", wait_for_signal, false, true},
-	{"wait4", wait_for_child, false, false},
-	{"read", read_pipe, false, false},
-	{"open", open_fifo, false, false},
-	{"pause", pause_for_signal, true, false},
-	{"rt_sigsuspend", suspend_for_signal, true, false},
+	{"nanosleep", sleep_relative, false},
+	{"clock_nanosleep", sleep_with_remainder, false},
+	{"clock_nanosleep CLOCK_REALTIME", sleep_realtime, false},
+	{"poll", poll_milliseconds, false},
+	{"ppoll", poll_timespec, false},
+	{"select", select_timeval, false},
+	{"pselect", select_timespec, false},
+	{"ppoll, constant", poll_constant, false},
+	{"pselect, constant", select_constant, false},
+	{"futex", futex_relative, false},
+	{"rt_sigtimedwait", wait_for_signal, false},
+	{"wait4", wait_for_child, false},
+	{"read", read_pipe, false},
+	{"open", open_fifo, false},
+	{"pause", pause_for_signal, true},
+	{"rt_sigsuspend", suspend_for_signal, true},
 };
 
 enum { SLEEPERS = sizeof(sleepers) / sizeof(sleepers[0]) };
@@ -174,8 +191,6 @@ static void run(void *argument)
 	victim_arrive(arrived);
 	sleeper->call();
 	took = ticker_read(ticker) - begun;
-	if (sleeper->late && took > nominal)
-		return;
 	ticker_check(ticker, took, nominal, sleeper->name);
 }
 
@@ -206,9 +221,42 @@ static void run_futex_absolute(void *unused)
 	check(ticker_now() >= deadline, "absolute futex ended early");
 }
 
+/* The new call that waits for several, until an absolute time. */
+static void run_futex_waitv(void *unused)
+{
+	int64_t deadline = ticker_now() + nominal;
+	struct timespec time = {deadline / 1000000000, deadline % 1000000000};
+	struct futex_waitv waiters[2] = {
+		{.uaddr = (uintptr_t)word, .flags = FUTEX_32},
+		{.uaddr = (uintptr_t)(word + 2), .flags = FUTEX_32},
+	};
+
+	(void)unused;
+	victim_arrive(arrived);
+	check(syscall(SYS_futex_waitv, waiters, 2, 0, &time, CLOCK_MONOTONIC) < 0 &&
+		      errno == ETIMEDOUT,
+	      "futex_waitv: %s", strerror(errno));
+	check(ticker_now() >= deadline, "futex_waitv ended early");
+}
+
+/* A lock with priority inheritance that its owner, the parent, never gives back. */
+static void run_futex_pi(void *unused)
+{
+	struct timespec time;
+
+	(void)unused;
+	clock_gettime(CLOCK_REALTIME, &time);
+	time.tv_sec += SECONDS;
+	victim_arrive(arrived);
+	check(syscall(SYS_futex, word + 3, FUTEX_LOCK_PI, 0, &time, NULL, 0) < 0 &&
+		      errno == ETIMEDOUT,
+	      "FUTEX_LOCK_PI: %s", strerror(errno));
+	check((word[3] & FUTEX_TID_MASK) == (uint32_t)getppid(), "the owner is %u", word[3]);
+}
+
 int main(int argc, char **argv)
 {
-	pid_t pids[SLEEPERS], absolute, futex_absolute;
+	pid_t pids[SLEEPERS], others[4];
 	sigset_t usr1, old;
 	int fd;
 
@@ -230,9 +278,12 @@ int main(int argc, char **argv)
 		pids[i] = victim_child(run, (void *)&sleepers[i]);
 		sigprocmask(SIG_SETMASK, &old, NULL);
 	}
-	absolute = victim_child(run_absolute, NULL);
-	futex_absolute = victim_child(run_futex_absolute, NULL);
-	victim_meet(arrived, SLEEPERS + 2);
+	word[3] = getpid();
+	others[0] = victim_child(run_absolute, NULL);
+	others[1] = victim_child(run_futex_absolute, NULL);
+	others[2] = victim_child(run_futex_waitv, NULL);
+	others[3] = victim_child(run_futex_pi, NULL);
+	victim_meet(arrived, SLEEPERS + 4);
 	victim_ready();
 
 	sleep_relative();
@@ -244,8 +295,8 @@ int main(int argc, char **argv)
 	for (int i = 0; i < SLEEPERS; i++)
 		victim_reap(pids[i]);
 	close(fd);
-	victim_reap(absolute);
-	victim_reap(futex_absolute);
+	for (int i = 0; i < 4; i++)
+		victim_reap(others[i]);
 	ticker_stop(ticker);
 	victim_wait();
 	victim_ok();

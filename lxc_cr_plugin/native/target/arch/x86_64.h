@@ -13,6 +13,9 @@
 
 #define ARCH_NAME "x86_64"
 
+/* Member of the kernel's struct pt_regs: the system call that a task is in. */
+#define ARCH_PT_REGS_SYSCALL "orig_ax"
+
 enum {
 	ARCH_XSTATE_REGSET = NT_X86_XSTATE,
 	ARCH_XSTATE_MAX = 16384, /* AMX needs 11 KiB */

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "waits.h"
+
+#include <linux/btf.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../cleanup.h"
+#include "bpf.h"
+#include "btf.h"
+
+enum {
+	WINDOW = 1024, /* the timer lies in the last frames before the scheduler */
+	CHUNK = 256,
+	TASK_INTERRUPTIBLE = 1, /* the kernel's sched.h; unchanged since 1.0 */
+};
+
+struct record {
+	uint64_t task; /* its address */
+	uint64_t tid;
+	uint64_t state;
+	uint64_t switches;
+	uint64_t top; /* saved stack pointer */
+	uint8_t stack[WINDOW];
+};
+
+enum {
+	BUFFER_SIZE = 64 << 10,
+	HEAD_SIZE = offsetof(struct record, stack),
+	SLOT_HEAD = -8 - HEAD_SIZE,
+	SLOT_CHUNK = SLOT_HEAD - CHUNK,
+};
+
+_Static_assert(SLOT_CHUNK >= -BPF_STACK_SIZE, "the stack is full");
+
+/* Where struct hrtimer_sleeper keeps what tells it from anything else on the stack. */
+struct layout {
+	struct btf_place task, soft_expires, expires, queued;
+	uint32_t size;
+};
+
+struct kernel_wait_reader {
+	struct layout layout;
+	int link; /* keeps the program */
+	char *buffer;
+};
+
+static struct cr_error *find_layout(const struct btf *btf, struct layout *ret)
+{
+	uint32_t sleeper = btf_find(btf, BTF_KIND_STRUCT, "hrtimer_sleeper");
+
+	TRY(btf_require(btf, "hrtimer_sleeper", "task", &ret->task));
+	TRY(btf_require(btf, "hrtimer_sleeper", "timer._softexpires", &ret->soft_expires));
+	TRY(btf_require(btf, "hrtimer_sleeper", "timer.node.expires", &ret->expires));
+	if (!btf_locate(btf, sleeper, "timer.is_queued", &ret->queued))
+		TRY(btf_require(btf, "hrtimer_sleeper", "timer.state", &ret->queued));
+	ret->size = btf_struct_size(btf, "hrtimer_sleeper");
+	return NULL;
+}
+
+static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf)
+{
+	static const struct {
+		const char *name;
+		size_t offset;
+	} members[] = {
+		{"pid", offsetof(struct record, tid)},
+		{"__state", offsetof(struct record, state)},
+		{"nvcsw", offsetof(struct record, switches)},
+		{"thread.sp", offsetof(struct record, top)},
+		/* kernel threads have none; the address makes room for the task's own */
+		{"mm", offsetof(struct record, task)},
+	};
+	size_t go_on;
+
+	TRY(bpf_begin(code, btf, "bpf_iter__task", "task"));
+	bpf_zero(code, SLOT_HEAD, HEAD_SIZE);
+	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
+		struct btf_place place;
+
+		TRY(btf_require(btf, "task_struct", members[i].name, &place));
+		bpf_probe_place(code, SLOT_HEAD + (int)members[i].offset, &place, NULL);
+	}
+	bpf_load(code, BPF_DW, BPF_REG_1, BPF_REG_10, SLOT_HEAD);
+	go_on = bpf_jump_unless_zero(code, BPF_REG_1);
+	bpf_end(code);
+	bpf_land(code, go_on);
+	bpf_store(code, BPF_DW, SLOT_HEAD, BPF_OBJECT);
+	bpf_write(code, SLOT_HEAD, HEAD_SIZE);
+	bpf_load(code, BPF_DW, BPF_BASE, BPF_REG_10, SLOT_HEAD + (int)offsetof(struct record, top));
+	for (size_t at = 0; at < WINDOW; at += CHUNK) {
+		bpf_probe(code, SLOT_CHUNK, CHUNK, BPF_BASE, at);
+		bpf_write(code, SLOT_CHUNK, CHUNK);
+	}
+	bpf_end(code);
+	return NULL;
+}
+
+static void cleanup_reader(struct kernel_wait_reader **reader)
+{
+	kernel_wait_reader_close(*reader);
+}
+
+struct cr_error *kernel_wait_reader_open(struct kernel_wait_reader **ret)
+{
+	_cleanup_(cleanup_reader) struct kernel_wait_reader *reader = calloc(1, sizeof(*reader));
+	_cleanup_free_ struct bpf_code *code = calloc(1, sizeof(*code));
+	_cleanup_btf_ struct btf *btf = NULL;
+	_cleanup_close_ int program = -1;
+
+	if (!reader || !code)
+		return error_nomem();
+	reader->link = -1;
+	reader->buffer = malloc(BUFFER_SIZE);
+	if (!reader->buffer)
+		return error_nomem();
+	TRY(btf_open(&btf));
+	TRY(find_layout(btf, &reader->layout));
+	TRY(assemble(code, btf));
+	TRY(bpf_load_iterator(btf, "bpf_iter_task", code, &program));
+	TRY(bpf_link_iterator(program, 0, &reader->link));
+	*ret = steal_pointer(&reader);
+	return NULL;
+}
+
+void kernel_wait_reader_close(struct kernel_wait_reader *reader)
+{
+	if (!reader)
+		return;
+	if (reader->link >= 0)
+		close(reader->link);
+	free(reader->buffer);
+	free(reader);
+}
+
+struct taker {
+	const struct layout *layout;
+	struct pool *pool;
+	struct list list;
+};
+
+static uint64_t word(const uint8_t *at, const struct btf_place *place)
+{
+	uint64_t value;
+
+	memcpy(&value, at + place->offset, sizeof(value));
+	return value;
+}
+
+/* 0: no armed timer that wakes this task. What an earlier call has left behind is not armed. */
+static uint64_t find_deadline(const struct layout *layout, const struct record *record)
+{
+	for (size_t at = 0; at + layout->size <= WINDOW; at += sizeof(uint64_t)) {
+		const uint8_t *sleeper = record->stack + at;
+		uint64_t soft = word(sleeper, &layout->soft_expires);
+		uint64_t hard = word(sleeper, &layout->expires);
+
+		if (word(sleeper, &layout->task) == record->task &&
+		    sleeper[layout->queued.offset] == 1 && soft && soft <= hard &&
+		    hard <= INT64_MAX)
+			return soft;
+	}
+	return 0;
+}
+
+static struct cr_error *take_wait(void *context, const void *data, bool *done)
+{
+	struct taker *taker = context;
+	const struct record *record = data;
+	struct kernel_wait *wait;
+	uint64_t deadline;
+
+	(void)done;
+	if (!(record->state & TASK_INTERRUPTIBLE))
+		return NULL;
+	deadline = find_deadline(taker->layout, record);
+	if (!deadline)
+		return NULL;
+	wait = list_append(taker->pool, &taker->list, sizeof(*wait));
+	if (!wait)
+		return error_nomem();
+	wait->tid = (int32_t)record->tid;
+	wait->switches = record->switches;
+	wait->deadline = deadline;
+	return NULL;
+}
+
+static int by_tid(const void *a, const void *b)
+{
+	int32_t x = ((const struct kernel_wait *)a)->tid, y = ((const struct kernel_wait *)b)->tid;
+
+	return (x > y) - (x < y);
+}
+
+struct cr_error *kernel_wait_reader_read(struct kernel_wait_reader *reader, struct pool *pool,
+					 struct list *ret)
+{
+	struct taker taker = {.layout = &reader->layout, .pool = pool};
+	struct bpf_records records = {
+		.buffer = reader->buffer,
+		.buffer_size = BUFFER_SIZE,
+		.record_size = sizeof(struct record),
+		.take = take_wait,
+		.context = &taker,
+	};
+
+	TRY(bpf_run_iterator(reader->link, &records));
+	if (taker.list.count)
+		qsort(taker.list.items, taker.list.count, sizeof(struct kernel_wait), by_tid);
+	*ret = taker.list;
+	return NULL;
+}

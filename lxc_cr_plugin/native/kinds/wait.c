@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "wait.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+
+#include "../kernel/waits.h"
+#include "process.h"
+
+enum { ERESTARTNOHAND = 514 };
+
+/* How a call is told when to end. */
+enum timeout { NONE, MILLISECONDS, TIMESPEC, TIMEVAL };
+
+static const struct call {
+	long nr;
+	int arg; /* the one that tells */
+	enum timeout timeout;
+} calls[] = {
+	{SYS_epoll_wait, 3, MILLISECONDS},
+	{SYS_epoll_pwait, 3, MILLISECONDS},
+	{SYS_epoll_pwait2, 3, TIMESPEC},
+	{SYS_rt_sigtimedwait, 2, TIMESPEC},
+	{SYS_semtimedop, 3, TIMESPEC},
+	{SYS_io_getevents, 4, TIMESPEC},
+	/* when the kernel could not write what is left to where the time-out is */
+	{SYS_ppoll, 2, TIMESPEC},
+	{SYS_pselect6, 4, TIMESPEC},
+	{SYS_select, 4, TIMEVAL},
+	{SYS_semop, 0, NONE},
+	/* of a socket with SO_RCVTIMEO or SO_SNDTIMEO, which begins anew */
+	{SYS_read, 0, NONE},
+	{SYS_write, 0, NONE},
+	{SYS_readv, 0, NONE},
+	{SYS_writev, 0, NONE},
+	{SYS_recvfrom, 0, NONE},
+	{SYS_sendto, 0, NONE},
+	{SYS_recvmsg, 0, NONE},
+	{SYS_sendmsg, 0, NONE},
+	{SYS_accept, 0, NONE},
+	{SYS_accept4, 0, NONE},
+	{SYS_connect, 0, NONE},
+};
+
+static const struct call *find_call(int64_t nr)
+{
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		if (calls[i].nr == nr)
+			return &calls[i];
+	}
+	return NULL;
+}
+
+/* ---- what a program would have seen without a stop ---- */
+
+/* A handler that is about to run ends the call: that EINTR is not ours. */
+static bool handler_is_due(const struct thread *thread)
+{
+	const struct kernel_task *kernel = thread->kernel;
+	const struct thread *leader = process_leader(thread->process);
+	uint64_t due = thread->status.signals_pending & ~kernel->blocked;
+	uint64_t shared = thread->status.signals_shared_pending & ~kernel->blocked;
+
+	/* the kernel wakes the main thread for a signal of the process, if it does not block it */
+	due |= thread == leader ? shared : shared & leader->kernel->blocked;
+	for (int i = 0; i < KERNEL_SIGNALS; i++) {
+		if (due & (1ull << i) && kernel->actions[i].handler != (uint64_t)SIG_DFL &&
+		    kernel->actions[i].handler != (uint64_t)SIG_IGN)
+			return true;
+	}
+	return false;
+}
+
+bool wait_is_ours_to_hide(const struct thread *thread, const struct arch_regs *regs)
+{
+	/* job control has interrupted the call before we came */
+	return arch_result(regs) == -EINTR && find_call(arch_syscall_nr(regs)) &&
+	       !process_is_stopped(thread->process) && !handler_is_due(thread);
+}
+
+void wait_hide_all(struct dump *dump)
+{
+	const struct stopped_task *tasks = dump->stopped.tasks.items;
+
+	for (size_t i = 0; i < dump->stopped.tasks.count; i++) {
+		struct arch_regs regs;
+		_cleanup_error_ struct cr_error *error = task_get_regs(tasks[i].tid, &regs);
+
+		if (error || tasks[i].job_control || arch_result(&regs) != -EINTR ||
+		    !find_call(arch_syscall_nr(&regs)))
+			continue;
+		arch_rewind_syscall(&regs);
+		error = task_set_regs(tasks[i].tid, &regs);
+	}
+}
+
+/* ---- until when ---- */
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+struct cr_error *wait_sample(struct dump *dump)
+{
+	const struct kernel_task *tasks = dump->kernel_tasks.items;
+	bool wanted = false;
+
+	for (size_t i = 0; !wanted && i < dump->kernel_tasks.count; i++) {
+		const struct call *call = find_call(tasks[i].syscall);
+
+		wanted = call && call->timeout != NONE;
+	}
+	if (!wanted)
+		return NULL;
+	TRY(kernel_wait_reader_open(&dump->wait_reader));
+	return kernel_wait_reader_read(dump->wait_reader, dump->image.pool, &dump->kernel_waits);
+}
+
+static int by_tid(const void *a, const void *b)
+{
+	int32_t x = ((const struct kernel_wait *)a)->tid, y = ((const struct kernel_wait *)b)->tid;
+
+	return (x > y) - (x < y);
+}
+
+/* A wait that lasted from the look to the stop: the task has gone to sleep once since, in the stop. */
+static bool was_sampled(const struct dump *dump, const struct thread *thread, uint64_t *deadline)
+{
+	const struct kernel_wait key = {.tid = thread->host_tid}, *found = NULL;
+
+	if (dump->kernel_waits.count)
+		found = bsearch(&key, dump->kernel_waits.items, dump->kernel_waits.count,
+				sizeof(key), by_tid);
+	if (!found || thread->kernel->switches != found->switches + 1)
+		return false;
+	*deadline = found->deadline;
+	return true;
+}
+
+/* The time-out as the program gave it: *ns; false: without end. */
+static struct cr_error *read_timeout(const struct thread *thread, const struct call *call,
+				     const struct arch_regs *regs, bool *timed, uint64_t *ns)
+{
+	uint64_t arg = arch_syscall_arg(regs, call->arg);
+	int64_t pair[2]; /* struct timespec, struct timeval */
+
+	*timed = false;
+	*ns = 0;
+	if (call->timeout == MILLISECONDS) {
+		*timed = (int32_t)arg >= 0;
+		*ns = *timed ? (uint64_t)(int32_t)arg * 1000000u : 0;
+	}
+	if (call->timeout == NONE || call->timeout == MILLISECONDS || !arg)
+		return NULL;
+	TRY(task_read(thread->host_tid, arg, pair, sizeof(pair)));
+	/* the kernel has looked at it; another thread may have changed it since */
+	if (pair[0] < 0 || pair[0] > INT32_MAX || pair[1] < 0 || pair[1] >= 1000000000)
+		return NULL;
+	*timed = true;
+	*ns = (uint64_t)pair[0] * 1000000000u +
+	      (uint64_t)pair[1] * (call->timeout == TIMEVAL ? 1000u : 1u);
+	return NULL;
+}
+
+/* A wait whose end must be told to the kernel anew. */
+struct running_wait {
+	pid_t tid;
+	uint32_t syscall;
+	uint64_t deadline;
+	bool in_place; /* the kernel keeps what is left where the program keeps the time-out */
+};
+
+static struct cr_error *note(struct dump *dump, const struct thread *thread, uint32_t nr,
+			     uint64_t deadline, bool in_place)
+{
+	struct running_wait *wait = list_append(dump->image.pool, &dump->waits, sizeof(*wait));
+
+	if (!wait)
+		return error_nomem();
+	*wait = (struct running_wait){thread->host_tid, nr, deadline, in_place};
+	return NULL;
+}
+
+struct cr_error *wait_dump(struct dump *dump, const struct thread *thread,
+			   const struct arch_regs *regs, bool *timed, uint64_t *remaining)
+{
+	const struct call *call = find_call(arch_syscall_nr(regs));
+	bool in_place = call && arch_result(regs) == -ERESTARTNOHAND &&
+			!process_is_stopped(thread->process);
+	uint64_t now = dump->clocks.monotonic, deadline, timeout = 0;
+
+	*timed = false;
+	if (!call || (!in_place && !wait_is_ours_to_hide(thread, regs)))
+		return NULL;
+	TRY(read_timeout(thread, call, regs, timed, &timeout));
+	if (!*timed)
+		return NULL;
+	/* one that was not seen has begun since the look */
+	if (!was_sampled(dump, thread, &deadline))
+		deadline = now + timeout;
+	*remaining = deadline > now ? deadline - now : 0;
+	if (in_place)
+		*timed = false; /* for the image: it is in the program's memory */
+	return note(dump, thread, (uint32_t)call->nr, deadline, in_place);
+}
+
+/* ---- the call again, for a shorter time ---- */
+
+/*
+ * The program's own time-out may be constant, or shared, and is to be used again. What the kernel
+ * reads at once, and nobody afterwards, can lie below the stack, out of the reach of a signal frame
+ * that may come between.
+ */
+static bool write_below_stack(pid_t tid, const struct arch_regs *regs, const int64_t pair[2],
+			      uint64_t *address)
+{
+	static const uint64_t distances[] = {32768, 4096, 512};
+
+	for (size_t i = 0; i < sizeof(distances) / sizeof(distances[0]); i++) {
+		_cleanup_error_ struct cr_error *error = NULL;
+
+		*address = (arch_sp(regs) - distances[i]) & ~(uint64_t)15;
+		error = task_write(tid, *address, pair, 2 * sizeof(pair[0]));
+		if (!error)
+			return true;
+	}
+	return false;
+}
+
+bool wait_shorten(pid_t tid, struct arch_regs *regs, uint32_t syscall, uint64_t ns)
+{
+	const struct call *call = find_call(syscall);
+	int64_t pair[2] = {(int64_t)(ns / 1000000000u), (int64_t)(ns % 1000000000u)};
+	uint64_t value = ns / 1000000 < INT32_MAX ? (ns + 999999) / 1000000 : INT32_MAX;
+
+	if (!call)
+		return false;
+	if (call->timeout == TIMEVAL)
+		pair[1] = (pair[1] + 999) / 1000 % 1000000;
+	if (call->timeout == NONE ||
+	    (call->timeout != MILLISECONDS && !write_below_stack(tid, regs, pair, &value)))
+		return true;
+	arch_set_syscall_arg(regs, call->arg, value);
+	return true;
+}
+
+static struct cr_error *resume(const struct running_wait *wait)
+{
+	const struct call *call = find_call(wait->syscall);
+	uint64_t now = monotonic_ns(), left = wait->deadline > now ? wait->deadline - now : 0;
+	uint64_t fraction = left % 1000000000u;
+	struct arch_regs regs;
+	int64_t pair[2];
+
+	TRY(task_get_regs(wait->tid, &regs));
+	if (wait->in_place) {
+		pair[0] = (int64_t)(left / 1000000000u);
+		pair[1] = (int64_t)(call->timeout == TIMEVAL ? fraction / 1000 : fraction);
+		return task_write(wait->tid, arch_syscall_arg(&regs, call->arg), pair,
+				  sizeof(pair));
+	}
+	wait_shorten(wait->tid, &regs, wait->syscall, left);
+	return task_set_regs(wait->tid, &regs);
+}
+
+void wait_resume(struct dump *dump)
+{
+	const struct running_wait *wait = dump->waits.items;
+
+	/* whoever is gone needs nothing more */
+	for (size_t i = 0; i < dump->waits.count; i++)
+		cr_error_free(resume(wait + i));
+	dump->waits.count = 0;
+}
