@@ -194,6 +194,8 @@ void collect_forget(struct dump *dump)
 	dump->contents = NULL;
 	dump->contents_bytes = 0;
 	memset(&dump->filesystems, 0, sizeof(dump->filesystems));
+	memset(&dump->seccomp_filters, 0, sizeof(dump->seccomp_filters));
+	memset(&dump->seccomp_chains, 0, sizeof(dump->seccomp_chains));
 	memset(&dump->pipes, 0, sizeof(dump->pipes));
 	memset(&image->objects, 0, sizeof(image->objects));
 	memset(&image->processes, 0, sizeof(image->processes));

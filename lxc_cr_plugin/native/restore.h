@@ -21,12 +21,13 @@ struct restore {
 	uint64_t vdso;	     /* that of them which holds code */
 	uint64_t insn;	     /* offset of a system call instruction in the vdso */
 	struct channel channel;
-	struct list orphans;  /* struct process *, who have been adopted: tree.c */
-	struct list helpers;  /* struct helper: tree.c */
-	pid_t spare_pid;      /* no task of the image has it */
-	struct list pipes;    /* struct standing_pipe: kinds/pipe.c */
-	struct list departed; /* struct departed: kinds/pidfd.c */
-	uint64_t release;     /* R, CLOCK_MONOTONIC ns: every remaining time counts from here */
+	struct list orphans;	/* struct process *, who have been adopted: tree.c */
+	struct list helpers;	/* struct helper: tree.c */
+	pid_t spare_pid;	/* no task of the image has it */
+	struct list pipes;	/* struct standing_pipe: kinds/pipe.c */
+	struct list departed;	/* struct departed: kinds/pidfd.c */
+	bool seccomp_suspended; /* filters are not in force while we build */
+	uint64_t release;	/* R, CLOCK_MONOTONIC ns: every remaining time counts from here */
 };
 
 /* pid of the leader on this host: who runs programs for the process. */

@@ -143,6 +143,7 @@ static struct cr_error *trace_for_restore(struct restore *restore)
 	struct cr_error *error =
 		task_set_options(restore->init, options | PTRACE_O_SUSPEND_SECCOMP);
 
+	restore->seccomp_suspended = !error;
 	if (!error)
 		return NULL;
 	cr_error_free(error);

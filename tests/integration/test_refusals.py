@@ -28,7 +28,6 @@ OBJECTS = {
     "pty": "pty|pseudo|/dev/ptmx|/dev/pts",
     "vfork": "vfork",
     "shared_fs": "shares",
-    "seccomp_filter": "seccomp",
     "lease": "lease",
     "traced": "trace",
     "namespace": "namespace",

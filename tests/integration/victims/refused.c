@@ -3,9 +3,7 @@
  * Objects that cannot be checkpointed yet, one per run: argv[2] names it. It is made, and after the
  * checkpoint was refused it must still work.
  */
-#include <linux/filter.h>
 #include <linux/io_uring.h>
-#include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -326,20 +324,6 @@ static void shared_fs_verify(void)
 	check(waitpid(brother, NULL, 0) == brother, "waitpid");
 }
 
-/* A filter of the program's own, beside those of the runtime. */
-static void seccomp_filter(void)
-{
-	struct sock_filter all = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-	struct sock_fprog program = {1, &all};
-
-	must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
-}
-
-static void seccomp_filter_verify(void)
-{
-	check(prctl(PR_GET_SECCOMP) == SECCOMP_MODE_FILTER, "no filter");
-}
-
 static const struct object {
 	const char *name;
 	void (*build)(void);
@@ -357,7 +341,6 @@ static const struct object {
 	{"pty", pty, pty_verify},
 	{"vfork", lasting_vfork, lasting_vfork_verify},
 	{"shared_fs", shared_fs, shared_fs_verify},
-	{"seccomp_filter", seccomp_filter, seccomp_filter_verify},
 	{"lease", lease, lease_verify},
 	{"traced", traced, traced_verify},
 	{"namespace", namespace, namespace_verify},
