@@ -8,6 +8,7 @@
 #include "../cleanup.h"
 #include "bpf.h"
 #include "btf.h"
+#include "fields.h"
 
 enum {
 	WINDOW = 1024, /* the timer lies in the last frames before the scheduler */
@@ -60,27 +61,21 @@ static struct cr_error *find_layout(const struct btf *btf, struct layout *ret)
 
 static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf)
 {
-	static const struct {
-		const char *name;
-		size_t offset;
-	} members[] = {
-		{"pid", offsetof(struct record, tid)},
-		{"__state", offsetof(struct record, state)},
-		{"nvcsw", offsetof(struct record, switches)},
-		{"thread.sp", offsetof(struct record, top)},
-		/* kernel threads have none; the address makes room for the task's own */
-		{"mm", offsetof(struct record, task)},
+	static const struct kernel_field members[] = {
+		KERNEL_FIELD(struct record, tid, "pid"),
+		KERNEL_FIELD(struct record, state, "__state"),
+		KERNEL_FIELD(struct record, switches, "nvcsw"),
+		KERNEL_FIELD(struct record, top, "thread.sp"),
+		/* kernel threads have none; it makes room for the task's own address */
+		KERNEL_FIELD(struct record, task, "mm"),
 	};
+	static const struct kernel_part head = {.end = HEAD_SIZE, .slot = SLOT_HEAD};
 	size_t go_on;
 
 	TRY(bpf_begin(code, btf, "bpf_iter__task", "task"));
 	bpf_zero(code, SLOT_HEAD, HEAD_SIZE);
-	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
-		struct btf_place place;
-
-		TRY(btf_require(btf, "task_struct", members[i].name, &place));
-		bpf_probe_place(code, SLOT_HEAD + (int)members[i].offset, &place, NULL);
-	}
+	TRY(kernel_fields_read(code, btf, "task_struct", members,
+			       sizeof(members) / sizeof(members[0]), &head));
 	bpf_load(code, BPF_DW, BPF_REG_1, BPF_REG_10, SLOT_HEAD);
 	go_on = bpf_jump_unless_zero(code, BPF_REG_1);
 	bpf_end(code);
