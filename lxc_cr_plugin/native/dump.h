@@ -63,8 +63,8 @@ struct dump {
 	struct list other_names; /* struct other_name: backing.c */
 	uint64_t droppable;	 /* memory_droppable.c */
 	struct kernel_epolls *kernel_epolls; /* NULL until there is an epoll instance */
-	struct list seccomp_filters; /* struct object * */
-	struct list seccomp_chains;  /* struct known_chain: kinds/seccomp_filter.c */
+	struct list seccomp_filters;	     /* struct object * */
+	struct list seccomp_chains;	     /* struct known_chain: kinds/seccomp_filter.c */
 	uint32_t open_files;
 	uint32_t obstacles; /* met in this look */
 	bool tell;	    /* the listener hears of them */

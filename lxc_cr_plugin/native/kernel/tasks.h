@@ -122,7 +122,7 @@ struct kernel_task {
 	uint32_t depth;				   /* of pid namespaces */
 	uint32_t groups;			   /* how many supplementary groups */
 	struct kernel_id id, process_id, group_id, session_id;
-	int64_t syscall; /* the one it is in, or was last */
+	int64_t syscall;				 /* the one it is in, or was last */
 	struct kernel_sigaction actions[KERNEL_SIGNALS]; /* [signal - 1] */
 };
 
