@@ -42,7 +42,7 @@ static struct timeval to_timeval(uint64_t ns)
 /* CPU time of a process, as its timers count it: it stands still. */
 static uint64_t cpu_time(const struct process *process, uint32_t which)
 {
-	clockid_t clock = (clockid_t)((~(uint32_t)process->host_pid << 3) | which);
+	clockid_t clock = (clockid_t)((~(uint32_t)process->host_tgid << 3) | which);
 	struct timespec now = {0};
 
 	clock_gettime(clock, &now);

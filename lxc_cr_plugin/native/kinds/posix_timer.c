@@ -98,13 +98,13 @@ static struct cr_error *timers_of(struct dump *dump, const struct process *proce
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (timers[middle].tgid < process->host_pid)
+		if (timers[middle].tgid < process->host_tgid)
 			low = middle + 1;
 		else
 			high = middle;
 	}
 	*ret = timers + low;
-	while (low + *count < end && timers[low + *count].tgid == process->host_pid)
+	while (low + *count < end && timers[low + *count].tgid == process->host_tgid)
 		++*count;
 	return NULL;
 }
