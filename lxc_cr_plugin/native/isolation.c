@@ -78,14 +78,14 @@ static bool shares_all(const struct kernel_task *a, const struct kernel_task *b)
 	       a->id.namespace && a->id.namespace == b->id.namespace;
 }
 
-static struct cr_error *check_process(struct dump *dump, struct process *process)
+static struct cr_error *check_thread(struct dump *dump, const struct thread *thread)
 {
 	ino_t theirs[NAMESPACES];
 	struct cr_error *error;
 
-	if (shares_all(process_leader(process)->kernel, dump->init->kernel))
+	if (shares_all(thread->kernel, dump->init->kernel))
 		return NULL;
-	error = read_namespaces(process->host_pid, theirs);
+	error = read_namespaces(thread->host_tid, theirs);
 	if (error)
 		return dump_refuse(dump, error);
 	for (int i = 0; i < NAMESPACES; i++) {
@@ -95,7 +95,7 @@ static struct cr_error *check_process(struct dump *dump, struct process *process
 		error = error_new(CR_UNSUPPORTED,
 				  "Process %d of the host (%s) is in a %s namespace "
 				  "of its own",
-				  process->host_pid, process->stat.comm,
+				  thread->host_tid, thread->process->stat.comm,
 				  namespace_names[i] + strlen("ns/"));
 		error = error_object(error, "namespace");
 		error = error_remedy(error,
@@ -158,7 +158,9 @@ struct cr_error *isolation_check(struct dump *dump)
 	if (dump->running)
 		TRY(enter_ipc(dump));
 	TRY(check_sysv(dump));
-	for_each (struct process *, process, &dump->image.processes)
-		TRY(check_process(dump, process));
+	for_each (struct process *, process, &dump->image.processes) {
+		for_each (struct thread *, thread, &process->threads)
+			TRY(check_thread(dump, thread));
+	}
 	return NULL;
 }

@@ -5,7 +5,7 @@
 
 #include "dump.h"
 
-/* Fill thread->status; its leader's /proc directory is open. */
+/* Fill thread->status. */
 struct cr_error *task_status(struct dump *dump, struct thread *thread);
 
 #endif

@@ -31,6 +31,7 @@ OBJECTS = {
     "lease": "lease",
     "traced": "trace",
     "namespace": "namespace",
+    "namespace_of_thread": "namespace",
     "mount_point": "mount",
 }
 

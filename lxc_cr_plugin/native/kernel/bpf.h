@@ -24,9 +24,9 @@ struct bpf_code {
 
 /* Registers that survive calls, and what they hold after bpf_begin(). */
 enum {
-	/* BPF_REG_6 is free */
+	/* BPF_REG_6 is free, for what one iterator needs */
 	BPF_SEQ = BPF_REG_7,	/* struct seq_file, for bpf_write() */
-	BPF_OBJECT = BPF_REG_8, /* the task or VMA, never NULL */
+	BPF_OBJECT = BPF_REG_8, /* the task, VMA or file, never NULL */
 	BPF_BASE = BPF_REG_9,	/* free: a pointer on the way to a member */
 };
 

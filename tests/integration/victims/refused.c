@@ -252,6 +252,37 @@ static void namespace_verify(void)
 	check(strcmp(name, "inner") == 0, "host name %s", name);
 }
 
+/* Of a thread that is not the first: what /proc/PID/ns shows is not all there is. */
+static pthread_barrier_t apart;
+
+static void *name_of_its_own(void *unused)
+{
+	char name[64];
+
+	namespace();
+	pthread_barrier_wait(&apart);
+	pthread_barrier_wait(&apart);
+	must(gethostname(name, sizeof(name)));
+	check(strcmp(name, "inner") == 0, "host name %s", name);
+	pthread_barrier_wait(&apart);
+	return unused;
+}
+
+static void namespace_of_thread(void)
+{
+	pthread_t thread;
+
+	pthread_barrier_init(&apart, NULL, 2);
+	check(pthread_create(&thread, NULL, name_of_its_own, NULL) == 0, "pthread_create");
+	pthread_barrier_wait(&apart);
+}
+
+static void namespace_of_thread_verify(void)
+{
+	pthread_barrier_wait(&apart);
+	pthread_barrier_wait(&apart);
+}
+
 static void mount_point(void)
 {
 	must(mount("none", "/mnt", "tmpfs", 0, NULL));
@@ -344,6 +375,7 @@ static const struct object {
 	{"lease", lease, lease_verify},
 	{"traced", traced, traced_verify},
 	{"namespace", namespace, namespace_verify},
+	{"namespace_of_thread", namespace_of_thread, namespace_of_thread_verify},
 	{"mount_point", mount_point, mount_point_verify},
 };
 
