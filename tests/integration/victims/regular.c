@@ -13,6 +13,9 @@ struct file {
 	struct stat stat;
 };
 
+#define FIFTEEN "a name of 15   "
+#define NINETY	FIFTEEN FIFTEEN FIFTEEN FIFTEEN FIFTEEN FIFTEEN
+
 static struct file files[] = {
 	{.name = "plain", .flags = O_RDWR, .offset = 5},
 	{.name = "read only", .flags = O_RDONLY, .offset = 0},
@@ -23,6 +26,10 @@ static struct file files[] = {
 	{.name = "gone (deleted)", .flags = O_RDWR, .offset = 9},
 	{.name = "line\nbreak", .flags = O_RDWR, .offset = 9},
 	{.name = "\xff\xfe no utf-8", .flags = O_RDWR, .offset = 9},
+	{.name = NINETY NINETY "long", .flags = O_RDWR, .offset = 2},
+	{.name = NINETY NINETY FIFTEEN FIFTEEN FIFTEEN FIFTEEN FIFTEEN,
+	 .flags = O_RDWR,
+	 .offset = 4},
 	{.name = "path", .flags = O_PATH, .offset = 0},
 };
 
