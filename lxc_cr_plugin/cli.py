@@ -110,10 +110,12 @@ def checkpoint(session: Session) -> int:
 
 def restart(session: Session) -> int:
     """lxc-cr restart NAME [REF]."""
+    from .lease import LeasePolicy
     from .restore import restart as run
     from .store import Reference
 
     arguments = session.arguments
+    lease = LeasePolicy.parse(arguments.lease)
     reference = Reference.parse(arguments.reference or arguments.name, container=arguments.name)
     done = run(
         session.container(),
@@ -123,6 +125,7 @@ def restart(session: Session) -> int:
         timeout=session.settings.restart_timeout,
         files=arguments.files,
         full=arguments.verify == "full",
+        lease=lease,
         report=session.report,
         fault=session.fault,
     )
@@ -282,6 +285,13 @@ def parser() -> argparse.ArgumentParser:
         choices=("quick", "full"),
         default="quick",
         help="how to find them: by their times (the default), or by reading all of them",
+    )
+    one.add_argument(
+        "--lease",
+        metavar="WHOM",
+        default="remaining",
+        help="what is left to the holder of a file lease that is being broken: remaining (what was "
+        "left), holder (at least a whole lease-break-time), breaker (nothing), +SECONDS more",
     )
     one = command(check, "Say what stands in the way of a checkpoint; stops nothing.")
     one.add_argument("name", metavar="NAME", help="the container")

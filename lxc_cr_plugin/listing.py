@@ -102,6 +102,7 @@ def image_text(image: Image, manifest: Manifest, records: Records) -> str:
         ),
         _section("processes", process_tree(records)),
         _section("descriptors", descriptor_table(records)),
+        _section("locks", lock_table(records)),
         _section("memory", memory_table(records)),
         _section("records", _counts(records)),
     ]
@@ -166,6 +167,63 @@ def descriptor_table(records: Records) -> str:
     if not lines:
         return ""
     return _columns([["PID", "FD", "OBJECT", "TYPE", "PATH"], *lines], indent="  ")
+
+
+LOCK_SORTS = ("POSIX", "OFD", "flock")
+LOCK_TYPES = ("read", "write")
+ENDLESS = 2**63 - 1
+
+
+def lock_table(records: Records) -> str:
+    """File locks, who waits for one, and leases with the time that is left, in words."""
+    paths = {
+        item["id"]: _printable(item.get("path"))
+        for item in records.objects
+        if _is_id(item.get("id"))
+    }
+
+    def line(fields: dict[str, Any], what: str) -> list[str]:
+        number = fields.get("object")
+        path = paths.get(number, "") if isinstance(number, int) else ""
+        return [str(fields.get("pid", "?")), str(fields.get("fd", "?")), what, path]
+
+    lines = [
+        line(fields, f"{_lock_word(fields)} lock, {_range(fields)}")
+        for _, fields in _of_kind(records, "lock")
+    ]
+    for place, (_, fields) in enumerate(_of_kind(records, "lock_waiter"), start=1):
+        what = f"thread {fields.get('tid', '?')} waits for a {_sort_word(fields)} lock"
+        lines.append(line(fields, f"{what}, number {place} of all that wait"))
+    lines += [line(fields, _lease_words(fields)) for _, fields in _of_kind(records, "lease")]
+    return _columns([["PID", "FD", "WHAT", "PATH"], *lines], indent="  ") if lines else ""
+
+
+def _word(words: tuple[str, ...], index: object) -> str:
+    return words[index] if isinstance(index, int) and 0 <= index < len(words) else "?"
+
+
+def _sort_word(fields: dict[str, Any]) -> str:
+    return _word(LOCK_SORTS, fields.get("sort"))
+
+
+def _lock_word(fields: dict[str, Any]) -> str:
+    return f"{_sort_word(fields)} {_word(LOCK_TYPES, fields.get('type'))}"
+
+
+def _range(fields: dict[str, Any]) -> str:
+    start, end = fields.get("start"), fields.get("end")
+    if end == ENDLESS:
+        return f"bytes {start} to the end" if start else "whole file"
+    return f"bytes {start} to {end}"
+
+
+def _lease_words(fields: dict[str, Any]) -> str:
+    words = [f"{_word(LOCK_TYPES, fields.get('type'))} lease"]
+    for pending, what in (("downgrade", "for a reader"), ("unlock", "for a writer")):
+        left = fields.get(f"{pending}_remaining")
+        if fields.get(pending) and isinstance(left, int):
+            words.append(f"being broken {what}, {left / 1e9:.3f} s left")
+    return ", ".join(words)
 
 
 def memory_table(records: Records) -> str:

@@ -20,6 +20,7 @@ from . import native, snapshot
 from .container import RUNNING, STOPPED, Container
 from .errors import ContainerError, ImageError, RestartError
 from .journal import RESTART, Journals, entry_of_this_process
+from .lease import REMAINING, LeasePolicy
 from .log import Reporter, human_time
 from .manifest import Manifest
 from .native import RestartResult
@@ -95,6 +96,7 @@ def restart(
     report: Reporter,
     files: str = snapshot.ROLLBACK,
     full: bool = False,
+    lease: LeasePolicy = REMAINING,
     fault: str | None = None,
 ) -> Restarted:
     """Restart a stopped container from @image.
@@ -139,6 +141,7 @@ def restart(
                     image=image,
                     container=container,
                     timeout=timeout,
+                    lease=lease,
                     report=report,
                     keep=(lock,),
                     released=journal.released,
@@ -243,6 +246,7 @@ def engine_at(
     image: Image,
     container: Container,
     timeout: float,
+    lease: LeasePolicy,
     report: Reporter,
     keep: tuple[int, ...],
     released: Callable[[], None],
@@ -260,6 +264,7 @@ def engine_at(
             reply_fd=ends[1],
             cgroup_hint=container.cgroup_hint(),
             timeout=timeout,
+            lease=lease,
             listener=report,
             released=released,
             keep=keep,

@@ -27,6 +27,7 @@ from ..errors import (
     Obstacle,
     RestartError,
 )
+from ..lease import REMAINING, LeasePolicy
 from ..run import Pipe
 from ._engine import ffi, lib
 from .process import Emit, EngineProcess, Listener, Work, died
@@ -93,6 +94,7 @@ class RestartResult(NamedTuple):
     loading: int
     building: int
     releasing: int
+    released: int
     processes: int
     threads: int
     files: int
@@ -268,7 +270,7 @@ class Restart:
     """A restart under way, in this order: `wait_ready()`, start the runtime, `finish()`.
 
     @request_fd and @reply_fd are the two fifos of the meeting place; @timeout, in seconds, is for
-    the runtime's hook to come there. @released is called inside the engine's process as soon as
+    the runtime's hook to come there; @lease favours the holders or the breakers of leases. @released is called inside the engine's process as soon as
     all tasks run. @keep lists descriptors that the engine holds until its end (a lock, say).
     Leaving the `with` block early calls the engine off.
     """
@@ -281,6 +283,7 @@ class Restart:
         reply_fd: int,
         cgroup_hint: str | None,
         timeout: float,
+        lease: LeasePolicy = REMAINING,
         listener: Listener,
         released: Callable[[], None],
         keep: tuple[int, ...] = (),
@@ -302,6 +305,8 @@ class Restart:
             options.supervisor_fd = self._supervisor.read
             options.ready_fd = self._ready.write
             options.timeout = int(timeout * 1e9)
+            options.lease_policy = lease.number
+            options.lease_extra = lease.extra
             error = _keeping(alive, lib.cr_restart(options, ears, self._numbers))
             if not error:
                 released()

@@ -88,6 +88,13 @@ struct cr_checkpoint_result {
 	uint64_t pages; /* stored, in pages of 4096 bytes */
 };
 
+/* What is left to a lease that is being broken. */
+enum cr_lease_policy {
+	CR_LEASE_REMAINING = 0, /* what was left, and lease_extra */
+	CR_LEASE_HOLDER = 1,	/* at least what a new break would give it */
+	CR_LEASE_BREAKER = 2,	/* nothing */
+};
+
 struct cr_restart_options {
 	int image_fd;
 	int request_fd;	   /* fifo, read: the runtime's hook writes the host pid of the init to take
@@ -98,6 +105,8 @@ struct cr_restart_options {
 			 start */
 	const char *cgroup_hint; /* name the init's cgroup path must contain; NULL: any */
 	uint64_t timeout;	 /* for the runtime to come to its hook */
+	int lease_policy;	 /* enum cr_lease_policy */
+	uint64_t lease_extra;
 	const char *fault;
 };
 
@@ -106,6 +115,7 @@ struct cr_restart_result {
 	uint64_t loading;  /* read and check the records */
 	uint64_t building; /* from the hook's call until all tasks stood ready */
 	uint64_t releasing;
+	uint64_t released; /* R: CLOCK_MONOTONIC */
 	uint32_t processes;
 	uint32_t threads;
 	uint32_t files;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "locks.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cleanup.h"
 #include "kernel/locks.h"
 #include "kinds/files.h"
+#include "kinds/lease.h"
 #include "kinds/lock.h"
 #include "kinds/registers.h"
 
@@ -14,6 +16,8 @@
 struct noted_file {
 	const struct kernel_file *kernel;
 	struct object *object; /* NULL before the stop */
+	uint64_t flags;	       /* open(2) */
+	struct stat stat;
 	const char *name;
 	pid_t pid;
 	const char *comm;
@@ -43,6 +47,8 @@ struct cr_error *locks_note(struct dump *dump, const struct descriptor *descript
 		return error_nomem();
 	noted->kernel = descriptor->kernel;
 	noted->object = object;
+	noted->flags = descriptor->flags;
+	noted->stat = descriptor->stat;
 	noted->name = descriptor_name(dump, descriptor);
 	noted->pid = process->pid;
 	noted->comm = process->stat.comm;
@@ -170,6 +176,8 @@ static struct cr_error *save(struct dump *dump, const struct kernel_lock *lock,
 	if (fd < 0)
 		return error_new(CR_UNSUPPORTED, "Cannot save %s: no descriptor shows its lock",
 				 file->name);
+	if (lock->flags & KERNEL_FL_LEASE)
+		return lease_dump(dump, lock, file->object, owner, fd);
 	return add_lock(dump, lock, file, owner, fd);
 }
 
@@ -191,12 +199,12 @@ static struct cr_error *look_at_lock(struct dump *dump, const struct kernel_lock
 	if (!file)
 		return refuse_stranger(dump, any, lock);
 	if (lock->flags & KERNEL_FL_LEASE)
-		return refuse(
-			dump, file,
-			error_new(CR_UNSUPPORTED, "Cannot save %s: it has a lease", file->name),
-			"Not supported yet; let the process release it");
+		TRY(dump_refuse(dump, error_task(lease_check(lock, file->flags, file->name),
+						 file->pid, file->comm)));
 	if (dump->running)
-		return NULL;
+		return lock->flags & KERNEL_FL_LEASE && lock->type == F_WRLCK
+			       ? locks_check_mapped(dump, &file->stat)
+			       : NULL;
 	if (!owner)
 		owner = find_holder(dump, file->object, lock->pid);
 	return owner ? save(dump, lock, file, owner) : refuse_stranger(dump, any, lock);
@@ -255,8 +263,20 @@ static struct cr_error *look_at_all(struct dump *dump)
 	return NULL;
 }
 
+bool locks_noted(const struct dump *dump, ino_t inode)
+{
+	const struct noted_file *files = dump->locked_files.items;
+
+	for (size_t i = 0; i < dump->locked_files.count; i++) {
+		if (files[i].stat.st_ino == inode)
+			return true;
+	}
+	return false;
+}
+
 struct cr_error *locks_check(struct dump *dump)
 {
+	TRY(dump_refuse(dump, locks_check_unseen(dump)));
 	return dump_refuse(dump, look_at_all(dump));
 }
 

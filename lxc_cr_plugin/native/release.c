@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "kinds/lease.h"
 #include "kinds/lock.h"
 #include "kinds/memory.h"
 #include "kinds/posix_timer.h"
@@ -36,7 +37,7 @@ static void choose_release(struct restore *restore)
 
 	restore->release = now_ns() + BASE +
 			   EACH * (restore->image.threads + restore->image.processes.count) +
-			   EACH_WAITER * lock_waiters_count(restore);
+			   EACH_WAITER * lock_waiters_count(restore) + leases_prepare_ns(restore);
 }
 
 static struct cr_error *last_kinds(struct restore *restore, struct process *process)
@@ -175,9 +176,11 @@ static struct cr_error *last_files(struct restore *restore)
 
 struct cr_error *release_all(struct restore *restore)
 {
+	TRY(leases_prepare(restore));
 	choose_release(restore);
 	TRY(last_files(restore));
 	TRY(finish_all(restore));
+	TRY(leases_break(restore));
 	TRY(lock_waiters_restore(restore));
 	wait_until(restore->release);
 	return detach_all(restore);

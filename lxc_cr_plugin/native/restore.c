@@ -14,6 +14,8 @@
 #include "kinds/file.h"
 #include "kinds/file_owner.h"
 #include "kinds/files.h"
+#include "kinds/lease.h"
+#include "kinds/lease_break_time.h"
 #include "kinds/lock.h"
 #include "kinds/memory.h"
 #include "kinds/pidfd.h"
@@ -113,6 +115,7 @@ static struct cr_error *restore_links(struct restore *restore)
 /* /dev/tty comes last: only a process of its session can open it. */
 static struct cr_error *restore_objects(struct restore *restore)
 {
+	TRY(leases_find(restore));
 	program_begin(restore->program, restore->init);
 	TRY(open_files(restore, false));
 	pipe_finish(restore);
@@ -142,6 +145,7 @@ static struct cr_error *restore_process(struct restore *restore, struct process 
 			TRY(kinds[k]->restore_process(restore, process, process->states[k]));
 	}
 	TRY(program_run(restore->program));
+	TRY(leases_restore(restore, process));
 	for_each (struct thread *, thread, &process->threads)
 		TRY(restore_thread(restore, thread));
 	return NULL;
@@ -165,7 +169,7 @@ static struct cr_error *restore_states(struct restore *restore)
 	for_each (struct process *, leader, &restore->image.processes)
 		TRY(terminal_foreground(restore, leader));
 	for_each (struct object *, object, &restore->image.objects) {
-		if (object->kind->restore_file)
+		if (object->kind->restore_file && !lease_is_breaking(restore, object))
 			TRY(file_restore_owner(restore, object));
 	}
 	return locks_restore(restore);
@@ -187,6 +191,7 @@ static struct cr_error *build(struct restore *restore)
 static void count(const struct restore *restore, struct cr_restart_result *result)
 {
 	result->init_pid = restore->init;
+	result->released = restore->release;
 	result->processes = (uint32_t)restore->image.processes.count;
 	result->threads = restore->image.threads;
 	result->pages = restore->image.pages.count;
@@ -235,6 +240,7 @@ static void restore_deinit(struct restore *restore)
 		if (object->fd >= 0)
 			close(object->fd);
 	}
+	lease_break_time_close(restore->lease_break_time);
 	channel_close(&restore->channel);
 	free(restore->program);
 	page_store_deinit(&restore->image.pages);

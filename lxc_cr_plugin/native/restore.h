@@ -27,7 +27,9 @@ struct restore {
 	struct list pipes;	/* struct standing_pipe: kinds/pipe.c */
 	struct list departed;	/* struct departed: kinds/pidfd.c */
 	bool seccomp_suspended; /* filters are not in force while we build */
-	uint64_t release;	/* R, CLOCK_MONOTONIC ns: every remaining time counts from here */
+	struct list leases;	/* struct object *: kinds/lease.c */
+	struct lease_break_time *lease_break_time; /* NULL: nothing is being broken */
+	uint64_t release; /* R, CLOCK_MONOTONIC ns: every remaining time counts from here */
 };
 
 /* pid of the leader on this host: who runs programs for the process. */

@@ -32,7 +32,10 @@ RACY = 20_000_000
 # From so many new contents on, one syncfs(2) is cheaper than a journal commit for each.
 MANY = 16
 
-LEASE = re.compile(r"\d+: LEASE +\S+ +WRITE (\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ")
+# Of a lease that is being broken only what it is to become is shown; it keeps new readers out too.
+LEASE = re.compile(
+    r"\d+: LEASE +(?:ACTIVE +WRITE|BREAKING +\S+) +(\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) "
+)
 
 # A file as far as lstat(2) tells it from another one or another state: inode, ctime, mtime, size, mode.
 Key = tuple[int, int, int, int, int]
@@ -256,7 +259,7 @@ class Capture:
 
 
 def leases() -> dict[tuple[int, int], int]:
-    """Files (device and inode) with a write lease, which opening would break, and who holds it."""
+    """Files (device and inode) whose lease opening would break, or wait for, and who holds it."""
     found = {}
     for line in Path("/proc/locks").read_text().splitlines():
         match = LEASE.match(line)

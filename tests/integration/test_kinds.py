@@ -20,6 +20,11 @@ TTY = {"tty": "tty1"}
 # Where the kernel may make huge pages when somebody maps them; none are taken before.
 HUGE_PAGES = Path("/proc/sys/vm/nr_overcommit_hugepages")
 
+# Seconds that the kernel gives the holder of a lease, while a victim has leases broken: enough for
+# two restarts, not too many to wait for.
+LEASE_BREAK_TIME = Path("/proc/sys/fs/lease-break-time")
+LEASE_SECONDS = 8
+
 # Long enough to tell a clock that stood from one that went on.
 AWAY_SECONDS = 0.8
 
@@ -38,6 +43,8 @@ def add(container: Container, name: str) -> Victim:
     """Have the container run this victim, with the surroundings that it needs."""
     if name == "seccomp":
         container.load_seccomp("sched_rr_get_interval errno 42")
+    if name == "lease_break":
+        LEASE_BREAK_TIME.write_text(str(LEASE_SECONDS))
     return container.add_victim(name, tty=TTY.get(name, ""))
 
 
@@ -48,6 +55,14 @@ def huge_pages():
         HUGE_PAGES.write_text("64")
     yield
     HUGE_PAGES.write_text(before)
+
+
+@pytest.fixture(autouse=True)
+def _lease_break_time():
+    """Nobody may leave it changed, and a test that changes it puts it back."""
+    before = LEASE_BREAK_TIME.read_text()
+    yield
+    LEASE_BREAK_TIME.write_text(before)
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ OBJECTS = {
     "pty": "pty|pseudo|/dev/ptmx|/dev/pts",
     "vfork": "vfork",
     "shared_fs": "shares",
-    "lease": "lease",
+    "mapped_lock": "no descriptor shows",
+    "mapped_lease": "write lease",
     "traced": "trace",
     "namespace": "namespace",
     "namespace_of_thread": "namespace",
@@ -217,6 +218,20 @@ def test_lock_that_somebody_took_meanwhile(container):
         assert outcome.code != 0
         assert "file lock" in outcome.text
         assert "/proc/locks" in outcome.text
+        assert container.state == "STOPPED"
+    container.restart()
+    victim.verify()
+
+
+def test_leased_file_that_somebody_opened_meanwhile(container):
+    victim = container.add_victim("lease")
+    container.start()
+    victim.ready()
+    container.checkpoint("--stop")
+    with (container.rootfs / "status" / "lease.write").open():
+        outcome = container.try_cr("restart", container.name)
+        assert outcome.code != 0
+        assert "take a lease" in outcome.text
         assert container.state == "STOPPED"
     container.restart()
     victim.verify()

@@ -24,3 +24,21 @@ def test_iterators_check_themselves(tmp_path, name):
     done = run(program)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
     assert b" passed, 0 failed" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the sysctl is for root")
+def test_time_of_a_lease_break(tmp_path):
+    """Exact to milliseconds, and put back even if we are killed."""
+    program = build(
+        tmp_path / "lease_break_time",
+        [
+            ROOT / "tests/unit/native/lease_break_time.c",
+            NATIVE / "kinds/lease_break_time.c",
+            *(NATIVE / "kernel" / name for name in ("btf.c", "locks.c", "peek.c")),
+            *BASE_SOURCES,
+        ],
+        options=["-pthread"],
+    )
+    done = run(program)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+    assert b" passed, 0 failed" in done.stdout

@@ -23,6 +23,7 @@ NUMBERS = native.RestartResult(
     loading=1_000_000,
     building=2_000_000,
     releasing=3,
+    released=5,
     processes=3,
     threads=4,
     files=5,

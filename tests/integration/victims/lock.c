@@ -255,6 +255,31 @@ static void several_verify(void)
 	probe("several", 0, F_WRLCK, .free = true);
 }
 
+/* ---- a file without a name ---- */
+
+static int nameless;
+
+static void nameless_build(void)
+{
+	nameless = make("nameless");
+	must(unlink(name("nameless")));
+	must(lock(nameless, F_SETLK, F_WRLCK, 7, 3));
+	must(flock(nameless, LOCK_EX));
+}
+
+static void try_nameless(void *unused)
+{
+	char link[32];
+	int fd;
+
+	(void)unused;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", nameless);
+	fd = must(open(link, O_RDWR));
+	check(lock(fd, F_SETLK, F_RDLCK, 9, 1) < 0 && errno == EAGAIN, "nameless: POSIX lock lost");
+	must(lock(fd, F_SETLK, F_WRLCK, 0, 7));
+	check(flock(fd, LOCK_SH | LOCK_NB) < 0, "nameless: flock lost");
+}
+
 int main(int argc, char **argv)
 {
 	victim_init(argc, argv);
@@ -264,6 +289,7 @@ int main(int argc, char **argv)
 	table_build();
 	description_build();
 	several_build();
+	nameless_build();
 	victim_ready();
 	victim_wait();
 	posix_verify();
@@ -272,6 +298,7 @@ int main(int argc, char **argv)
 	probe("table", F_SETLK, F_WRLCK, 0, 10, false);
 	description_verify();
 	several_verify();
+	victim_reap(victim_child(try_nameless, NULL));
 	/* a fork owns nothing of it: the probes were forks */
 	victim_ok();
 	return 0;

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -203,19 +204,6 @@ static void pty_verify(void)
 	check(read(other, text, 5) == 5 && strcmp(text, "line\n") == 0, "text: %s", text);
 }
 
-static void lease(void)
-{
-	file();
-	close(fd);
-	fd = must(open(path, O_RDONLY));
-	must(fcntl(fd, F_SETLEASE, F_RDLCK));
-}
-
-static void lease_verify(void)
-{
-	check(fcntl(fd, F_GETLEASE) == F_RDLCK, "lease %d", fcntl(fd, F_GETLEASE));
-}
-
 static void sleep_on(void *unused)
 {
 	(void)unused;
@@ -355,6 +343,32 @@ static void shared_fs_verify(void)
 	check(waitpid(brother, NULL, 0) == brother, "waitpid");
 }
 
+/* The mapping keeps the description, and with it the lock. */
+static void mapped_lock(void)
+{
+	file();
+	must(flock(fd, LOCK_EX));
+	check(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED, "mmap");
+	close(fd);
+}
+
+static void mapped_lock_verify(void)
+{
+	check(flock(must(open(path, O_RDWR)), LOCK_EX | LOCK_NB) < 0, "the lock is lost");
+}
+
+static void mapped_lease(void)
+{
+	file();
+	check(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED, "mmap");
+	must(fcntl(fd, F_SETLEASE, F_WRLCK));
+}
+
+static void mapped_lease_verify(void)
+{
+	check(fcntl(fd, F_GETLEASE) == F_WRLCK, "lease %d", fcntl(fd, F_GETLEASE));
+}
+
 static const struct object {
 	const char *name;
 	void (*build)(void);
@@ -372,7 +386,8 @@ static const struct object {
 	{"pty", pty, pty_verify},
 	{"vfork", lasting_vfork, lasting_vfork_verify},
 	{"shared_fs", shared_fs, shared_fs_verify},
-	{"lease", lease, lease_verify},
+	{"mapped_lock", mapped_lock, mapped_lock_verify},
+	{"mapped_lease", mapped_lease, mapped_lease_verify},
 	{"traced", traced, traced_verify},
 	{"namespace", namespace, namespace_verify},
 	{"namespace_of_thread", namespace_of_thread, namespace_of_thread_verify},

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* File leases (F_SETLEASE), whole or being broken. */
+#ifndef CR_LEASE_H
+#define CR_LEASE_H
+
+#include "../dump.h"
+#include "../restore.h"
+
+extern const struct kind lease_kind;
+
+/* Refuse a lease that could not be set again; @flags: open(2) flags of its description. */
+struct cr_error *lease_check(const struct kernel_lock *lock, uint64_t flags, const char *name);
+struct cr_error *lease_dump(struct dump *dump, const struct kernel_lock *lock,
+			    const struct object *file, const struct process *owner, int fd);
+
+/* Once the image is read: where its leases are. */
+struct cr_error *leases_find(struct restore *restore);
+/* Leases of one process, while it has its privileges. Nobody is signalled about them yet. */
+struct cr_error *leases_restore(struct restore *restore, struct process *process);
+/* Whether signals about this description must wait for leases_break(). */
+bool lease_is_breaking(const struct restore *restore, const struct object *file);
+/* What takes its time is done before the release R is chosen; how much later R must be. */
+struct cr_error *leases_prepare(struct restore *restore);
+uint64_t leases_prepare_ns(const struct restore *restore);
+/* Just before R: begin again what was being broken, so that it ends at R and what was left. */
+struct cr_error *leases_break(struct restore *restore);
+
+#endif

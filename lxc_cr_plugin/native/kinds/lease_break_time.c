@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "lease_break_time.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../cleanup.h"
+
+struct lease_break_time {
+	int number; /* the sysctl */
+	int lock;   /* between restarts on this host */
+	char old[16];
+	pid_t guard;
+	int leash; /* the guard acts when this end is closed without a word */
+};
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+struct cr_error *lease_tick_to_ns(struct kernel_locks *locks, uint64_t jiffies, uint64_t *ret)
+{
+	uint64_t now, last, tick = kernel_tick_ns();
+	int64_t ticks;
+
+	/* the coarse clock stands at the last tick: both must be of the same one */
+	do {
+		last = clock_ns(CLOCK_MONOTONIC_COARSE);
+		TRY(kernel_locks_now(locks, &now));
+	} while (clock_ns(CLOCK_MONOTONIC_COARSE) != last);
+	ticks = (int64_t)(jiffies - now);
+	if (ticks < 0)
+		*ret = last > (uint64_t)-ticks * tick ? last - (uint64_t)-ticks * tick : 0;
+	else
+		*ret = last + (uint64_t)ticks * tick;
+	return NULL;
+}
+
+static bool put(int number, const char *text)
+{
+	ssize_t len = (ssize_t)strlen(text);
+
+	return pwrite(number, text, (size_t)len, 0) == len;
+}
+
+/* The guard's whole life. It must not be ended by what is sent to the group of the command. */
+static void guard(const struct lease_break_time *time, int leash)
+{
+	char word;
+
+	setsid();
+	signal(SIGTERM, SIG_IGN);
+	close(time->leash);
+	if (read(leash, &word, 1) != 1)
+		put(time->number, time->old);
+	_exit(0);
+}
+
+static struct cr_error *start_guard(struct lease_break_time *time)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return error_sys("Failed to make a pipe");
+	time->leash = ends[1];
+	time->guard = fork();
+	if (time->guard == 0)
+		guard(time, ends[0]);
+	close(ends[0]);
+	return time->guard < 0 ? error_sys("Failed to make a process") : NULL;
+}
+
+static struct cr_error *open_number(struct lease_break_time *time)
+{
+	static const char path[] = "/proc/sys/fs/lease-break-time";
+	ssize_t len;
+
+	time->lock = open("/run/lock/lxc-cr-lease-break-time",
+			  O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (time->lock < 0 || flock(time->lock, LOCK_EX) < 0)
+		return error_sys("Failed to lock '/run/lock/lxc-cr-lease-break-time'");
+	time->number = open(path, O_RDWR | O_CLOEXEC);
+	if (time->number < 0)
+		return error_remedy(error_sys("Failed to open '%s'", path),
+				    "A lease that is being broken needs it; mount /proc writable");
+	len = pread(time->number, time->old, sizeof(time->old) - 1, 0);
+	if (len <= 0)
+		return error_sys("Failed to read '%s'", path);
+	time->old[len] = '\0';
+	return NULL;
+}
+
+static struct cr_error *set_up(struct lease_break_time *time)
+{
+	TRY(open_number(time));
+	return start_guard(time);
+}
+
+struct cr_error *lease_break_time_open(struct lease_break_time **ret)
+{
+	struct lease_break_time *time = calloc(1, sizeof(*time));
+	struct cr_error *error;
+
+	if (!time)
+		return error_nomem();
+	time->number = time->lock = time->leash = -1;
+	error = set_up(time);
+	if (error)
+		lease_break_time_close(time);
+	else
+		*ret = time;
+	return error;
+}
+
+void lease_break_time_close(struct lease_break_time *time)
+{
+	if (!time)
+		return;
+	if (time->guard > 0) {
+		/* unheard, the guard writes once more what is there already */
+		(void)!write(time->leash, "", 1);
+		waitpid(time->guard, NULL, 0);
+	}
+	if (time->leash >= 0)
+		close(time->leash);
+	if (time->number >= 0)
+		close(time->number);
+	if (time->lock >= 0)
+		close(time->lock);
+	free(time);
+}
+
+uint64_t lease_break_time_default(const struct lease_break_time *time)
+{
+	long seconds = strtol(time->old, NULL, 10);
+
+	return seconds > 0 ? (uint64_t)seconds * 1000000000u : 0;
+}
+
+/*
+ * The kernel multiplies seconds by HZ in an int, which wraps: with HZ = 2^n * odd every multiple of
+ * 2^n ticks is the product of HZ with some number of seconds, however large. So the time comes in
+ * steps of 2^n ticks, 8 ms where HZ is 250 or 1000. Where there is no such number, it is up to a
+ * second too long.
+ */
+static unsigned int step_shift(uint32_t hz)
+{
+	return (unsigned int)__builtin_ctz(hz);
+}
+
+static uint32_t seconds_for(uint32_t steps, uint32_t hz)
+{
+	unsigned int shift = step_shift(hz);
+	uint32_t odd = hz >> shift, inverse = odd, seconds;
+
+	/* Newton: each round doubles the bits that are right, of which an odd number's own are 3 */
+	for (int i = 0; i < 4; i++)
+		inverse *= 2 - odd * inverse;
+	seconds = steps * inverse;
+	if (shift)
+		seconds &= UINT32_MAX >> shift;
+	return seconds && seconds <= INT32_MAX ? seconds : steps / odd + 1;
+}
+
+/* Opening must not succeed, for then there was no lease. */
+static struct cr_error *open_against(struct lease_break_time *time, int fd, int flags,
+				     const char *seconds)
+{
+	_cleanup_close_ int opened = -1;
+	char path[32];
+	int failed;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (!put(time->number, seconds))
+		return error_sys("Failed to write '%s' to lease-break-time", seconds);
+	opened = open(path, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	failed = errno;
+	if (!put(time->number, time->old))
+		return error_sys("Failed to put lease-break-time back to %s", time->old);
+	if (opened >= 0)
+		return error_new(CR_INTERNAL, "A lease was not broken by an open");
+	return failed == EWOULDBLOCK ? NULL : error_errno(failed, "Failed to break a lease");
+}
+
+struct cr_error *lease_break_at(struct lease_break_time *time, int fd, int flags, uint64_t end)
+{
+	uint64_t tick = kernel_tick_ns(), last = clock_ns(CLOCK_MONOTONIC_COARSE);
+	uint32_t hz = (uint32_t)(1000000000u / tick);
+	uint64_t step = tick << step_shift(hz), most = (uint64_t)INT32_MAX >> step_shift(hz);
+	uint64_t steps = end > last ? (end - last + step / 2) / step : 0;
+	char seconds[16];
+
+	/* 0 would be for ever, and negative numbers are the past */
+	if (!steps)
+		steps = 1;
+	if (steps > most)
+		steps = most;
+	snprintf(seconds, sizeof(seconds), "%u", seconds_for((uint32_t)steps, hz));
+	return open_against(time, fd, flags, seconds);
+}

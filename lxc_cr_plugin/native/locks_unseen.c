@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Locks that no descriptor shows. What belongs to an open file description outlives its last
+ * descriptor where a mapping, or a message on its way, keeps the description: only /proc/locks tells.
+ * It shows no description, and a pid that may be dead or that it keeps to itself, so mappings are
+ * searched for the file. All of it is rare.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "cleanup.h"
+#include "locks.h"
+
+struct unseen {
+	pid_t pid; /* -1: it does not say */
+	unsigned int major, minor;
+	unsigned long inode;
+};
+
+/* A line of /proc/locks; false: of no interest. POSIX locks go with a descriptor of their file. */
+static bool parse(const char *line, struct unseen *ret)
+{
+	char sort[12];
+
+	/* who waits has an arrow in its line */
+	if (sscanf(line, "%*u: %11s %*s %*s %d %x:%x:%lu", sort, &ret->pid, &ret->major,
+		   &ret->minor, &ret->inode) != 5)
+		return false;
+	return !strcmp(sort, "FLOCK") || !strcmp(sort, "OFDLCK") || !strcmp(sort, "LEASE");
+}
+
+static bool is_outside(struct dump *dump, pid_t pid)
+{
+	return pid > 0 && !dump_kernel_task(dump, pid) && kill(pid, 0) == 0;
+}
+
+/* A process of the container that maps the file, NULL: none does. */
+static struct cr_error *find_mapping(struct dump *dump, const struct unseen *lock,
+				     struct process **ret, const char **path)
+{
+	*ret = NULL;
+	for_each (struct process *, process, &dump->image.processes) {
+		_cleanup_close_ int proc = -1;
+		struct list maps = {0};
+		const struct proc_map *map;
+
+		TRY(proc_open(process->host_pid, process->host_pid, &proc));
+		TRY(proc_maps(proc, dump->image.pool, &maps));
+		map = maps.items;
+		for (size_t i = 0; i < maps.count; i++) {
+			if (map[i].inode != lock->inode || map[i].major != lock->major ||
+			    map[i].minor != lock->minor)
+				continue;
+			*ret = process;
+			*path = (const char *)map[i].name.data;
+			return NULL;
+		}
+	}
+	return NULL;
+}
+
+static struct cr_error *refuse(struct dump *dump, const struct process *process, const char *path,
+			       const char *what, const char *remedy)
+{
+	struct cr_error *error =
+		error_new(CR_UNSUPPORTED, "Cannot save '%s', which process %d (%s) has mapped: %s",
+			  path, process->pid, process->stat.comm, what);
+
+	error = error_task(error_object(error, "file_lock"), process->pid, process->stat.comm);
+	return dump_refuse(dump, error_remedy(error, "%s", remedy));
+}
+
+static struct cr_error *look_at(struct dump *dump, const struct unseen *lock)
+{
+	struct process *process;
+	const char *path;
+
+	if (is_outside(dump, lock->pid) || locks_noted(dump, lock->inode))
+		return NULL;
+	TRY(find_mapping(dump, lock, &process, &path));
+	if (process)
+		return refuse(dump, process, path,
+			      "it has a lock or a lease that no descriptor shows any more",
+			      "Not supported yet; unmap the file, or unlock it before closing it");
+	if (!dump_kernel_task(dump, lock->pid))
+		return NULL;
+	return dump_refuse(
+		dump,
+		error_remedy(error_object(error_new(CR_UNSUPPORTED,
+						    "Process %d of the host has locked a file "
+						    "(inode %lu) that no descriptor shows",
+						    lock->pid, lock->inode),
+					  "file_lock"),
+			     "A message on its way holds it; let it be received"));
+}
+
+struct cr_error *locks_check_mapped(struct dump *dump, const struct stat *stat)
+{
+	struct unseen lock = {
+		.inode = stat->st_ino,
+		.major = major(stat->st_dev),
+		.minor = minor(stat->st_dev),
+	};
+	struct process *process;
+	const char *path;
+
+	TRY(find_mapping(dump, &lock, &process, &path));
+	return process ? refuse(dump, process, path, "it has a write lease as well",
+				"Not supported yet; unmap the file, or release the lease")
+		       : NULL;
+}
+
+struct cr_error *locks_check_unseen(struct dump *dump)
+{
+	_cleanup_close_ int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char *text, *rest;
+
+	if (proc < 0)
+		return error_sys("Failed to open /proc");
+	TRY(proc_read(proc, "locks", dump->image.pool, &text, NULL));
+	for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+		struct unseen lock;
+
+		if (parse(line, &lock))
+			TRY(look_at(dump, &lock));
+	}
+	return NULL;
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Leases that nobody is breaking: types, open modes, holders, and whom a later break signals. */
+#include <poll.h>
+#include <signal.h>
+
+#include "victim.h"
+
+static char path[512];
+static int signal_number;
+
+static int make(const char *suffix, int flags)
+{
+	snprintf(path, sizeof(path), "%s.%s", victim_path, suffix);
+	close(must(open(path, O_RDWR | O_CREAT, 0666)));
+	return must(open(path, flags));
+}
+
+static int lease(const char *suffix, int flags, int type)
+{
+	int fd;
+
+	snprintf(path, sizeof(path), "%s.%s", victim_path, suffix);
+	/* what is there already may have a lease, which O_RDWR would break */
+	fd = access(path, F_OK) == 0 ? must(open(path, flags)) : make(suffix, flags);
+	must(fcntl(fd, F_SETSIG, signal_number));
+	must(fcntl(fd, F_SETLEASE, type));
+	return fd;
+}
+
+/* Somebody wants to open the file: whether the lease keeps them out. */
+static bool is_kept_out(const char *suffix, int flags)
+{
+	int fd;
+
+	snprintf(path, sizeof(path), "%s.%s", victim_path, suffix);
+	fd = open(path, flags | O_NONBLOCK);
+	if (fd >= 0)
+		close(fd);
+	check(fd >= 0 || errno == EWOULDBLOCK, "%s: open: %s", suffix, strerror(errno));
+	return fd < 0;
+}
+
+/* A signal that is here, or the descriptor it tells; -1: there is none. */
+static int take_signal(int number, long milliseconds)
+{
+	struct timespec time = {.tv_nsec = milliseconds * 1000000};
+	siginfo_t info;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, number);
+	if (sigtimedwait(&set, &info, &time) < 0) {
+		check(errno == EAGAIN, "sigtimedwait: %s", strerror(errno));
+		return -1;
+	}
+	if (number != SIGIO)
+		check(info.si_code == POLL_MSG, "si_code %d", info.si_code);
+	return number == SIGIO ? 0 : info.si_fd;
+}
+
+static void check_break(const char *suffix, int fd, int before, int flags, int after)
+{
+	check(fcntl(fd, F_GETLEASE) == before, "%s: lease %d", suffix, fcntl(fd, F_GETLEASE));
+	check(take_signal(signal_number, 0) < 0, "%s: a signal without a break", suffix);
+	check(is_kept_out(suffix, flags), "%s: the lease keeps nobody out", suffix);
+	check(take_signal(signal_number, 100) == fd, "%s: no signal for descriptor %d", suffix, fd);
+	check(take_signal(signal_number, 0) < 0, "%s: two signals", suffix);
+	check(fcntl(fd, F_GETLEASE) == after, "%s: lease %d after a break", suffix,
+	      fcntl(fd, F_GETLEASE));
+	must(fcntl(fd, F_SETLEASE, F_UNLCK));
+	check(!is_kept_out(suffix, flags), "%s: kept out without a lease", suffix);
+}
+
+/* Two descriptions of one file, each with a lease. */
+static void check_two(int first, int second)
+{
+	int told;
+
+	check(fcntl(first, F_GETLEASE) == F_RDLCK && fcntl(second, F_GETLEASE) == F_RDLCK,
+	      "one of two leases lost");
+	check(is_kept_out("two", O_WRONLY), "two: the leases keep nobody out");
+	told = take_signal(signal_number, 100) + take_signal(signal_number, 100);
+	check(told == first + second, "two: signals for %d", told);
+	must(fcntl(first, F_SETLEASE, F_UNLCK));
+	check(is_kept_out("two", O_WRONLY), "two: one lease must do");
+	must(fcntl(second, F_SETLEASE, F_UNLCK));
+	check(!is_kept_out("two", O_WRONLY), "two: kept out");
+}
+
+/* ---- signals that go elsewhere ---- */
+
+static uint32_t *steps;
+
+static void owner(void *argument)
+{
+	(void)argument;
+	victim_arrive(steps);
+	victim_meet(steps, 2);
+	check(take_signal(signal_number, 900) >= 0, "the owner got no signal");
+}
+
+static int foreign, nobody, plain, cleared, cleared_flags;
+static pid_t owner_pid;
+
+static void build_owners(void)
+{
+	struct f_owner_ex group = {.type = F_OWNER_PGRP, .pid = getpgrp()}, got;
+
+	steps = victim_shared(4096);
+	owner_pid = victim_child(owner, NULL);
+	victim_meet(steps, 1);
+	foreign = lease("foreign", O_RDWR, F_WRLCK);
+	must(fcntl(foreign, F_SETOWN, owner_pid));
+	nobody = lease("nobody", O_RDWR, F_WRLCK);
+	must(fcntl(nobody, F_SETOWN, 0));
+	plain = make("plain", O_RDONLY);
+	must(fcntl(plain, F_SETLEASE, F_RDLCK));
+	must(fcntl(plain, F_SETOWN_EX, &group));
+	must(fcntl(plain, F_GETOWN_EX, &got));
+	cleared = lease("cleared", O_RDWR, F_WRLCK);
+	/* which not every file system lets happen */
+	must(fcntl(cleared, F_SETFL, fcntl(cleared, F_GETFL) & ~O_ASYNC));
+	cleared_flags = must(fcntl(cleared, F_GETFL));
+}
+
+static void verify_owners(void)
+{
+	struct f_owner_ex got;
+
+	victim_arrive(steps);
+	check(is_kept_out("foreign", O_RDONLY), "foreign: keeps nobody out");
+	victim_reap(owner_pid);
+	check(fcntl(nobody, F_GETOWN) == 0, "an owner: %d", fcntl(nobody, F_GETOWN));
+	check(is_kept_out("nobody", O_RDONLY), "nobody: keeps nobody out");
+	check(take_signal(signal_number, 50) < 0, "a signal that nobody should get");
+	must(fcntl(plain, F_GETOWN_EX, &got));
+	check(got.type == F_OWNER_PGRP && got.pid == getpgrp(), "owner %d of type %d", got.pid,
+	      got.type);
+	check(is_kept_out("plain", O_WRONLY), "plain: keeps nobody out");
+	check(take_signal(SIGIO, 100) == 0, "no SIGIO");
+	check(take_signal(SIGIO, 0) < 0, "two of SIGIO");
+	check(fcntl(cleared, F_GETFL) == cleared_flags, "flags %#o, not %#o",
+	      fcntl(cleared, F_GETFL), cleared_flags);
+	check_break("cleared", cleared, F_WRLCK, O_RDONLY, F_RDLCK);
+}
+
+int main(int argc, char **argv)
+{
+	int write_lease, read_lease, odd, first, second, released;
+	sigset_t set;
+
+	victim_init(argc, argv);
+	signal_number = SIGRTMIN + 3;
+	sigemptyset(&set);
+	sigaddset(&set, signal_number);
+	sigaddset(&set, SIGIO);
+	must(sigprocmask(SIG_BLOCK, &set, NULL));
+	write_lease = lease("write", O_RDWR, F_WRLCK);
+	read_lease = lease("read", O_RDONLY, F_RDLCK);
+	odd = lease("odd", O_RDONLY, F_WRLCK);
+	first = lease("two", O_RDONLY, F_RDLCK);
+	second = lease("two", O_RDONLY, F_RDLCK);
+	released = lease("released", O_RDWR, F_WRLCK);
+	must(fcntl(released, F_SETLEASE, F_UNLCK));
+	build_owners();
+	victim_ready();
+	victim_wait();
+	check_break("write", write_lease, F_WRLCK, O_RDONLY, F_RDLCK);
+	check(!is_kept_out("read", O_RDONLY), "read: keeps a reader out");
+	check_break("read", read_lease, F_RDLCK, O_WRONLY, F_UNLCK);
+	check_break("odd", odd, F_WRLCK, O_WRONLY, F_UNLCK);
+	check_two(first, second);
+	check(fcntl(released, F_GETLEASE) == F_UNLCK && !is_kept_out("released", O_RDONLY),
+	      "a lease that was given back is there again");
+	verify_owners();
+	victim_ok();
+	return 0;
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Breaks leases for a given time, and dies while the sysctl is changed. Runs as root. */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "checks.h"
+#include "kinds/lease_break_time.h"
+
+static const char sysctl[] = "/proc/sys/fs/lease-break-time";
+
+static int read_number(void)
+{
+	char text[16] = "";
+	int fd = open(sysctl, O_RDONLY);
+
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = '\0';
+	close(fd);
+	return atoi(text);
+}
+
+static uint64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static void nap(long milliseconds)
+{
+	nanosleep(&(struct timespec){.tv_nsec = milliseconds * 1000000}, NULL);
+}
+
+static bool is_kept_out(int fd)
+{
+	char path[32];
+	int reader;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	reader = open(path, O_RDONLY | O_NONBLOCK);
+	if (reader >= 0)
+		close(reader);
+	return reader < 0;
+}
+
+/* Milliseconds that a break for @wanted lasts longer than it should. */
+static long error_of(struct lease_break_time *time, long wanted)
+{
+	char path[] = "/tmp/lxc-cr-lease-XXXXXX";
+	int fd = mkstemp(path);
+	uint64_t end = now() + (uint64_t)wanted * 1000000u;
+
+	unlink(path);
+	if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0 || fcntl(fd, F_SETOWN, 0) < 0 ||
+	    lease_break_at(time, fd, O_RDONLY, end))
+		return -1000000;
+	while (is_kept_out(fd) && now() < end + 2000000000u)
+		nap(1);
+	close(fd);
+	return (long)((int64_t)(now() - end) / 1000000);
+}
+
+static void test_times(void)
+{
+	static const long wanted[] = {4, 37, 300, 500, 1000, 1234};
+	struct lease_break_time *time;
+	int before = read_number();
+
+	CHECK_SUCCESS(lease_break_time_open(&time));
+	CHECK(lease_break_time_default(time) == (uint64_t)before * 1000000000u);
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+		long error = error_of(time, wanted[i]);
+
+		if (error < -20 || error > 60)
+			printf("%ld ms: %ld ms too long\n", wanted[i], error);
+		CHECK(error >= -20 && error <= 60);
+	}
+	CHECK(read_number() == before);
+	lease_break_time_close(time);
+	CHECK(read_number() == before);
+}
+
+static void test_no_lease(void)
+{
+	struct lease_break_time *time;
+	int fd = open("/tmp", O_RDWR | O_TMPFILE, 0600);
+
+	CHECK_SUCCESS(lease_break_time_open(&time));
+	CHECK_ERROR(lease_break_at(time, fd, O_RDONLY, now()), CR_INTERNAL, "not broken");
+	lease_break_time_close(time);
+	close(fd);
+}
+
+static void die_in_between(void)
+{
+	struct lease_break_time *time;
+	int fd;
+
+	if (lease_break_time_open(&time))
+		_exit(1);
+	fd = open(sysctl, O_WRONLY);
+	if (write(fd, "77", 2) != 2)
+		_exit(1);
+	raise(SIGKILL);
+}
+
+static void test_death(void)
+{
+	int before = read_number(), status;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		die_in_between();
+	waitpid(pid, &status, 0);
+	CHECK(WIFSIGNALED(status));
+	for (int i = 0; i < 500 && read_number() != before; i++)
+		nap(2);
+	CHECK(read_number() == before);
+}
+
+int main(void)
+{
+	test_times();
+	test_no_lease();
+	test_death();
+	return checks_done();
+}
