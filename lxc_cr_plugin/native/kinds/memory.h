@@ -42,7 +42,10 @@ struct memory_map {
 	struct list guards;   /* struct guard, by page, ascending: MADV_GUARD_INSTALL */
 	uint32_t lock_future; /* mlockall(2): MCL_FUTURE, MCL_ONFAULT */
 	uint32_t merge_any;   /* prctl(2) PR_SET_MEMORY_MERGE */
-	bool has_kin;	      /* dump only: another process may share pages copy-on-write */
+	struct list birth;    /* restart only: what it is filled with first, memory_birth.c */
+	/* dump only: first and last of its children that share pages with it, once copied */
+	struct process *eldest, *youngest;
+	bool has_kin; /* dump only: another process may share pages copy-on-write */
 };
 
 #ifndef MAP_DROPPABLE
@@ -83,6 +86,12 @@ struct cr_error *memory_restore(struct restore *restore, struct process *process
 uint64_t memory_vdso(const struct process *process);
 /* Pages into place, after the VMAs stand. memory_fill.c */
 struct cr_error *memory_fill(struct restore *restore, struct process *process);
+/* Pages for its children to be born with: see memory_birth.c. */
+struct cr_error *memory_find_birth(struct restore *restore, struct process *process);
+/* What @process is filled with before its children are cloned: struct extent. */
+const struct list *memory_birth(const struct process *process);
+/* Its own pages, where those differ. */
+struct cr_error *memory_fill_own(struct restore *restore, struct process *process);
 /* What may only be set when nobody is cloned from this address space any more. */
 struct cr_error *memory_finish(struct restore *restore, struct process *process);
 

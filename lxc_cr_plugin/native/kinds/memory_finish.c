@@ -72,6 +72,7 @@ struct cr_error *memory_finish(struct restore *restore, struct process *process)
 	const struct vma *vma = memory->vmas.items;
 	struct program *p = restore->program;
 
+	TRY(memory_fill_own(restore, process));
 	restore_begin(restore, process);
 	if (process->shared & SHARES_MEMORY)
 		return NULL;

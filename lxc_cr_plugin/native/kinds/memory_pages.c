@@ -74,6 +74,8 @@ static struct cr_error *split_extent(struct pool *pool, struct page_maps *maps,
 {
 	const struct extent *parent = parents->items;
 
+	if (extent->index != EXTENT_UNREAD)
+		return extent_append(pool, ret, extent->page, extent->count, extent->index);
 	for (uint64_t page = extent->page; page < extent->page + extent->count; page++) {
 		while (*at < parents->count && parent[*at].page + parent[*at].count <= page)
 			++*at;
@@ -98,28 +100,46 @@ static struct cr_error *split_extent(struct pool *pool, struct page_maps *maps,
 	return NULL;
 }
 
-/* Pages shared copy-on-write with the parent are saved once. Only same addresses can be: that is
- * what fork does. */
-static struct cr_error *share_with_parent(struct dump *dump, struct process *process, int pagemap)
+/* Only same addresses can be shared: that is what fork does. */
+static struct cr_error *share_with(struct dump *dump, struct process *process,
+				   const struct process *other, int pagemap)
 {
-	const struct memory_map *inherited = memory_inherited(process);
-	struct process *parent = process->parent;
 	struct list *extents = &process->memory->extents, shared = {0};
 	struct page_maps maps = {.ours = pagemap, .parents = -1};
-	_cleanup_close_ int proc = -1, parents = -1;
+	_cleanup_close_ int proc = -1, others = -1;
 	size_t at = 0;
 
-	if (!inherited)
-		return NULL;
-	TRY(proc_open(parent->host_pid, parent->host_pid, &proc));
-	parents = openat(proc, "pagemap", O_RDONLY | O_CLOEXEC);
-	if (parents < 0)
-		return error_sys("Failed to open the page map of process %d", parent->pid);
-	maps.parents = parents;
+	TRY(proc_open(other->host_pid, other->host_pid, &proc));
+	others = openat(proc, "pagemap", O_RDONLY | O_CLOEXEC);
+	if (others < 0)
+		return error_sys("Failed to open the page map of process %d", other->pid);
+	maps.parents = others;
 	for (size_t i = 0; i < extents->count; i++)
 		TRY(split_extent(dump->image.pool, &maps, (struct extent *)extents->items + i,
-				 &inherited->extents, &at, &shared));
+				 &other->memory->extents, &at, &shared));
 	*extents = shared;
+	return NULL;
+}
+
+/*
+ * Pages shared copy-on-write are saved once. What the parent has written since is still shared by
+ * its children; one of two of them will do to find it.
+ */
+static struct cr_error *share_with_kin(struct dump *dump, struct process *process, int pagemap)
+{
+	struct memory_map *parents;
+
+	if (!memory_inherited(process))
+		return NULL;
+	parents = process->parent->memory;
+	TRY(share_with(dump, process, process->parent, pagemap));
+	if (parents->youngest)
+		TRY(share_with(dump, process, parents->youngest, pagemap));
+	if (parents->eldest != parents->youngest)
+		TRY(share_with(dump, process, parents->eldest, pagemap));
+	if (!parents->eldest)
+		parents->eldest = process;
+	parents->youngest = process;
 	return NULL;
 }
 
@@ -139,7 +159,7 @@ struct cr_error *memory_copy_pages(struct dump *dump, struct process *process)
 	for (size_t i = 0; i < memory->vmas.count; i++) {
 		TRY(find_pages(dump, memory, &vmas[i], pagemap));
 	}
-	TRY(share_with_parent(dump, process, pagemap));
+	TRY(share_with_kin(dump, process, pagemap));
 	return pages_copy(&dump->image.pages, process->host_pid, mem, memory->has_kin,
 			  memory->extents.items, memory->extents.count);
 }
@@ -363,31 +383,30 @@ static struct cr_error *fill_extent(struct filler *filler, const struct extent *
 	return NULL;
 }
 
-static struct cr_error *fill_vmas(struct filler *filler, struct process *process)
+/* Fill with @pages, as far as it is not there already: @present, what it was born with. */
+static struct cr_error *fill_vmas(struct filler *filler, struct process *process,
+				  const struct list *pages, const struct list *present)
 {
-	static const struct list none;
 	const struct memory_map *memory = process->memory;
-	const struct memory_map *inherited = memory_inherited(process);
-	const struct list *parents = inherited ? &inherited->extents : &none;
 	const struct vma *vma = memory->vmas.items, *end = vma + memory->vmas.count;
+	const struct extent *extent = pages->items;
 	size_t at = 0;
 
-	for (size_t i = 0; i < memory->extents.count; i++) {
-		const struct extent *extent = (const struct extent *)memory->extents.items + i;
-
+	for (size_t i = 0; i < pages->count; i++, extent++) {
 		while (vma < end && vma->end <= extent->page * PAGE)
 			vma++;
 		if (vma == end)
 			return error_new(CR_IMAGE, "Pages at 0x%lx belong to no mapping",
 					 (unsigned long)(extent->page * PAGE));
-		if (!inherited)
+		if (!present->count)
 			TRY(collapse(filler, vma, end, extent));
-		TRY(fill_extent(filler, extent, parents, &at));
+		TRY(fill_extent(filler, extent, present, &at));
 	}
 	return flush(filler);
 }
 
-struct cr_error *memory_fill(struct restore *restore, struct process *process)
+static struct cr_error *fill(struct restore *restore, struct process *process,
+			     const struct list *pages, const struct list *present)
 {
 	pid_t tid = process_leader(process)->host_tid;
 	_cleanup_close_ int proc = -1, mem = -1, pidfd = (int)syscall(SYS_pidfd_open, tid, 0);
@@ -398,5 +417,22 @@ struct cr_error *memory_fill(struct restore *restore, struct process *process)
 	if (mem < 0)
 		return error_sys("Failed to open the memory of process %d", process->pid);
 	filler.mem = mem;
-	return fill_vmas(&filler, process);
+	return fill_vmas(&filler, process, pages, present);
+}
+
+struct cr_error *memory_fill(struct restore *restore, struct process *process)
+{
+	static const struct list none;
+
+	TRY(memory_find_birth(restore, process));
+	return fill(restore, process, memory_birth(process),
+		    memory_inherited(process) ? memory_birth(process->parent) : &none);
+}
+
+struct cr_error *memory_fill_own(struct restore *restore, struct process *process)
+{
+	const struct memory_map *memory = process->memory;
+
+	return memory->birth.count ? fill(restore, process, &memory->extents, &memory->birth)
+				   : NULL;
 }
