@@ -164,13 +164,29 @@ struct cr_error *collect_pages(struct dump *dump)
 	return NULL;
 }
 
+/* What a fork(2) has left as it was is copied once: of children only their share is counted. */
+static uint64_t own_memory(const struct process *process)
+{
+	uint64_t all = process_leader(process)->status.rss_anon, share = all;
+	_cleanup_close_ int proc = -1;
+	struct cr_error *error;
+
+	if (!process->parent || process->parent->stat.start_stack != process->stat.start_stack)
+		return all;
+	error = proc_open(process->host_pid, process->host_pid, &proc);
+	if (!error)
+		error = proc_anonymous_share(proc, &share);
+	cr_error_free(error); /* it has ended, or the kernel does not tell */
+	return share < all ? share : all;
+}
+
 uint64_t collect_memory_estimate(struct dump *dump)
 {
 	enum { SPARE = 32 << 20 };
 	uint64_t bytes = SPARE + dump->contents_bytes;
 
 	for_each (struct process *, process, &dump->image.processes)
-		bytes += process_leader(process)->status.rss_anon;
+		bytes += own_memory(process);
 	return bytes + bytes / 16;
 }
 

@@ -270,7 +270,17 @@ struct cr_error *proc_status(int dir, struct pool *pool, struct proc_status *ret
 	ret->thp_disabled =
 		status_value(text, "THP_enabled") && !status_number(text, "THP_enabled", 10);
 	ret->rss_anon = status_number(text, "RssAnon", 10) * 1024;
-	ret->rss_shmem = status_number(text, "RssShmem", 10) * 1024;
+	return NULL;
+}
+
+struct cr_error *proc_anonymous_share(int dir, uint64_t *ret)
+{
+	char text[4096];
+
+	TRY(read_small(dir, "smaps_rollup", text, sizeof(text)));
+	if (!status_value(text, "Pss_Anon"))
+		return error_new(CR_HOST, "This kernel does not tell shares of anonymous memory");
+	*ret = status_number(text, "Pss_Anon", 10) * 1024;
 	return NULL;
 }
 

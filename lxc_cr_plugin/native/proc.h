@@ -49,10 +49,13 @@ struct proc_status {
 	uint32_t no_new_privs, seccomp, seccomp_filters;
 	uint32_t thp_disabled;
 	uint64_t signals_pending, signals_shared_pending;
-	uint64_t rss_anon, rss_shmem; /* bytes */
+	uint64_t rss_anon; /* bytes */
 };
 
 struct cr_error *proc_status(int dir, struct pool *pool, struct proc_status *ret);
+
+/* Its proportional share of anonymous memory, bytes. The kernel walks its page tables for that. */
+struct cr_error *proc_anonymous_share(int dir, uint64_t *ret);
 
 /* One line of /proc/PID/maps. */
 struct proc_map {

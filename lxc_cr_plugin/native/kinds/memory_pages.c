@@ -25,17 +25,32 @@ static bool has_own_pages(const struct vma *vma)
 	       !(vma->flags & VM_DROPPABLE);
 }
 
-/* Shared memory is saved elsewhere; guards are the mapping's. */
-static struct cr_error *find_pages(struct dump *dump, struct memory_map *memory,
-				   const struct vma *vma, int pagemap)
+/* How many mappings from @vma on can be looked at as one. */
+static size_t count_alike(const struct vma *vma, size_t most)
 {
-	struct list unwanted = {0};
-	bool wanted = has_own_pages(vma);
+	size_t count = 1;
 
-	if (!wanted && !(vma->flags & VM_MAYBE_GUARD))
-		return NULL;
-	return pages_find(pagemap, vma->start, vma->end, dump->image.pool,
-			  wanted ? &memory->extents : &unwanted, &memory->guards);
+	while (count < most && has_own_pages(&vma[count]) && vma[count].start == vma[count - 1].end)
+		count++;
+	return has_own_pages(vma) ? count : 1;
+}
+
+/* Shared memory is saved elsewhere; guards are the mapping's. */
+static struct cr_error *find_pages(struct dump *dump, struct memory_map *memory, int pagemap)
+{
+	const struct vma *vma = memory->vmas.items, *last;
+	struct list unwanted = {0};
+
+	for (size_t i = 0, count; i < memory->vmas.count; i += count) {
+		bool wanted = has_own_pages(&vma[i]);
+
+		count = count_alike(&vma[i], memory->vmas.count - i);
+		last = &vma[i + count - 1];
+		if (wanted || vma[i].flags & VM_MAYBE_GUARD)
+			TRY(pages_find(pagemap, vma[i].start, last->end, dump->image.pool,
+				       wanted ? &memory->extents : &unwanted, &memory->guards));
+	}
+	return NULL;
 }
 
 /* What makes two page map entries the same page (or the same place in swap): all but the soft bits
@@ -146,7 +161,6 @@ static struct cr_error *share_with_kin(struct dump *dump, struct process *proces
 struct cr_error *memory_copy_pages(struct dump *dump, struct process *process)
 {
 	struct memory_map *memory = process->memory;
-	const struct vma *vmas = memory->vmas.items;
 	_cleanup_close_ int proc = -1, pagemap = -1, mem = -1;
 
 	if (process->shared & SHARES_MEMORY)
@@ -156,9 +170,7 @@ struct cr_error *memory_copy_pages(struct dump *dump, struct process *process)
 	mem = openat(proc, "mem", O_RDONLY | O_CLOEXEC);
 	if (pagemap < 0 || mem < 0)
 		return error_sys("Failed to open the memory of process %d", process->pid);
-	for (size_t i = 0; i < memory->vmas.count; i++) {
-		TRY(find_pages(dump, memory, &vmas[i], pagemap));
-	}
+	TRY(find_pages(dump, memory, pagemap));
 	TRY(share_with_kin(dump, process, pagemap));
 	return pages_copy(&dump->image.pages, process->host_pid, mem, memory->has_kin,
 			  memory->extents.items, memory->extents.count);
