@@ -24,6 +24,7 @@ OBJECTS = {
     "secretmem": "secret memory",
     "secretmem_mapped": "secret memory",
     "userfaultfd": "userfaultfd",
+    "unmapped_vdso": "vdso",
     "userfaultfd_mapping": "userfaultfd",
     "pty": "pty|pseudo|/dev/ptmx|/dev/pts",
     "vfork": "vfork",

@@ -92,6 +92,8 @@ struct cr_error *contents_copy(struct dump *dump, struct contents *contents, int
 
 	if (dump->running) {
 		dump->contents_bytes += (uint64_t)stat->st_blocks * 512;
+		/* so that nobody waits for a disk inside the stop */
+		posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED);
 		return NULL;
 	}
 	/* hugetlb has no holes that lseek(2) knows; those read as zeros, which are not stored */
@@ -108,6 +110,8 @@ struct cr_error *contents_copy(struct dump *dump, struct contents *contents, int
 		end = lseek(fd, start, SEEK_HOLE);
 		if (end < 0)
 			return error_sys("Failed to find contents");
+		/* blocks may be smaller than pages, and no page may be there twice */
+		end = (end + PAGE - 1) & ~(off_t)(PAGE - 1);
 		TRY(copy_range(dump, contents, fd, start, end));
 	}
 }

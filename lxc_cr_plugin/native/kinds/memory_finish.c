@@ -41,16 +41,24 @@ static struct cr_error *advise(struct program *p, const struct vma *vma)
 	return NULL;
 }
 
-static struct cr_error *lock(struct program *p, const struct vma *vma)
+/* What cannot be brought in as a whole is locked all the same, but the call says that it failed:
+ * what may not be read, has guard pages, or lies behind the end of a file. */
+static bool has_gaps(const struct memory_map *memory, const struct vma *vma)
+{
+	return !(vma->protection & PROT_READ) || memory->guards.count ||
+	       vma->type == VMA_FILE_PRIVATE || vma->type == VMA_FILE_SHARED;
+}
+
+static struct cr_error *lock(struct program *p, const struct memory_map *memory,
+			     const struct vma *vma)
 {
 	if (!(vma->flags & VM_LOCKED))
 		return NULL;
 	TRY(program_reserve(p, 1, 0));
 	program_call(p, "lock memory", SYS_mlock2, vma->start, vma->end - vma->start,
 		     vma->flags & VM_LOCKONFAULT ? MLOCK_ONFAULT : 0);
-	/* what cannot be read, or has guard pages, is locked all the same, but cannot be brought in
-	 * as a whole */
-	program_may_fail(p);
+	if (has_gaps(memory, vma))
+		program_may_fail(p);
 	return NULL;
 }
 
@@ -82,7 +90,7 @@ struct cr_error *memory_finish(struct restore *restore, struct process *process)
 	}
 	TRY(install_guards(p, &memory->guards));
 	for (size_t i = 0; i < memory->vmas.count; i++)
-		TRY(lock(p, &vma[i]));
+		TRY(lock(p, memory, &vma[i]));
 	TRY(program_reserve(p, 2, 0));
 	if (memory->merge_any)
 		program_call(p, "merge equal pages", SYS_prctl, PR_SET_MEMORY_MERGE, 1, 0, 0, 0);

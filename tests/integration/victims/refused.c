@@ -171,6 +171,25 @@ static void userfaultfd_mapping_verify(void)
 	check(strcmp(secret, "brought in") == 0, "content: %s", secret);
 }
 
+static void unmapped_vdso(void)
+{
+	static char maps[65536];
+	unsigned long start, end;
+	char *at;
+
+	victim_read("/proc/self/maps", maps, sizeof(maps));
+	at = strstr(maps, "[vdso]");
+	while (at > maps && at[-1] != '\n')
+		at--;
+	check(at && sscanf(at, "%lx-%lx", &start, &end) == 2, "maps");
+	must(munmap((void *)start, end - start));
+}
+
+static void unmapped_vdso_verify(void)
+{
+	must(getpid());
+}
+
 /* Little on the disk, and yet more than the test allows. */
 static void large_deleted_file(void)
 {
@@ -382,6 +401,7 @@ static const struct object {
 	{"secretmem_mapped", secretmem_mapped, secretmem_verify},
 	{"userfaultfd", userfaultfd, userfaultfd_verify},
 	{"userfaultfd_mapping", userfaultfd_mapping, userfaultfd_mapping_verify},
+	{"unmapped_vdso", unmapped_vdso, unmapped_vdso_verify},
 	{"large_deleted_file", large_deleted_file, large_deleted_file_verify},
 	{"pty", pty, pty_verify},
 	{"vfork", lasting_vfork, lasting_vfork_verify},

@@ -4,6 +4,7 @@
  * elsewhere, truncated, without a name from the start; open, mapped, both, by two processes.
  */
 #include <linux/fs.h>
+#include <sys/file.h>
 
 #include "victim.h"
 
@@ -61,6 +62,7 @@ static void build_deleted(void)
 	private = map(deleted, PROT_READ | PROT_WRITE, MAP_PRIVATE, 0, 4 * PAGE);
 	shared = map(deleted, PROT_READ | PROT_WRITE, MAP_SHARED, PAGE, 2 * PAGE);
 	private[1] = 'p';
+	must(flock(deleted, LOCK_EX));
 	must(unlink(path));
 	must(fstat(deleted, &deleted_stat));
 }
@@ -136,6 +138,7 @@ static void verify_deleted(void)
 	check(write(read_only, "x", 1) < 0 && errno == EBADF, "read only");
 	check(private[1] == 'p', "private copy");
 	shared[5] = 's';
+	check(flock(read_only, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK, "the lock is lost");
 	check(pread(read_only, &byte, 1, PAGE + 5) == 1 && byte == 's', "not one file any more");
 	check(private[PAGE + 5] == 's', "private mapping shows another file");
 	must(write(appending, "appended", 8));
