@@ -148,7 +148,8 @@ struct image {
 	void *by_pid;	       /* tsearch(3) tree of processes and zombies: restart only */
 	uint32_t next_id;
 	uint32_t threads;
-	uint64_t vdso; /* fingerprint, when read */
+	uint64_t vdso;	 /* fingerprint, when read */
+	const char *cpu; /* features of the processor, when read */
 	struct page_store pages;
 };
 

@@ -12,6 +12,7 @@
 #include "kinds/restart_block.h"
 #include "kinds/sigaction.h"
 #include "kinds/signals.h"
+#include "kinds/syscall_dispatch.h"
 #include "sharing.h"
 
 static uint64_t now_ns(void)
@@ -96,6 +97,7 @@ static struct cr_error *set_threads(struct process *process, const struct arch_r
 		TRY(settle(thread->host_tid));
 		TRY(registers_set(thread, regs++));
 		TRY(task_set_mask(thread->host_tid, signals_mask(thread)));
+		TRY(syscall_dispatch_set(thread));
 	}
 	return NULL;
 }
@@ -111,6 +113,7 @@ static struct cr_error *arm_process(struct restore *restore, struct process *pro
 	TRY(signals_queue(restore, process));
 	TRY(last_kinds(restore, process));
 	TRY(arm_threads(restore, process, *ret));
+	TRY(signals_queue_traps(restore, process, memory_vdso(process) + restore->insn));
 	return sigaction_finish(restore, process, memory_vdso(process) + restore->insn);
 }
 

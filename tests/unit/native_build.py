@@ -28,7 +28,9 @@ SANITIZERS = (
     "-fno-omit-frame-pointer",
 )
 
-BASE_SOURCES = tuple(NATIVE / name for name in ("error.c", "log.c", "parallel.c", "pool.c"))
+BASE_SOURCES = tuple(
+    NATIVE / name for name in ("error.c", "log.c", "parallel.c", "pool.c", "image/cpu.c")
+)
 RECORD_SOURCES = (*BASE_SOURCES, *sorted((NATIVE / "image").glob("record*.c")))
 
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../target/arch/x86_64.h"
+#include "cpu.h"
 #include "vdso.h"
 
 enum { VERSION = 1 };
@@ -15,6 +16,7 @@ struct header {
 	uint32_t version;
 	struct bytes machine;
 	uint64_t vdso;
+	struct bytes cpu;
 	struct list requires; /* struct required */
 };
 
@@ -32,6 +34,7 @@ static const struct field header_fields[] = {
 	FIELD_UINT(struct header, version, 1, UINT32_MAX, "of the format"),
 	FIELD_TEXT(struct header, machine, 32, "architecture"),
 	FIELD_UINT(struct header, vdso, 0, UINT64_MAX, "fingerprint of the kernel's vdso"),
+	FIELD_TEXT(struct header, cpu, 8192, "features of the processor, as in /proc/cpuinfo"),
 	FIELD_ROWS(struct header, requires, struct required, required_fields, 4096,
 		   "kinds that the reader must know"),
 	FIELD_END,
@@ -68,6 +71,10 @@ struct cr_error *header_write(struct image *image, struct record_writer *writer)
 		.machine = text_bytes(ARCH_NAME),
 		.vdso = vdso_fingerprint(),
 	};
+	char *features;
+
+	TRY(cpu_features(image->pool, &features));
+	header.cpu = text_bytes(features);
 
 	for (unsigned int k = 0; k < kinds_count(); k++) {
 		struct required *required;
@@ -113,11 +120,28 @@ struct cr_error *header_read(struct image *image, struct record_reader *reader)
 		return error_new(CR_IMAGE, "The image is of a %s machine, this one is " ARCH_NAME,
 				 header.machine.data);
 	image->vdso = header.vdso;
+	image->cpu = (const char *)header.cpu.data;
 	return check_requires(&header);
 }
 
-struct cr_error *header_check_host(const struct image *image)
+static struct cr_error *check_processor(struct image *image)
 {
+	char *features, *missing;
+
+	TRY(cpu_features(image->pool, &features));
+	TRY(cpu_missing(image->pool, image->cpu, features, &missing));
+	if (!*missing)
+		return NULL;
+	return error_remedy(
+		error_new(CR_HOST,
+			  "The image comes from a processor with features that this one lacks: %s",
+			  missing),
+		"Programs have found them and may use them: restart it on a host that has them");
+}
+
+struct cr_error *header_check_host(struct image *image)
+{
+	TRY(check_processor(image));
 	if (image->vdso == vdso_fingerprint())
 		return NULL;
 	return error_remedy(

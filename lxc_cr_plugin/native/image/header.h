@@ -11,7 +11,7 @@
 struct cr_error *header_write(struct image *image, struct record_writer *writer);
 struct cr_error *header_read(struct image *image, struct record_reader *reader);
 /* Could this host run it? A program has addresses inside the vdso. */
-struct cr_error *header_check_host(const struct image *image);
+struct cr_error *header_check_host(struct image *image);
 struct cr_error *header_write_end(struct image *image, struct record_writer *writer);
 struct cr_error *header_check_end(struct image *image, struct record_reader *reader,
 				  uint64_t records);

@@ -65,6 +65,10 @@ struct kernel_task {
 	uint64_t sas_ss_size;
 	uint32_t sas_ss_flags;
 	uint32_t pdeath_signal;
+	uint32_t personality;
+	uint32_t reserved_personality;
+	/* prctl(2) PR_SET_SYSCALL_USER_DISPATCH; zeros: off */
+	uint64_t dispatch_selector, dispatch_offset, dispatch_len;
 	uint64_t clear_child_tid; /* address, set_tid_address(2) */
 	uint64_t set_child_tid;
 	uint32_t securebits;
@@ -104,6 +108,8 @@ struct kernel_task {
 	uint64_t brk;	       /* mm->brk, 0 for a kernel thread */
 	uint64_t def_flags;    /* mm->def_flags: VM_ flags of every new mapping, mlockall(2) */
 	uint64_t mm_flags;     /* mm->flags; the lowest two bits: prctl(2) PR_GET_DUMPABLE */
+	uint32_t membarrier;   /* mm->membarrier_state */
+	uint32_t reserved_settings;
 	/* Identities of what tasks share: kernel addresses, to be compared and nothing else. */
 	uint64_t mm, files, fs, sighand, seccomp_filter, cgroups, nsproxy, user_ns, group_info;
 	char comm[16];

@@ -20,7 +20,7 @@
 				row(zombie) /* of a thread */                                      \
 		row(thread) row(seccomp) row(robust_list) row(tid_address) row(rseq)               \
 			row(sigaltstack) row(signals) row(credentials) row(scheduler)              \
-				row(restart_block) row(registers)
+				row(syscall_dispatch) row(restart_block) row(registers)
 
 #define DECLARE(name) extern const struct kind name##_kind;
 KINDS(DECLARE)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Small settings of a process that prctl(2) and files of /proc give. */
 #include <fcntl.h>
+#include <linux/membarrier.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -9,12 +10,22 @@
 #include "../dump.h"
 #include "../restore.h"
 
+#ifndef PR_SET_MDWE
+#define PR_SET_MDWE		 65
+#define PR_MDWE_REFUSE_EXEC_GAIN 1
+#endif
+#ifndef PR_MDWE_NO_INHERIT
+#define PR_MDWE_NO_INHERIT 2
+#endif
+
 struct process_settings {
 	uint32_t dumpable;
 	uint32_t subreaper;
 	uint32_t thp_disable;
 	uint64_t coredump_filter;
 	int32_t oom_score_adj;
+	uint32_t membarrier;
+	uint32_t mdwe;
 };
 
 static const struct field prctl_fields[] = {
@@ -24,11 +35,43 @@ static const struct field prctl_fields[] = {
 	FIELD_UINT(struct process_settings, coredump_filter, 0, UINT32_MAX,
 		   "/proc/PID/coredump_filter"),
 	FIELD_INT(struct process_settings, oom_score_adj, -1000, 1000, "/proc/PID/oom_score_adj"),
+	FIELD_UINT(struct process_settings, membarrier, 0, UINT32_MAX,
+		   "membarrier(2), MEMBARRIER_CMD_REGISTER_..."),
+	FIELD_UINT(struct process_settings, mdwe, 0, 3, "PR_SET_MDWE"),
 	FIELD_END,
 };
 
 /* Where mm->flags has it, the kernel's include/linux/sched/coredump.h; unchanged since 4.5. */
 enum { DUMP_FILTER_SHIFT = 2, DUMP_FILTER_MASK = 0x1ff };
+
+/* What the kernel's membarrier_state says of a registration that is complete: sched/mm.h. */
+static const struct {
+	uint32_t ready, command;
+} registrations[] = {
+	{1 << 0, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED},
+	{1 << 2, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED},
+	{1 << 4, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE},
+	{1 << 6, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ},
+};
+
+enum { REGISTRATIONS = sizeof(registrations) / sizeof(registrations[0]) };
+
+static uint32_t membarrier_commands(uint32_t state)
+{
+	uint32_t commands = 0;
+
+	for (int i = 0; i < REGISTRATIONS; i++)
+		commands |= state & registrations[i].ready ? registrations[i].command : 0;
+	return commands;
+}
+
+/* The kernel's MMF_HAS_MDWE and MMF_HAS_MDWE_NO_INHERIT; unchanged since 6.7. */
+static uint32_t mdwe_flags(uint64_t mm_flags)
+{
+	if (!(mm_flags & (1 << 28)))
+		return 0;
+	return PR_MDWE_REFUSE_EXEC_GAIN | (mm_flags & (1 << 29) ? PR_MDWE_NO_INHERIT : 0);
+}
 
 static struct cr_error *prctl_dump(struct dump *dump, struct process *process, void *state)
 {
@@ -38,6 +81,8 @@ static struct cr_error *prctl_dump(struct dump *dump, struct process *process, v
 	(void)dump;
 	settings->dumpable = kernel->mm_flags & 3;
 	settings->subreaper = kernel->subreaper;
+	settings->membarrier = membarrier_commands(kernel->membarrier);
+	settings->mdwe = mdwe_flags(kernel->mm_flags);
 	settings->thp_disable = process_leader(process)->status.thp_disabled;
 	settings->coredump_filter = kernel->mm_flags >> DUMP_FILTER_SHIFT & DUMP_FILTER_MASK;
 	settings->oom_score_adj = (int16_t)kernel->oom_score_adj;
@@ -66,6 +111,21 @@ static struct cr_error *set_oom_score(pid_t pid, long wanted)
 			    "that capability");
 }
 
+/* With other threads the kernel waits for all processors: not at the release. */
+static struct cr_error *prctl_restore_early(struct restore *restore, struct process *process,
+					    const void *state)
+{
+	const struct process_settings *settings = state;
+
+	(void)process;
+	for (int i = 0; i < REGISTRATIONS; i++) {
+		if (settings->membarrier & registrations[i].command)
+			program_call(restore->program, "register for membarrier", SYS_membarrier,
+				     registrations[i].command, 0, 0);
+	}
+	return NULL;
+}
+
 static struct cr_error *prctl_restore(struct restore *restore, struct process *process,
 				      const void *state)
 {
@@ -78,6 +138,9 @@ static struct cr_error *prctl_restore(struct restore *restore, struct process *p
 		     settings->subreaper, 0, 0, 0);
 	if (settings->thp_disable)
 		program_call(p, "disable huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
+	if (settings->mdwe)
+		program_call(p, "refuse to gain PROT_EXEC", SYS_prctl, PR_SET_MDWE, settings->mdwe,
+			     0, 0, 0);
 	/* 2 (suid_dumpable) cannot be asked for; 0 protects as much */
 	program_call(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, settings->dumpable == 1);
 	TRY(write_setting(pid, "coredump_filter", (long)settings->coredump_filter));
@@ -86,10 +149,11 @@ static struct cr_error *prctl_restore(struct restore *restore, struct process *p
 
 const struct kind prctl_kind = {
 	.name = "prctl",
-	.doc = "Dumpable, subreaper, huge pages, core dump filter, OOM score",
+	.doc = "Dumpable, subreaper, huge pages, core dump filter, OOM score, membarrier(2), MDWE",
 	.scope = SCOPE_PROCESS,
 	.size = sizeof(struct process_settings),
 	.fields = prctl_fields,
 	.dump_process = prctl_dump,
+	.restore_process = prctl_restore_early,
 	.restore_at_release = prctl_restore,
 };

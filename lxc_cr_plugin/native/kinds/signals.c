@@ -117,23 +117,10 @@ static struct cr_error *peek(struct dump *dump, struct thread *thread, uint32_t 
 	return NULL;
 }
 
-/* Our breakpoints need SIGTRAP for themselves while the thread is rebuilt. */
-static struct cr_error *refuse_trap(const struct thread *thread)
-{
-	struct cr_error *error = error_new(
-		CR_UNSUPPORTED, "Thread %d of process %d (%s) has a SIGTRAP pending that it blocks",
-		thread->tid, thread->process->pid, thread->process->stat.comm);
-
-	return error_remedy(error_object(error, "signals"), "Not supported yet; try again later");
-}
-
 static struct cr_error *signals_dump(struct dump *dump, struct thread *thread, void *state)
 {
 	struct signals *signals = state;
 
-	if ((thread->status.signals_pending | thread->status.signals_shared_pending) &
-	    (1ull << (SIGTRAP - 1)))
-		return refuse_trap(thread);
 	TRY(task_get_mask(thread->host_tid, &signals->mask));
 	if (thread->status.signals_pending)
 		TRY(peek(dump, thread, 0, thread->status.signals_pending, &signals->pending));
@@ -154,6 +141,8 @@ static struct cr_error *queue(struct restore *restore, struct thread *thread,
 		siginfo_t info = {0};
 		uint64_t address;
 
+		if (signal[i].signal == SIGTRAP)
+			continue;
 		if (signal[i].of_timer) {
 			TRY(posix_timer_fire(restore, thread->process, signal[i].timer));
 			continue;
@@ -184,6 +173,45 @@ struct cr_error *signals_queue(struct restore *restore, struct process *process)
 		TRY(queue(restore, thread, &signals->pending, false));
 		TRY(queue(restore, thread, &signals->shared, true));
 		TRY(program_run(restore->program));
+	}
+	return NULL;
+}
+
+static struct cr_error *queue_traps(struct restore *restore, struct thread *thread, uint64_t insn,
+				    const struct list *pending, bool shared)
+{
+	const struct pending_signal *signal = pending->items;
+	uint64_t pid = (uint64_t)thread->process->pid;
+
+	for (size_t i = 0; i < pending->count; i++) {
+		uint64_t to_thread[6] = {pid, (uint64_t)thread->tid, SIGTRAP, restore->area};
+		uint64_t to_process[6] = {pid, SIGTRAP, restore->area};
+		siginfo_t info = {0};
+		int64_t result;
+
+		if (signal[i].signal != SIGTRAP)
+			continue;
+		memcpy(&info, signal[i].info.data, signal[i].info.len);
+		info.si_signo = SIGTRAP;
+		TRY(task_set_mask(thread->host_tid, UINT64_MAX));
+		TRY(task_write(thread->host_tid, restore->area, &info, sizeof(info)));
+		TRY(task_syscall(thread->host_tid, insn,
+				 shared ? SYS_rt_sigqueueinfo : SYS_rt_tgsigqueueinfo,
+				 shared ? to_process : to_thread, &result));
+		if (result < 0)
+			return error_errno((int)result, "Failed to queue a pending SIGTRAP");
+	}
+	return NULL;
+}
+
+struct cr_error *signals_queue_traps(struct restore *restore, struct process *process,
+				     uint64_t insn)
+{
+	for_each (struct thread *, thread, &process->threads) {
+		const struct signals *signals = thread_state(thread, &signals_kind);
+
+		TRY(queue_traps(restore, thread, insn, &signals->pending, false));
+		TRY(queue_traps(restore, thread, insn, &signals->shared, true));
 	}
 	return NULL;
 }

@@ -11,6 +11,7 @@
 static const struct field thread_fields[] = {
 	FIELD_INT(struct thread_identity, tid, 1, MAX_TASKS, "thread id in the container"),
 	FIELD_BYTES(struct thread_identity, comm, 15, "name"),
+	FIELD_UINT(struct thread_identity, personality, 0, UINT32_MAX, "personality(2)"),
 	FIELD_END,
 };
 
@@ -20,6 +21,7 @@ static struct cr_error *thread_dump(struct dump *dump, struct thread *thread, vo
 	size_t len = strnlen(thread->kernel->comm, 15);
 
 	identity->tid = thread->tid;
+	identity->personality = thread->kernel->personality;
 	identity->comm.data = (uint8_t *)pool_strndup(dump->image.pool, thread->kernel->comm, len);
 	identity->comm.len = len;
 	return identity->comm.data ? NULL : error_nomem();
@@ -47,6 +49,9 @@ static struct cr_error *thread_restore(struct restore *restore, struct thread *t
 	const struct thread_identity *identity = state;
 
 	(void)thread;
+	if (identity->personality)
+		program_call(restore->program, "set the personality", SYS_personality,
+			     identity->personality);
 	program_call(restore->program, "set the name", SYS_prctl, PR_SET_NAME,
 		     program_bytes(restore->program, &identity->comm));
 	return NULL;
@@ -54,7 +59,7 @@ static struct cr_error *thread_restore(struct restore *restore, struct thread *t
 
 const struct kind thread_kind = {
 	.name = "thread",
-	.doc = "Thread: id and name",
+	.doc = "Thread: id, name, personality",
 	.scope = SCOPE_THREAD,
 	.size = sizeof(struct thread_identity),
 	.fields = thread_fields,

@@ -7,6 +7,7 @@
 struct thread_identity {
 	int32_t tid;
 	struct bytes comm;
+	uint32_t personality;
 };
 
 extern const struct kind thread_kind;

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What prctl(2) sets and the kernel keeps per process or per thread. */
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 
 #include "victim.h"
 
+/* Newer than the headers: linux/membarrier.h, linux/prctl.h */
+enum { GET_REGISTRATIONS = 1 << 9, SET_MDWE = 65, GET_MDWE = 66 };
+
 struct settings {
 	int dumpable, pdeathsig, subreaper, keepcaps, thp_disabled, mce_kill;
-	int slack;
+	int slack, personality, membarrier, mdwe;
 	char name[16];
 };
 
@@ -25,6 +31,9 @@ static struct settings look(void)
 	settings.thp_disabled = must(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0));
 	settings.mce_kill = must(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0));
 	settings.slack = must(prctl(PR_GET_TIMERSLACK));
+	settings.personality = must(personality(0xffffffff));
+	settings.membarrier = must(syscall(SYS_membarrier, GET_REGISTRATIONS, 0, 0));
+	settings.mdwe = must(prctl(GET_MDWE, 0, 0, 0, 0));
 	must(prctl(PR_GET_NAME, settings.name));
 	return settings;
 }
@@ -49,6 +58,11 @@ static void arrive_and_compare(const char *who)
 	check(is.mce_kill == was.mce_kill, "%s: MCE policy %d, was %d", who, is.mce_kill,
 	      was.mce_kill);
 	check(is.slack == was.slack, "%s: timer slack %d, was %d", who, is.slack, was.slack);
+	check(is.personality == was.personality, "%s: personality %#x, was %#x", who,
+	      is.personality, was.personality);
+	check(is.membarrier == was.membarrier, "%s: membarrier %#x, was %#x", who, is.membarrier,
+	      was.membarrier);
+	check(is.mdwe == was.mdwe, "%s: MDWE %d, was %d", who, is.mdwe, was.mdwe);
 	check(strcmp(is.name, was.name) == 0, "%s: is called %s, was %s", who, is.name, was.name);
 }
 
@@ -56,6 +70,10 @@ static void not_dumpable(void *unused)
 {
 	(void)unused;
 	must(prctl(PR_SET_NAME, "two words\n"));
+	must(personality(ADDR_NO_RANDOMIZE | SHORT_INODE));
+	must(prctl(SET_MDWE, 1, 0, 0, 0));
+	must(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0));
+	must(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0));
 	must(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
 	must(prctl(PR_SET_KEEPCAPS, 1));
 	must(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0));

@@ -2,6 +2,7 @@
 /* Signal masks and pending signals: shared and private, their senders, values and order. */
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "victim.h"
@@ -19,6 +20,7 @@ static sigset_t blocked(void)
 	sigaddset(&set, SIGUSR1);
 	sigaddset(&set, SIGUSR2);
 	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGTRAP);
 	sigaddset(&set, SIGRTMIN + 1);
 	sigaddset(&set, SIGRTMIN + 2);
 	sigaddset(&set, SIGRTMAX);
@@ -88,6 +90,8 @@ static void *run(void *unused)
 		      "private signal: code %d, uid %d, pid %d", info.si_code, info.si_uid,
 		      info.si_pid);
 	}
+	take(SIGTRAP, &info, "thread");
+	check(info.si_value.sival_int == 56, "SIGTRAP: value %d", info.si_value.sival_int);
 	take(SIGUSR2, &info, "thread");
 	check(info.si_code == SI_TKILL, "tgkill gave code %d", info.si_code);
 	victim_arrive(&arrived);
@@ -113,6 +117,29 @@ static void check_shared(void)
 	check(info.si_code == SI_USER && info.si_pid == getpid(), "kill: code %d, pid %d",
 	      info.si_code, info.si_pid);
 	take(SIGTERM, &info, "process");
+	take(SIGTRAP, &info, "process");
+	check(info.si_code == SI_QUEUE && info.si_value.sival_int == 55,
+	      "SIGTRAP: code %d, value %d", info.si_code, info.si_value.sival_int);
+}
+
+/* More is pending than may be from now on. */
+static void run_limited(void *arrived_too)
+{
+	struct rlimit limit = {QUEUED / 4, QUEUED / 4};
+	siginfo_t info;
+
+	for (int i = 0; i < QUEUED; i++)
+		must(sigqueue(getpid(), SIGRTMIN + 1, (union sigval){.sival_int = i}));
+	must(setrlimit(RLIMIT_SIGPENDING, &limit));
+	victim_arrive(arrived_too);
+	victim_wait();
+	for (int i = 0; i < QUEUED; i++) {
+		take(SIGRTMIN + 1, &info, "limited");
+		check(info.si_value.sival_int == i, "limited: value %d instead of %d",
+		      info.si_value.sival_int, i);
+	}
+	must(getrlimit(RLIMIT_SIGPENDING, &limit));
+	check(limit.rlim_max == QUEUED / 4, "limit %ld", (long)limit.rlim_max);
 }
 
 int main(int argc, char **argv)
@@ -120,9 +147,14 @@ int main(int argc, char **argv)
 	sigset_t mask = blocked();
 	siginfo_t info;
 	pthread_t thread;
+	uint32_t *child_arrived;
+	pid_t limited;
 
 	victim_init(argc, argv);
 	pthread_sigmask(SIG_SETMASK, &mask, NULL);
+	child_arrived = victim_shared(4096);
+	limited = victim_child(run_limited, child_arrived);
+	victim_meet(child_arrived, 1);
 	check(pthread_create(&thread, NULL, run, NULL) == 0, "pthread_create");
 	victim_meet(&arrived, 1);
 	for (int i = 0; i < 3; i++)
@@ -136,6 +168,8 @@ int main(int argc, char **argv)
 	must(kill(getpid(), SIGUSR1));
 	must(kill(getpid(), SIGUSR1)); /* the second one is merged */
 	must(kill(getpid(), SIGTERM));
+	must(sigqueue(getpid(), SIGTRAP, (union sigval){.sival_int = 55}));
+	send_private(thread_tid, SIGTRAP, SI_QUEUE, 56);
 	victim_arrive(&arrived);
 	victim_ready();
 	victim_wait();
@@ -148,6 +182,7 @@ int main(int argc, char **argv)
 	check_none_left("main thread");
 	victim_arrive(&arrived);
 	check(pthread_join(thread, NULL) == 0, "join");
+	victim_reap(limited);
 	victim_ok();
 	return 0;
 }

@@ -2,9 +2,11 @@
 /* Checks of errors, the log and pools, also when memory is out (linked with --wrap, see below). */
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "checks.h"
+#include "image/cpu.h"
 #include "log.h"
 #include "parallel.h"
 #include "pool.h"
@@ -341,6 +343,22 @@ static void check_parallel(void)
 	}
 }
 
+static void check_processor(void)
+{
+	struct pool *pool;
+	char *words;
+
+	if (!CHECK_SUCCESS(pool_create(1 << 16, &pool)))
+		return;
+	CHECK_SUCCESS(cpu_missing(pool, "sse2 avx avx2 ", "fpu sse2 avx2 ", &words));
+	CHECK(!strcmp(words, "avx "));
+	CHECK_SUCCESS(cpu_missing(pool, "sse2 ", "sse2 avx ", &words));
+	CHECK(!*words);
+	CHECK_SUCCESS(cpu_features(pool, &words));
+	CHECK(strstr(words, "sse2 ") && !strstr(words, "constant_tsc"));
+	pool_destroy(pool);
+}
+
 int main(void)
 {
 	check_errors();
@@ -353,6 +371,7 @@ int main(void)
 	check_pool(1 << 16);
 	check_pool_limits();
 	check_parallel();
+	check_processor();
 	CHECK(mappings == 0);
 	return checks_done();
 }

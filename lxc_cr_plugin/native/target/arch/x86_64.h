@@ -13,6 +13,19 @@
 
 #define ARCH_NAME "x86_64"
 
+/* /proc/cpuinfo: the line, and those of its words that programs use instructions by. */
+#define ARCH_CPU_FLAGS "flags"
+#define ARCH_CPU_INSTRUCTIONS                                                                      \
+	"fpu cx8 cmov mmx fxsr sse sse2 syscall rdtscp lm lahf_lm pni cx16 ssse3 sse4_1 sse4_2 "   \
+	"sse4a popcnt movbe aes pclmulqdq xsave avx f16c rdrand fma fma4 xop tbm abm 3dnow "       \
+	"3dnowext mmxext 3dnowprefetch bmi1 bmi2 avx2 rtm hle erms fsrm rdseed adx clflushopt "    \
+	"clwb clzero sha_ni xsaveopt xsavec xgetbv1 xsaves avx_vnni avx512f avx512dq avx512ifma "  \
+	"avx512cd avx512bw avx512vl avx512vbmi avx512_vbmi2 avx512_vnni avx512_bitalg "            \
+	"avx512_vpopcntdq avx512_bf16 avx512_fp16 avx512_vp2intersect avx512er avx512pf "          \
+	"avx512_4vnniw avx512_4fmaps vaes vpclmulqdq gfni rdpid fsgsbase pku ospke movdiri "       \
+	"movdir64b enqcmd serialize waitpkg amx_tile amx_int8 amx_bf16 amx_fp16 user_shstk "       \
+	"mwaitx "
+
 /* Member of the kernel's struct pt_regs: the system call that a task is in. */
 #define ARCH_PT_REGS_SYSCALL "orig_ax"
 
