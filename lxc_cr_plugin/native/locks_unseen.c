@@ -18,6 +18,8 @@ struct unseen {
 	pid_t pid; /* -1: it does not say */
 	unsigned int major, minor;
 	unsigned long inode;
+	const struct process *mapper; /* a process of the container that maps the file */
+	const char *path;
 };
 
 /* A line of /proc/locks; false: of no interest. POSIX locks go with a descriptor of their file. */
@@ -37,26 +39,35 @@ static bool is_outside(struct dump *dump, pid_t pid)
 	return pid > 0 && !dump_kernel_task(dump, pid) && kill(pid, 0) == 0;
 }
 
-/* A process of the container that maps the file, NULL: none does. */
-static struct cr_error *find_mapping(struct dump *dump, const struct unseen *lock,
-				     struct process **ret, const char **path)
+static void match(struct list *locks, const struct process *process, const struct proc_map *map)
 {
-	*ret = NULL;
+	struct unseen *lock = locks->items;
+
+	for (size_t i = 0; i < locks->count; i++) {
+		if (map->inode != lock[i].inode || map->major != lock[i].major ||
+		    map->minor != lock[i].minor)
+			continue;
+		lock[i].mapper = process;
+		lock[i].path = (const char *)map->name.data;
+	}
+}
+
+/* All mappings are read once, however many locks there are; not at all if there are none. */
+static struct cr_error *find_mappings(struct dump *dump, struct list *locks)
+{
 	for_each (struct process *, process, &dump->image.processes) {
 		_cleanup_close_ int proc = -1;
 		struct list maps = {0};
 		const struct proc_map *map;
 
+		if (!locks->count)
+			return NULL;
 		TRY(proc_open(process->host_pid, process->host_pid, &proc));
 		TRY(proc_maps(proc, dump->image.pool, &maps));
 		map = maps.items;
 		for (size_t i = 0; i < maps.count; i++) {
-			if (map[i].inode != lock->inode || map[i].major != lock->major ||
-			    map[i].minor != lock->minor)
-				continue;
-			*ret = process;
-			*path = (const char *)map[i].name.data;
-			return NULL;
+			if (map[i].inode)
+				match(locks, process, &map[i]);
 		}
 	}
 	return NULL;
@@ -73,16 +84,10 @@ static struct cr_error *refuse(struct dump *dump, const struct process *process,
 	return dump_refuse(dump, error_remedy(error, "%s", remedy));
 }
 
-static struct cr_error *look_at(struct dump *dump, const struct unseen *lock)
+static struct cr_error *judge(struct dump *dump, const struct unseen *lock)
 {
-	struct process *process;
-	const char *path;
-
-	if (is_outside(dump, lock->pid) || locks_noted(dump, lock->inode))
-		return NULL;
-	TRY(find_mapping(dump, lock, &process, &path));
-	if (process)
-		return refuse(dump, process, path,
+	if (lock->mapper)
+		return refuse(dump, lock->mapper, lock->path,
 			      "it has a lock or a lease that no descriptor shows any more",
 			      "Not supported yet; unmap the file, or unlock it before closing it");
 	if (!dump_kernel_task(dump, lock->pid))
@@ -99,21 +104,22 @@ static struct cr_error *look_at(struct dump *dump, const struct unseen *lock)
 
 struct cr_error *locks_check_mapped(struct dump *dump, const struct stat *stat)
 {
-	struct unseen lock = {
-		.inode = stat->st_ino,
-		.major = major(stat->st_dev),
-		.minor = minor(stat->st_dev),
-	};
-	struct process *process;
-	const char *path;
+	struct list locks = {0};
+	struct unseen *lock = list_append(dump->image.pool, &locks, sizeof(*lock));
 
-	TRY(find_mapping(dump, &lock, &process, &path));
-	return process ? refuse(dump, process, path, "it has a write lease as well",
-				"Not supported yet; unmap the file, or release the lease")
-		       : NULL;
+	if (!lock)
+		return error_nomem();
+	lock->inode = stat->st_ino;
+	lock->major = major(stat->st_dev);
+	lock->minor = minor(stat->st_dev);
+	TRY(find_mappings(dump, &locks));
+	return lock->mapper ? refuse(dump, lock->mapper, lock->path, "it has a write lease as well",
+				     "Not supported yet; unmap the file, or release the lease")
+			    : NULL;
 }
 
-struct cr_error *locks_check_unseen(struct dump *dump)
+/* Lines of /proc/locks that no descriptor of the container explains, nor a process outside. */
+static struct cr_error *read_unseen(struct dump *dump, struct list *ret)
 {
 	_cleanup_close_ int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	char *text, *rest;
@@ -122,10 +128,28 @@ struct cr_error *locks_check_unseen(struct dump *dump)
 		return error_sys("Failed to open /proc");
 	TRY(proc_read(proc, "locks", dump->image.pool, &text, NULL));
 	for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-		struct unseen lock;
+		struct unseen lock = {0}, *slot;
 
-		if (parse(line, &lock))
-			TRY(look_at(dump, &lock));
+		if (!parse(line, &lock) || is_outside(dump, lock.pid) ||
+		    locks_noted(dump, lock.inode))
+			continue;
+		slot = list_append(dump->image.pool, ret, sizeof(*slot));
+		if (!slot)
+			return error_nomem();
+		*slot = lock;
 	}
+	return NULL;
+}
+
+struct cr_error *locks_check_unseen(struct dump *dump)
+{
+	struct list locks = {0};
+	const struct unseen *lock;
+
+	TRY(read_unseen(dump, &locks));
+	TRY(find_mappings(dump, &locks));
+	lock = locks.items;
+	for (size_t i = 0; i < locks.count; i++)
+		TRY(judge(dump, &lock[i]));
 	return NULL;
 }
