@@ -9,9 +9,10 @@
 enum { POSIX, OFD, FLOCK, SORTS, EACH = 4 };
 
 struct board {
-	uint32_t asleep;	     /* waiters that were let into their calls */
-	uint32_t served[SORTS];	     /* how many got theirs */
-	uint32_t order[SORTS][EACH]; /* who, in order */
+	uint32_t called[SORTS * EACH]; /* who may enter their calls */
+	uint32_t asleep;	       /* waiters that were let into their calls */
+	uint32_t served[SORTS];	       /* how many got theirs */
+	uint32_t order[SORTS][EACH];   /* who, in order */
 	uint32_t interrupted;
 };
 
@@ -58,6 +59,7 @@ static void wait_for(void *argument)
 
 	let_go();
 	fd = open_one(waiter->sort);
+	victim_meet(&board->called[waiter->sort * EACH + (int)waiter->number], 1);
 	victim_arrive(&board->asleep);
 	check(take(fd, waiter->sort, true) == 0, "waiter %u of sort %d: %s", waiter->number,
 	      waiter->sort, strerror(errno));
@@ -79,20 +81,23 @@ static void until_blocked(pid_t pid)
 	victim_nap(5);
 }
 
-/* A pid that is higher than that of those before it in one queue and lower in the next: the order
- * must be that of arrival, not that of numbers. */
 static pid_t start(int sort, uint32_t number)
 {
 	static struct waiter waiters[SORTS * EACH];
 	struct waiter *waiter = &waiters[sort * EACH + (int)number];
-	uint32_t before = board->asleep;
-	pid_t pid;
 
 	*waiter = (struct waiter){sort, number};
-	pid = victim_child(wait_for, waiter);
+	return victim_child(wait_for, waiter);
+}
+
+/* They enter their calls in another order than that of their pids. */
+static void call(int sort, uint32_t number, pid_t pid)
+{
+	uint32_t before = board->asleep;
+
+	victim_arrive(&board->called[sort * EACH + (int)number]);
 	victim_meet(&board->asleep, before + 1);
 	until_blocked(pid);
-	return pid;
 }
 
 /* A handler without SA_RESTART ends a wait, today as ever. */
@@ -129,7 +134,9 @@ int main(int argc, char **argv)
 		held[sort] = open_one(sort);
 		must(take(held[sort], sort, false));
 		for (int i = 0; i < EACH; i++)
-			pids[sort][i] = start(sort, orders[sort][i]);
+			pids[sort][i] = start(sort, (uint32_t)i);
+		for (int i = 0; i < EACH; i++)
+			call(sort, orders[sort][i], pids[sort][orders[sort][i]]);
 	}
 	before = board->asleep;
 	signalled = victim_child(wait_for_signal, NULL);
