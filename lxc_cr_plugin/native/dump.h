@@ -10,6 +10,7 @@
 #include "kernel/locks.h"
 #include "kernel/tasks.h"
 #include "kernel/timers.h"
+#include "kernel/unix_sockets.h"
 #include "kernel/vmas.h"
 #include "kernel/waits.h"
 #include "log.h"
@@ -62,9 +63,11 @@ struct dump {
 	struct list filesystems; /* struct known_filesystem: backing.c */
 	struct list other_names; /* struct other_name: backing.c */
 	uint64_t droppable;	 /* memory_droppable.c */
-	struct kernel_epolls *kernel_epolls; /* NULL until there is an epoll instance */
-	struct list seccomp_filters;	     /* struct object * */
-	struct list seccomp_chains;	     /* struct known_chain: kinds/seccomp_filter.c */
+	struct kernel_epolls *kernel_epolls;	    /* NULL until there is an epoll instance */
+	struct list seccomp_filters;		    /* struct object * */
+	struct list seccomp_chains;		    /* struct known_chain: kinds/seccomp_filter.c */
+	struct kernel_unix_sockets *kernel_sockets; /* NULL until there is a unix socket */
+	struct list unix_sockets; /* struct object *, in order: kinds/unix_socket.c */
 	uint32_t open_files;
 	uint32_t obstacles; /* met in this look */
 	bool tell;	    /* the listener hears of them */

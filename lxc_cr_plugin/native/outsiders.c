@@ -8,13 +8,19 @@
 
 #include "cleanup.h"
 
-/* A pipe of the container and the first descriptor that shows it. */
+/* A pipe or socket of the container and the first descriptor that shows it. */
 struct noted_pipe {
 	ino_t inode;
 	const char *name;
 	pid_t pid;
 	const char *comm;
+	bool socket;
 };
+
+static bool may_be_shared(mode_t mode)
+{
+	return S_ISFIFO(mode) || S_ISSOCK(mode);
+}
 
 static int by_inode(const void *a, const void *b)
 {
@@ -27,7 +33,7 @@ struct cr_error *outsiders_note(struct dump *dump, const struct descriptor *desc
 {
 	struct noted_pipe *noted;
 
-	if (!S_ISFIFO(descriptor->stat.st_mode) || descriptor->path.data[0] == '/')
+	if (!may_be_shared(descriptor->stat.st_mode) || descriptor->path.data[0] == '/')
 		return NULL;
 	noted = list_append(dump->image.pool, &dump->pipes, sizeof(*noted));
 	if (!noted)
@@ -36,11 +42,13 @@ struct cr_error *outsiders_note(struct dump *dump, const struct descriptor *desc
 	noted->name = descriptor_name(dump, descriptor);
 	noted->pid = descriptor->process->pid;
 	noted->comm = descriptor->process->stat.comm;
+	noted->socket = S_ISSOCK(descriptor->stat.st_mode);
 	return NULL;
 }
 
 static struct cr_error *refuse(struct dump *dump, const struct noted_pipe *pipe, pid_t outsider)
 {
+	const char *what = pipe->socket ? "socket" : "pipe";
 	struct proc_stat stat = {.comm = "?"};
 	_cleanup_close_ int proc = -1;
 	struct cr_error *error = proc_open(outsider, outsider, &proc);
@@ -50,12 +58,14 @@ static struct cr_error *refuse(struct dump *dump, const struct noted_pipe *pipe,
 	cr_error_free(error);
 	error = error_new(CR_ISOLATION,
 			  "Cannot save %s: process %d of the host (%s), which is outside the "
-			  "container, holds the pipe too",
-			  pipe->name, outsider, stat.comm);
-	error = error_task(error_object(error, "pipe"), pipe->pid, pipe->comm);
-	return dump_refuse(dump, error_remedy(error, "Start the program without a pipe to the "
-						     "outside: with its output in a file, or on a "
-						     "terminal of the container"));
+			  "container, holds the %s too",
+			  pipe->name, outsider, stat.comm, what);
+	error = error_task(error_object(error, what), pipe->pid, pipe->comm);
+	return dump_refuse(dump, error_remedy(error,
+					      "Start the program without a %s to the "
+					      "outside: with its output in a file, or on a "
+					      "terminal of the container",
+					      what));
 }
 
 /* One descriptor of a process outside. */
@@ -67,7 +77,7 @@ static struct cr_error *check_descriptor(struct dump *dump, int proc, int fd, pi
 	struct stat stat;
 
 	snprintf(name, sizeof(name), "fd/%d", fd);
-	if (fstatat(proc, name, &stat, 0) < 0 || !S_ISFIFO(stat.st_mode))
+	if (fstatat(proc, name, &stat, 0) < 0 || !may_be_shared(stat.st_mode))
 		return NULL;
 	key.inode = stat.st_ino;
 	found = bsearch(&key, dump->pipes.items, dump->pipes.count, sizeof(key), by_inode);

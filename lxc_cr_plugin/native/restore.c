@@ -101,13 +101,16 @@ static struct cr_error *open_files(struct restore *restore, bool aliases)
 	return program_run(restore->program);
 }
 
+/* What waits in a socket is there before an epoll instance looks at it: in the order of the kinds. */
 static struct cr_error *restore_links(struct restore *restore)
 {
 	TRY(program_run(restore->program));
 	files_find_holders(&restore->image);
-	for_each (struct object *, object, &restore->image.objects) {
-		if (object->kind->restore_links)
-			TRY(object->kind->restore_links(restore, object));
+	for (unsigned int k = 0; k < kinds_count(); k++) {
+		for_each (struct object *, object, &restore->image.objects) {
+			if (object->kind == kinds[k] && kinds[k]->restore_links)
+				TRY(kinds[k]->restore_links(restore, object));
+		}
 	}
 	return NULL;
 }

@@ -17,7 +17,7 @@ ISOLATION = 5
 
 # What refused.c makes, and the words by which the refusal must name it.
 OBJECTS = {
-    "unix_socket": "socket",
+    "named_socket": "unix socket with a name",
     "tcp_socket": "socket",
     "inotify": "inotify",
     "io_uring": "io_uring",
@@ -172,6 +172,20 @@ def test_deleted_file_that_is_larger_than_allowed(container, tmp_path):
     outcome = container.try_cr("checkpoint", container.name, "--config", config)
     assert_refused(outcome, words="deleted.* more than the 1 MiB")
     container.checkpoint()
+    victim.verify()
+
+
+@pytest.mark.support("descriptor_in_flight", "refuses")
+def test_descriptor_in_flight(container):
+    """Only a look into the socket shows it, which nobody takes while the program runs."""
+    victim = container.add_victim("refused", "in_flight")
+    container.start()
+    victim.ready()
+    for more in ([], ["--stop"]):
+        outcome = container.try_cr("checkpoint", container.name, *more)
+        assert_refused(outcome, words="in flight")
+        assert container.state == "RUNNING"
+        assert container.images == []
     victim.verify()
 
 

@@ -414,3 +414,13 @@ void btf_close(struct btf *btf)
 	free(btf->data);
 	free(btf);
 }
+
+/* The array has no length since Linux 6.5. */
+uint32_t btf_pid_numbers(const struct btf *btf)
+{
+	struct btf_place place;
+
+	if (btf_locate(btf, btf_find(btf, BTF_KIND_STRUCT, "pid"), "numbers[0].nr", &place))
+		return place.offset;
+	return btf_struct_size(btf, "pid");
+}

@@ -50,6 +50,9 @@ bool btf_locate(const struct btf *btf, uint32_t root, const char *path, struct b
 struct cr_error *btf_require(const struct btf *btf, const char *root, const char *path,
 			     struct btf_place *ret);
 
+/* Offset of numbers[] in struct pid. */
+uint32_t btf_pid_numbers(const struct btf *btf);
+
 static inline void cleanup_btf(struct btf **btf)
 {
 	btf_close(*btf);

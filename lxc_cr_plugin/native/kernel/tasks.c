@@ -181,16 +181,6 @@ static struct cr_error *assemble_fields(struct bpf_code *code, const struct btf 
 	return NULL;
 }
 
-/* Offset in struct pid; the array has no length since Linux 6.5. */
-static uint32_t offset_of_numbers(const struct btf *btf)
-{
-	struct btf_place place;
-
-	if (btf_locate(btf, btf_find(btf, BTF_KIND_STRUCT, "pid"), "numbers[0].nr", &place))
-		return place.offset;
-	return btf_struct_size(btf, "pid");
-}
-
 /* BPF_DEPTH holds where in the array numbers[] the task's own namespace is, in bytes. */
 static struct cr_error *assemble_id(struct bpf_code *code, const struct btf *btf, const char *path,
 				    uint32_t numbers)
@@ -222,7 +212,7 @@ static struct cr_error *assemble_ids(struct bpf_code *code, const struct btf *bt
 	/* enum pid_type: PID, TGID, PGID, SID */
 	static const char *const paths[] = {"thread_pid", "signal->pids[1]", "signal->pids[2]",
 					    "signal->pids[3]"};
-	uint32_t numbers = offset_of_numbers(btf);
+	uint32_t numbers = btf_pid_numbers(btf);
 	struct btf_place level;
 
 	if (!numbers || btf_struct_size(btf, "upid") != 1u << UPID_SHIFT)

@@ -100,8 +100,7 @@ static struct cr_error *find_layout(const struct btf *btf, struct layout *ret)
 	ret->size = btf_struct_size(btf, "k_itimer");
 	if (ret->size > COPY_MAX || ret->members[INFO].size > sizeof(siginfo_t))
 		return error_new(CR_HOST, "This kernel's struct k_itimer has %u bytes", ret->size);
-	/* numbers[] is a flexible array at the very end */
-	ret->number = btf_struct_size(btf, "pid");
+	ret->number = btf_pid_numbers(btf);
 	TRY(btf_require(btf, "hrtimer_clock_base", "clockid", &place));
 	ret->base_clock = place.offset;
 	return NULL;

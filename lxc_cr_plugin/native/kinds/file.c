@@ -182,7 +182,6 @@ static struct cr_error *refuse_unknown(struct dump *dump, const struct descripto
 	static const struct {
 		const char *prefix, *object, *what;
 	} names[] = {
-		{"socket:", "socket", "it is a socket"},
 		{"anon_inode:inotify", "inotify", "it is an inotify instance"},
 		{"anon_inode:[io_uring]", "io_uring", "it is an io_uring"},
 		{"anon_inode:[userfaultfd]", "userfaultfd", "it is a userfaultfd"},

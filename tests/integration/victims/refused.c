@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/un.h>
 
 #include "victim.h"
 
@@ -39,21 +40,69 @@ static void check_content(int from)
 	check(pread(from, text, 7, 0) == 7 && strcmp(text, "content") == 0, "content: %s", text);
 }
 
-static void unix_socket(void)
+/* Listening, with a client that nobody has accepted. */
+static void named_socket(void)
 {
-	int fds[2];
+	struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "\0victim"};
 
-	must(socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
-	fd = fds[0];
-	other = fds[1];
-	must(write(fd, "content", 7));
+	fd = must(socket(AF_UNIX, SOCK_STREAM, 0));
+	must(bind(fd, (struct sockaddr *)&name, sizeof(name)));
+	must(listen(fd, 5));
+	other = must(socket(AF_UNIX, SOCK_STREAM, 0));
+	must(connect(other, (struct sockaddr *)&name, sizeof(name)));
 }
 
-static void unix_socket_verify(void)
+static void named_socket_verify(void)
 {
 	char text[8] = "";
+	int accepted = must(accept(fd, NULL, NULL));
 
-	check(read(other, text, 7) == 7 && strcmp(text, "content") == 0, "text: %s", text);
+	must(write(other, "content", 7));
+	check(read(accepted, text, 7) == 7 && strcmp(text, "content") == 0, "text: %s", text);
+}
+
+/* A descriptor that is nowhere but in a message. */
+static void in_flight(void)
+{
+	char control[CMSG_SPACE(sizeof(int))] = "";
+	struct iovec iov = {"x", 1};
+	struct msghdr message = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	int ends[2], sent;
+
+	file();
+	sent = fd;
+	must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(header), &sent, sizeof(sent));
+	must(sendmsg(ends[0], &message, 0));
+	close(sent);
+	fd = ends[0];
+	other = ends[1];
+}
+
+static void in_flight_verify(void)
+{
+	char control[CMSG_SPACE(sizeof(int))], byte;
+	struct iovec iov = {&byte, 1};
+	struct msghdr message = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	int received;
+
+	must(recvmsg(other, &message, 0));
+	memcpy(&received, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(received));
+	check_content(received);
 }
 
 static void tcp_socket(void)
@@ -393,7 +442,8 @@ static const struct object {
 	void (*build)(void);
 	void (*verify)(void);
 } objects[] = {
-	{"unix_socket", unix_socket, unix_socket_verify},
+	{"named_socket", named_socket, named_socket_verify},
+	{"in_flight", in_flight, in_flight_verify},
 	{"tcp_socket", tcp_socket, tcp_socket_verify},
 	{"inotify", inotify, inotify_verify},
 	{"io_uring", io_uring, io_uring_verify},
