@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What cannot be checkpointed yet is refused by name, and the container does not notice."""
 
+import ctypes
 import fcntl
 import os
 import re
@@ -201,6 +202,36 @@ def test_pipe_that_a_process_outside_holds(container):
         outcome = container.try_cr("checkpoint", container.name)
         assert outcome.code in (UNSUPPORTED, ISOLATION)
         assert_refused(outcome, words="outside", process="pipe", code=outcome.code)
+    finally:
+        os.close(ours)
+    container.checkpoint()
+    victim.verify()
+
+
+def take_descriptor(pid: int, number: int) -> int:
+    """A descriptor of ours for what another process has open: pidfd_getfd(2)."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        got = ctypes.CDLL(None, use_errno=True).syscall(438, pidfd, number, 0)
+    finally:
+        os.close(pidfd)
+    assert got >= 0, os.strerror(ctypes.get_errno())
+    return got
+
+
+@pytest.mark.support("socket_held_outside", "refuses")
+def test_socket_that_a_process_outside_holds(container):
+    victim = container.add_victim("unix_socket")
+    container.start()
+    victim.ready()
+    pid = pid_of(container, "unix_socket")
+    sockets = Path(f"/proc/{pid}/fd").iterdir()
+    number = next(int(fd.name) for fd in sockets if str(fd.readlink()).startswith("socket:"))
+    ours = take_descriptor(pid, number)
+    try:
+        outcome = container.try_cr("checkpoint", container.name)
+        assert_refused(outcome, words="outside", process="unix_socket", code=outcome.code)
+        assert container.state == "RUNNING"
     finally:
         os.close(ours)
     container.checkpoint()

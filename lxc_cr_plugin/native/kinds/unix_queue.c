@@ -101,7 +101,10 @@ static int get_option(int fd, int option)
 	return value;
 }
 
-/* A place to look from that moves on: a state of the socket, which the program may use too. */
+/*
+ * A place to look from that moves on (SO_PEEK_OFF). It is a state of the socket, the only one that a
+ * checkpoint changes and puts back: where a second message waits there is no other way to see it.
+ */
 struct peeking {
 	int fd, offset;
 	bool moves;

@@ -281,7 +281,7 @@ static pid_t find_creator(struct restore *restore, const struct unix_socket *soc
 		if (process->pid == socket->creator)
 			return process_leader(process)->host_tid;
 	}
-	log_say(&restore->log, CR_INFO,
+	log_say(&restore->log, CR_WARNING,
 		"Process %d, which made a pair of sockets, is gone: SO_PEERCRED will name init",
 		socket->creator);
 	return restore->init;
