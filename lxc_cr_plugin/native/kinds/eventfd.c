@@ -25,16 +25,15 @@ static bool eventfd_claims(const struct descriptor *descriptor)
 	return !strcmp((char *)descriptor->path.data, "anon_inode:[eventfd]");
 }
 
-static struct cr_error *read_info(struct dump *dump, const struct descriptor *descriptor,
-				  struct eventfd *ret)
+static struct cr_error *read_info(const struct descriptor *descriptor, struct eventfd *ret)
 {
 	uint64_t semaphore;
-	char *text;
+	struct fdinfo info;
 
-	TRY(fdinfo_read(dump, descriptor, &text));
-	TRY(fdinfo_number(text, "eventfd-count", 16, &ret->count));
+	TRY(fdinfo_read(descriptor, &info));
+	TRY(fdinfo_number(&info, "eventfd-count", 16, &ret->count));
 	/* since Linux 6.5; there is no other way to tell that leaves the counter alone */
-	TRY(fdinfo_number(text, "eventfd-semaphore", 10, &semaphore));
+	TRY(fdinfo_number(&info, "eventfd-semaphore", 10, &semaphore));
 	ret->semaphore = semaphore;
 	return NULL;
 }
@@ -43,13 +42,15 @@ static struct cr_error *eventfd_check(struct dump *dump, const struct descriptor
 {
 	struct eventfd scrap = {0};
 
-	return error_object(read_info(dump, descriptor, &scrap), "eventfd");
+	(void)dump;
+	return error_object(read_info(descriptor, &scrap), "eventfd");
 }
 
 static struct cr_error *eventfd_dump(struct dump *dump, const struct descriptor *descriptor,
 				     void *state)
 {
-	return read_info(dump, descriptor, state);
+	(void)dump;
+	return read_info(descriptor, state);
 }
 
 static struct cr_error *eventfd_restore(struct restore *restore, struct object *object,

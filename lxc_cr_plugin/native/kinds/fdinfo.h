@@ -5,16 +5,20 @@
 
 #include "../dump.h"
 
-/* The whole file, in the image's pool. */
-struct cr_error *fdinfo_read(struct dump *dump, const struct descriptor *descriptor, char **ret);
+/* All that these kinds show fits. */
+struct fdinfo {
+	char text[1024];
+};
+
+struct cr_error *fdinfo_read(const struct descriptor *descriptor, struct fdinfo *ret);
 
 /* The number behind @key; false when this kernel does not show it. */
-bool fdinfo_find(const char *text, const char *key, int base, uint64_t *ret);
+bool fdinfo_find(const struct fdinfo *info, const char *key, int base, uint64_t *ret);
 
 /* The same for what there is no other way to learn: CR_HOST when it is not there. */
-struct cr_error *fdinfo_number(const char *text, const char *key, int base, uint64_t *ret);
+struct cr_error *fdinfo_number(const struct fdinfo *info, const char *key, int base, uint64_t *ret);
 
 /* What stands behind @key, up to the end of the file; NULL: not there. */
-const char *fdinfo_value(const char *text, const char *key);
+const char *fdinfo_value(const struct fdinfo *info, const char *key);
 
 #endif

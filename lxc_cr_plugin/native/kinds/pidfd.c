@@ -68,12 +68,13 @@ static struct cr_error *read_pid(struct dump *dump, const struct descriptor *des
 				 int32_t *ret)
 {
 	const char *numbers;
-	char *text, *end;
+	struct fdinfo info;
+	char *end;
 	long pid;
 
 	*ret = 0;
-	TRY(fdinfo_read(dump, descriptor, &text));
-	numbers = fdinfo_value(text, "NSpid");
+	TRY(fdinfo_read(descriptor, &info));
+	numbers = fdinfo_value(&info, "NSpid");
 	if (!numbers)
 		return error_new(CR_HOST, "This kernel does not tell the process of %s",
 				 descriptor_name(dump, descriptor));

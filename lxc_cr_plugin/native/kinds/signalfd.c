@@ -28,10 +28,11 @@ static struct cr_error *signalfd_dump(struct dump *dump, const struct descriptor
 				      void *state)
 {
 	struct signalfd *saved = state;
-	char *text;
+	struct fdinfo info;
 
-	TRY(fdinfo_read(dump, descriptor, &text));
-	return fdinfo_number(text, "sigmask", 16, &saved->mask);
+	(void)dump;
+	TRY(fdinfo_read(descriptor, &info));
+	return fdinfo_number(&info, "sigmask", 16, &saved->mask);
 }
 
 static struct cr_error *signalfd_check(struct dump *dump, const struct descriptor *descriptor)

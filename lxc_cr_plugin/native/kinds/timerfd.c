@@ -77,16 +77,15 @@ static bool is_date(const struct timerfd *saved)
 	return clock_of(saved) == CLOCK_REALTIME && saved->settime_flags & TFD_TIMER_ABSTIME;
 }
 
-static struct cr_error *read_info(struct dump *dump, const struct descriptor *descriptor,
-				  struct timerfd *ret)
+static struct cr_error *read_info(const struct descriptor *descriptor, struct timerfd *ret)
 {
 	uint64_t clock, flags;
-	char *text;
+	struct fdinfo info;
 
-	TRY(fdinfo_read(dump, descriptor, &text));
-	TRY(fdinfo_number(text, "clockid", 10, &clock));
-	TRY(fdinfo_number(text, "ticks", 10, &ret->ticks));
-	TRY(fdinfo_number(text, "settime flags", 8, &flags));
+	TRY(fdinfo_read(descriptor, &info));
+	TRY(fdinfo_number(&info, "clockid", 10, &clock));
+	TRY(fdinfo_number(&info, "ticks", 10, &ret->ticks));
+	TRY(fdinfo_number(&info, "settime flags", 8, &flags));
 	ret->clock = (uint32_t)clock;
 	ret->settime_flags = (uint32_t)flags;
 	return NULL;
@@ -105,11 +104,11 @@ static struct cr_error *read_timer(struct dump *dump, const struct descriptor *d
 	for (int i = 0; i < TRIES; i++) {
 		if (timerfd_gettime(fd, time) < 0)
 			return error_sys("Failed to read %s", descriptor_name(dump, descriptor));
-		TRY(read_info(dump, descriptor, ret));
+		TRY(read_info(descriptor, ret));
 		before = ret->ticks;
 		if (timerfd_gettime(fd, time) < 0)
 			return error_sys("Failed to read %s", descriptor_name(dump, descriptor));
-		TRY(read_info(dump, descriptor, ret));
+		TRY(read_info(descriptor, ret));
 		if (ret->ticks == before)
 			break;
 	}
@@ -140,7 +139,8 @@ static struct cr_error *timerfd_check(struct dump *dump, const struct descriptor
 {
 	struct timerfd scrap = {0};
 
-	return error_object(read_info(dump, descriptor, &scrap), "timerfd");
+	(void)dump;
+	return error_object(read_info(descriptor, &scrap), "timerfd");
 }
 
 static struct cr_error *timerfd_restore(struct restore *restore, struct object *object,
