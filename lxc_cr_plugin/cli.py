@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 from . import __version__, config
 from .config import Settings
 from .errors import HostError, LxcCrError, UsageError, exit_codes
+from .lease import REMAINING, LeasePolicy
 from .log import Reporter
 from .run import signals_cancel
 
 if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
     from .container.lxc import LxcContainer
     from .journal import Journals
-    from .store import Store
+    from .restore import Restarted
+    from .store import Image, Reference, Store
 
 FAULT_VARIABLE = "LXC_CR_FAULT"
 
@@ -83,24 +86,18 @@ def stop_container(name: str, lxcpath: str) -> bool:
 
 def checkpoint(session: Session) -> int:
     """lxc-cr checkpoint NAME."""
-    from .checkpoint import checkpoint as run
     from .store import Reference
 
     arguments = session.arguments
     reference = Reference.parse(arguments.image or arguments.name, container=arguments.name)
     if reference.digest:
         raise UsageError("A new image cannot be given its digest", hint="Write --image NAME:TAG")
-    done = run(
-        session.container(),
-        reference=reference,
+    done = make_image(
+        session,
+        reference,
         stop=arguments.stop,
         buffered=arguments.buffered,
-        deleted_file_limit=session.deleted_file_limit,
         files=arguments.files or session.settings.files,
-        store=session.store(),
-        journals=session.journals(),
-        report=session.report,
-        fault=session.fault,
     )
     session.report.result(
         {"command": "checkpoint", **done.as_json()}, text=done.summary(stopped=arguments.stop)
@@ -108,30 +105,104 @@ def checkpoint(session: Session) -> int:
     return 0
 
 
+def make_image(
+    session: Session, reference: Reference, *, stop: bool, buffered: bool, files: str
+) -> Checkpoint:
+    """Checkpoint the container that the command names."""
+    from .checkpoint import checkpoint as run
+
+    return run(
+        session.container(),
+        reference=reference,
+        stop=stop,
+        buffered=buffered,
+        deleted_file_limit=session.deleted_file_limit,
+        files=files,
+        store=session.store(),
+        journals=session.journals(),
+        report=session.report,
+        fault=session.fault,
+    )
+
+
+def start_from(
+    session: Session,
+    image: Image,
+    *,
+    files: str,
+    full: bool = False,
+    lease: LeasePolicy = REMAINING,
+) -> Restarted:
+    """Restart the container that the command names."""
+    from .restore import restart as run
+
+    return run(
+        session.container(),
+        image=image,
+        journals=session.journals(),
+        run_dir=session.settings.run_dir,
+        timeout=session.settings.restart_timeout,
+        files=files,
+        full=full,
+        lease=lease,
+        report=session.report,
+        fault=session.fault,
+    )
+
+
 def restart(session: Session) -> int:
     """lxc-cr restart NAME [REF]."""
-    from .lease import LeasePolicy
-    from .restore import restart as run
     from .store import Reference
 
     arguments = session.arguments
     lease = LeasePolicy.parse(arguments.lease)
     reference = Reference.parse(arguments.reference or arguments.name, container=arguments.name)
-    done = run(
-        session.container(),
-        image=session.store().resolve(reference),
-        journals=session.journals(),
-        run_dir=session.settings.run_dir,
-        timeout=session.settings.restart_timeout,
+    done = start_from(
+        session,
+        session.store().resolve(reference),
         files=arguments.files,
         full=arguments.verify == "full",
         lease=lease,
-        report=session.report,
-        fault=session.fault,
     )
     session.report.result(
         {"command": "restart", **done.as_json()}, text=done.summary(arguments.name)
     )
+    return 0
+
+
+def rollback(session: Session) -> int:
+    """lxc-cr rollback NAME [REF]."""
+    from .rollback import BEFORE, roll_back
+    from .snapshot import ROLLBACK
+    from .store import Reference
+
+    name = session.arguments.name
+    reference = Reference.parse(session.arguments.reference or name, container=name)
+    if reference.tag == BEFORE and not session.arguments.no_checkpoint:
+        raise UsageError(
+            f"'{reference}' is about to name what runs now",
+            hint="Write --no-checkpoint, or name the image by its digest",
+        )
+
+    def end() -> Image:
+        made = make_image(
+            session,
+            Reference(name, BEFORE),
+            stop=True,
+            buffered=False,
+            files=session.settings.files,
+        )
+        return made.image
+
+    session.journals()
+    done = roll_back(
+        session.container(),
+        image=session.store().resolve(reference),
+        end=None if session.arguments.no_checkpoint else end,
+        restart=lambda image: start_from(session, image, files=ROLLBACK),
+        report=session.report,
+    )
+    session.report.result({"command": "rollback", **done.as_json()}, text=done.summary(name))
     return 0
 
 
@@ -182,6 +253,52 @@ def inspect(session: Session) -> int:
     session.report.result(
         {"command": "inspect", **image_as_json(image, manifest, records)},
         text=image_text(image, manifest, records),
+    )
+    return 0
+
+
+def verify(session: Session) -> int:
+    """lxc-cr verify REF."""
+    from .image import verify_all
+    from .store import Reference
+
+    session.journals()
+    image = session.store().resolve(Reference.parse(session.arguments.reference))
+    with session.report.step("verify", f"Read all of {image.reference()}"):
+        verify_all(image, listener=session.report)
+    session.report.result(
+        {"command": "verify", "digest": f"sha256:{image.digest}"},
+        text=f"Image {image.reference()} is as it was written",
+    )
+    return 0
+
+
+def prune(session: Session) -> int:
+    """lxc-cr prune [NAME]."""
+    from .prune import Rules, superfluous
+
+    arguments = session.arguments
+    if arguments.keep_last is None and arguments.keep_days is None:
+        raise UsageError(
+            "Nothing says which images to keep", hint="Give --keep-last, --keep-days or both"
+        )
+    session.journals()
+    store = session.store()
+    rules = Rules(arguments.keep_last, arguments.keep_days, arguments.tagged)
+    images = [i for i in store.images() if arguments.name in (None, i.container)]
+    found = superfluous(images, rules)
+    for image in found:
+        if not arguments.dry_run:
+            store.remove(image)
+    names = [f"{image.container}@sha256:{image.digest[:12]}" for image in found]
+    verb = "Would remove" if arguments.dry_run else "Removed"
+    session.report.result(
+        {
+            "command": "prune",
+            "dry_run": arguments.dry_run,
+            "digests": [f"sha256:{image.digest}" for image in found],
+        },
+        text="\n".join(f"{verb} {name}" for name in names) or "Nothing to remove",
     )
     return 0
 
@@ -258,6 +375,19 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
+    add_commands(command)
+    return top
+
+
+def not_negative(text: str) -> int:
+    """A count on the command line."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number")
+    return int(text)
+
+
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """All commands with their options, in the order of the help text."""
     one = command(checkpoint, "Checkpoint a running container.")
     one.add_argument("name", metavar="NAME", help="the container")
     one.add_argument("--stop", action="store_true", help="end it at the instant of the image")
@@ -293,17 +423,36 @@ def parser() -> argparse.ArgumentParser:
         help="what is left to the holder of a file lease that is being broken: remaining (what was "
         "left), holder (at least a whole lease-break-time), breaker (nothing), +SECONDS more",
     )
+    one = command(rollback, "Bring a container back to an image, from whatever it is doing.")
+    one.add_argument("name", metavar="NAME", help="the container")
+    one.add_argument("reference", metavar="REF", nargs="?", help="default: NAME:latest")
+    one.add_argument(
+        "--no-checkpoint",
+        action="store_true",
+        help="kill what runs, instead of keeping it as NAME:before-rollback",
+    )
     one = command(check, "Say what stands in the way of a checkpoint; stops nothing.")
     one.add_argument("name", metavar="NAME", help="the container")
     one = command(ls, "List images.")
     one.add_argument("name", metavar="NAME", nargs="?", help="only those of this container")
     one = command(inspect, "Verify an image and show what it holds.")
     one.add_argument("reference", metavar="REF", help="the image")
+    one = command(verify, "Read all of an image, files and memory: is it as it was written.")
+    one.add_argument("reference", metavar="REF", help="the image")
+    one = command(prune, "Remove images that no rule keeps; tagged ones only with --tagged.")
+    one.add_argument("name", metavar="NAME", nargs="?", help="only those of this container")
+    one.add_argument(
+        "--keep-last", type=not_negative, metavar="N", help="keep the newest N of each container"
+    )
+    one.add_argument(
+        "--keep-days", type=not_negative, metavar="N", help="keep those of the last N days"
+    )
+    one.add_argument("--tagged", action="store_true", help="remove tagged ones too")
+    one.add_argument("--dry-run", action="store_true", help="only say what would go")
     one = command(rm, "Remove images and the tags that point to them.")
     one.add_argument("reference", metavar="REF", nargs="+", help="the images")
     one = command(flush, "Write a buffered image to the disk.")
     one.add_argument("reference", metavar="REF", help="the image")
-    return top
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -59,6 +59,18 @@ def verify_by_engine(image: Image, *, listener: Listener) -> None:
         os.close(fd)
 
 
+def verify_all(image: Image, *, listener: Listener) -> None:
+    """Raise ImageError unless every byte of the image is as written, contents of files included."""
+    from .snapshot.tree_backend import check_contents, load
+
+    manifest = image.manifest()
+    verify_records(image, manifest)
+    verify_pages(image, manifest)
+    verify_by_engine(image, listener=listener)
+    if manifest.rootfs is not None:
+        check_contents(image, load(image, manifest), full=True)
+
+
 def required_kinds(directory: Path) -> tuple[str, ...]:
     """The kinds that a reader of the image in @directory must know, as the engine lists them."""
     header = next(_items(directory / STATE), None)

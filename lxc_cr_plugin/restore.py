@@ -209,7 +209,8 @@ def refuse_running(container: Container) -> None:
     if container.state() != STOPPED:
         raise ContainerError(
             f"Container '{container.name}' is running",
-            hint=f"Stop it first with `lxc-stop {container.address}`",
+            hint=f"Stop it first with `lxc-stop {container.address}`, "
+            "or go back with `lxc-cr rollback`",
         )
 
 

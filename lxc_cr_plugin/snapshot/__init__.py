@@ -59,18 +59,22 @@ class Backend(Protocol):
 
 
 class Storage(NamedTuple):
-    """A root filesystem as the runtime names it: "overlay:/lower:/upper"."""
+    """A root filesystem as the runtime names it: "overlay:/lower:/upper", or without the type."""
 
     type: str
     paths: tuple[Path, ...]
 
     @classmethod
     def parse(cls, rootfs: str) -> Storage:
-        """What the runtime's notation means; a plain path is a directory, or something else."""
+        """What the runtime's notation means. LXC drops the type once it has read it."""
         name, colon, rest = rootfs.partition(":")
-        if not colon or "/" in name:
-            return cls("dir" if Path(rootfs).is_dir() else "", (Path(rootfs),))
-        return cls(name, tuple(Path(path) for path in rest.split(":")))
+        if colon and "/" not in name:
+            return cls(name, tuple(Path(path) for path in rest.split(":")))
+        if Path(rootfs).is_dir():
+            return cls("dir", (Path(rootfs),))
+        layers = tuple(Path(path) for path in rootfs.split(":"))
+        is_overlay = len(layers) > 1 and all(path.is_dir() for path in layers)
+        return cls("overlay" if is_overlay else "", layers)
 
 
 def backend_for(rootfs: str) -> Backend:
@@ -80,6 +84,10 @@ def backend_for(rootfs: str) -> Backend:
     storage = Storage.parse(rootfs)
     if storage.type == "dir":
         return TreeBackend("dir", storage.paths[0])
+    if storage.type in ("overlay", "overlayfs") and len(storage.paths) > 1:
+        # The upper layer holds all that differs: whiteouts and attributes of overlayfs are a device
+        # node and extended attributes like any other. The lower layers never change.
+        return TreeBackend("overlay", storage.paths[-1])
     raise HostError(
         f"Snapshots of files are not possible on a root filesystem like '{rootfs}'",
         hint="Write --files none: then the files must be, at a restart, what they are now",

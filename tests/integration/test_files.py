@@ -238,3 +238,86 @@ def test_a_file_nobody_may_open(container, ledger):
     assert tree_of(directory) == before
     assert (directory / "device").stat().st_rdev == os.makedev(240, 77)
     ledger.verify()
+
+
+def test_rollback_of_a_running_container(container, ledger):
+    container.checkpoint("--image", f"{container.name}:good")
+    runs_on(ledger)
+    ahead = number_of_next(ledger)
+    outcome = container.cr("rollback", container.name, f"{container.name}:good")
+    assert outcome.result["before"]
+    assert container.state == "RUNNING"
+    # and forward again, to what had run before
+    digest = outcome.result["before"]
+    container.cr("rollback", container.name, f"{container.name}@{digest}", "--no-checkpoint")
+    assert number_of_next(ledger) >= ahead
+    runs_on(ledger)
+    ledger.verify()
+
+
+def number_of_next(victim: Victim) -> int:
+    """The number in a file that is always there."""
+    return int.from_bytes(victim.status.with_name(f"{victim.name}-written").read_bytes(), "little")
+
+
+def test_rollback_that_fails_returns(container, ledger):
+    (container.rootfs / "root/large").write_bytes(os.urandom(10_000))
+    container.checkpoint("--image", f"{container.name}:good")
+    runs_on(ledger)
+    ahead = number_of_next(ledger)
+    (container.rootfs / "root/large").unlink()
+    for content in (container.laboratory.store / container.name).glob("*/rootfs/*"):
+        data = content.read_bytes()
+        content.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    outcome = container.try_cr("rollback", container.name, f"{container.name}:good")
+    assert outcome.code == 6, outcome.text
+    assert container.state == "RUNNING"
+    assert number_of_next(ledger) >= ahead
+    runs_on(ledger)
+    ledger.verify()
+
+
+def test_rollback_to_a_damaged_image_ends_nothing(container, ledger):
+    container.checkpoint()
+    pages = next((container.laboratory.store / container.name).glob("*/pages"))
+    pages.write_bytes(bytes(pages.stat().st_size))
+    init = container.init_pid
+    outcome = container.try_cr("rollback", container.name)
+    assert outcome.code == 6, outcome.text
+    assert container.init_pid == init
+    assert len(container.images) == 1
+    ledger.verify()
+
+
+def test_verify_reads_everything(container, ledger):
+    container.checkpoint()
+    container.cr("verify", container.name)
+    content = contents_of(container)[0]
+    data = content.read_bytes()
+    content.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert container.try_cr("verify", container.name).code == 6
+    ledger.verify()
+
+
+def test_overlay_storage(container):
+    """The upper layer is what is captured and brought back, deleted files of the lower included."""
+    lower = container.directory / "lower"
+    container.rootfs.rename(lower)
+    for name in ("etc", "victims"):
+        (container.rootfs / name).mkdir(parents=True)
+    container.configure(f"lxc.rootfs.path = overlay:{lower}:{container.rootfs}")
+    victim = container.add_victim("ledger")
+    container.start()
+    victim.ready()
+    container.attach("rm", "/etc/group")
+    container.checkpoint("--image", f"{container.name}:old")
+    whiteout = (container.rootfs / "etc/group").lstat()
+    container.attach("sh", "-c", "echo back > /etc/group")
+    runs_on(victim)
+    container.stop()
+    outcome = container.restart(f"{container.name}:old")
+    assert "etc/group" in outcome.result["rootfs"]["paths"]
+    assert (container.rootfs / "etc/group").lstat().st_rdev == whiteout.st_rdev == 0
+    runs_on(victim)
+    container.attach("touch", f"/status/{victim.name}.go")
+    victim.wait_for("ok")

@@ -349,6 +349,8 @@ def test_storage(tmp_path):
     assert Storage.parse(f"dir:{tmp_path}") == ("dir", (tmp_path,))
     assert Storage.parse(str(tmp_path)) == ("dir", (tmp_path,))
     assert Storage.parse("overlay:/a:/b") == ("overlay", (Path("/a"), Path("/b")))
+    assert Storage.parse(f"{tmp_path}:{tmp_path}") == ("overlay", (tmp_path, tmp_path))
+    assert Storage.parse(f"{tmp_path}/no:{tmp_path}").type == ""
     assert kept_beside(f"dir:{tmp_path}/rootfs") == tmp_path / ".rootfs.lxc-cr"
     assert kept_beside("zfs:tank/web") is None
     with pytest.raises(HostError, match="are not possible on a root filesystem like 'zfs"):
