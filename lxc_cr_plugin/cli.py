@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from . import __version__, config
 from .config import Settings
@@ -303,6 +304,60 @@ def prune(session: Session) -> int:
     return 0
 
 
+def export(session: Session) -> int:
+    """lxc-cr export REF [FILE]."""
+    from .store import Reference, writing
+    from .transfer import export_image
+
+    session.journals()
+    image = session.store().resolve(Reference.parse(session.arguments.reference))
+    file = session.arguments.file
+    if file == "-":
+        if sys.stdout.isatty():
+            raise UsageError("An image is not for a terminal", hint="Name a file, or pipe it")
+        export_image(image, sys.stdout.buffer)
+        return 0
+    with writing(f"Failed to write '{file}'"):
+        # An image holds all secrets of a container.
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as stream:
+            export_image(image, stream)
+    session.report.result(
+        {"command": "export", "digest": f"sha256:{image.digest}", "file": file},
+        text=f"Image {image.reference()} is in {file}",
+    )
+    return 0
+
+
+def import_(session: Session) -> int:
+    """lxc-cr import [FILE]."""
+    from .store import TAG, writing
+    from .transfer import import_image
+
+    arguments = session.arguments
+    if arguments.tag and not TAG.fullmatch(arguments.tag):
+        raise UsageError(f"'{arguments.tag}' cannot be a tag")
+    session.journals()
+    store = session.store()
+    with contextlib.ExitStack() as undo:
+        stream: BinaryIO = sys.stdin.buffer
+        if arguments.file != "-":
+            with writing(f"Failed to read '{arguments.file}'"):
+                stream = undo.enter_context(Path(arguments.file).open("rb"))
+        image = import_image(
+            stream,
+            store=store,
+            tag=arguments.tag,
+            buffered=arguments.buffered,
+            listener=session.report,
+        )
+    session.report.result(
+        {"command": "import", "digest": f"sha256:{image.digest}", "path": str(image.path)},
+        text=f"Image {image.reference()} is in {image.path}",
+    )
+    return 0
+
+
 def rm(session: Session) -> int:
     """lxc-cr rm REF..."""
     from .store import Reference
@@ -370,7 +425,11 @@ def parser() -> argparse.ArgumentParser:
         run: Callable[[Session], int], text: str, *, aliases: tuple[str, ...] = ()
     ) -> argparse.ArgumentParser:
         made = commands.add_parser(
-            run.__name__, aliases=list(aliases), help=text, description=text, parents=[common]
+            run.__name__.rstrip("_"),
+            aliases=list(aliases),
+            help=text,
+            description=text,
+            parents=[common],
         )
         made.set_defaults(run=run)
         return made
@@ -449,6 +508,13 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     one.add_argument("--tagged", action="store_true", help="remove tagged ones too")
     one.add_argument("--dry-run", action="store_true", help="only say what would go")
+    one = command(export, "Write an image as one stream.")
+    one.add_argument("reference", metavar="REF", help="the image")
+    one.add_argument("file", metavar="FILE", nargs="?", default="-", help="default: stdout")
+    one = command(import_, "Verify an exported image and add it to the store.")
+    one.add_argument("file", metavar="FILE", nargs="?", default="-", help="default: stdin")
+    one.add_argument("--tag", help="its tag here (default: latest)")
+    one.add_argument("--buffered", action="store_true", help="leave it in memory")
     one = command(rm, "Remove images and the tags that point to them.")
     one.add_argument("reference", metavar="REF", nargs="+", help="the images")
     one = command(flush, "Write a buffered image to the disk.")

@@ -2,14 +2,16 @@
 """The container's files are those of the instant of the image, whatever became of them since."""
 
 import os
+import random
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from .container import Container, Victim, wait_until
+from .container import Container, Victim, run, wait_until
 from .test_robustness import tree_of
 
 RESTART_FAILED, ENGINE_DIED = 10, 11
@@ -299,6 +301,42 @@ def test_verify_reads_everything(container, ledger):
     ledger.verify()
 
 
+def test_export_and_import_through_a_pipe(container, ledger, tmp_path):
+    container.checkpoint("--stop")
+    (image,) = container.images
+    elsewhere = tmp_path / "store"
+    command = container.command("export", container.name)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as export:
+        arrived = run(*container.command("import", "--store", elsewhere), stdin=export.stdout)
+    assert export.returncode == 0
+    assert image["digest"] in arrived.stdout
+    (container.rootfs / "bin/cat").unlink()
+    container.restart("--store", elsewhere)
+    ledger.verify()
+
+
+def test_a_damaged_stream_is_refused(container, ledger, tmp_path):
+    container.checkpoint("--stop")
+    file, elsewhere = tmp_path / "image.tar", tmp_path / "store"
+    container.cr("export", container.name, file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    data = file.read_bytes()
+    dice = random.Random(7)
+    for _ in range(12):
+        position = dice.randrange(len(data))
+        damaged = data[:position] + bytes([data[position] ^ 0x41]) + data[position + 1 :]
+        file.write_bytes(dice.choice([damaged, data[:position]]))
+        if any(data[position - 4 : position + 4]):  # padding may hold anything
+            outcome = container.try_cr("import", file, "--store", elsewhere)
+            assert outcome.code in (0, 6), outcome.text
+            assert outcome.code == 6 or file.stat().st_size == len(data)
+        shutil.rmtree(elsewhere, ignore_errors=True)
+    file.write_bytes(data)
+    container.cr("import", file, "--store", elsewhere)
+    container.restart("--store", elsewhere)
+    ledger.verify()
+
+
 def test_overlay_storage(container):
     """The upper layer is what is captured and brought back, deleted files of the lower included."""
     lower = container.directory / "lower"
@@ -321,3 +359,24 @@ def test_overlay_storage(container):
     runs_on(victim)
     container.attach("touch", f"/status/{victim.name}.go")
     victim.wait_for("ok")
+
+
+@pytest.mark.parametrize("step", ["verify", "end", "commit", "start"])
+def test_a_killed_rollback_loses_nothing(step, container, ledger):
+    """Afterwards it runs as before, or is stopped with an image and the files of what ran."""
+    container.checkpoint("--image", f"{container.name}:good")
+    runs_on(ledger)
+    ahead = number_of_next(ledger)
+    outcome = container.try_cr(
+        "rollback", container.name, f"{container.name}:good", LXC_CR_FAULT=f"python:{step}"
+    )
+    assert outcome.code == -signal.SIGKILL
+    container.cr("ls")
+    if container.state == "STOPPED":
+        assert number_of_next(ledger) >= ahead
+        told = container.restart(f"{container.name}:before-rollback").result["rootfs"]
+        assert told["changed"] == 0
+    assert number_of_next(ledger) >= ahead
+    assert_nothing_kept(container)
+    runs_on(ledger)
+    ledger.verify()
