@@ -208,6 +208,8 @@ void collect_forget(struct dump *dump)
 	dump->open_files = 0;
 	tdestroy(dump->contents, keep_node);
 	dump->contents = NULL;
+	tdestroy(dump->pipe_ends, keep_node);
+	dump->pipe_ends = NULL;
 	dump->contents_bytes = 0;
 	memset(&dump->filesystems, 0, sizeof(dump->filesystems));
 	memset(&dump->seccomp_filters, 0, sizeof(dump->seccomp_filters));

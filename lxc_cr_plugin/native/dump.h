@@ -55,6 +55,7 @@ struct dump {
 	ino_t namespaces[8];	  /* of init: namespace_names[] */
 	void *files;		  /* tsearch(3) tree of open file descriptions: file.c */
 	struct list pipes;	  /* struct noted_pipe: outsiders.c */
+	void *pipe_ends;	  /* tsearch(3) tree of the first end of each pipe: pipe.c */
 	void *known_paths;	  /* tsearch(3) tree: known_paths.c */
 	struct kernel_locks *kernel_locks; /* NULL: nobody has locked anything yet */
 	struct list locked_files;	   /* struct noted_file: locks.c */

@@ -239,6 +239,7 @@ static struct cr_error *restore_init(struct restore *restore,
 
 static void restore_deinit(struct restore *restore)
 {
+	pipe_finish(restore);
 	for_each (struct object *, object, &restore->image.objects) {
 		if (object->fd >= 0)
 			close(object->fd);

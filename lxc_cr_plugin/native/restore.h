@@ -24,7 +24,7 @@ struct restore {
 	struct list orphans;	/* struct process *, who have been adopted: tree.c */
 	struct list helpers;	/* struct helper: tree.c */
 	pid_t spare_pid;	/* no task of the image has it */
-	struct list pipes;	/* struct standing_pipe: kinds/pipe.c */
+	void *pipes;		/* tsearch(3) tree of struct standing_pipe: kinds/pipe.c */
 	struct list departed;	/* struct departed: kinds/pidfd.c */
 	bool seccomp_suspended; /* filters are not in force while we build */
 	struct list leases;	/* struct object *: kinds/lease.c */

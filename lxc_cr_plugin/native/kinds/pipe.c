@@ -2,6 +2,7 @@
 #include "pipe.h"
 
 #include <fcntl.h>
+#include <search.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -24,18 +25,26 @@ const struct field pipe_fields[] = {
 	FIELD_END,
 };
 
-/* Another end of the same pipe that was seen before. */
-static bool is_first(struct dump *dump, const struct descriptor *descriptor, const void *state)
+static int by_identity(const void *a, const void *b)
 {
-	for_each (struct object *, object, &dump->image.objects) {
-		const struct file *file = file_of(object);
+	const struct file *x = &((const struct pipe_end *)a)->file;
+	const struct file *y = &((const struct pipe_end *)b)->file;
 
-		if (object->state != state && file && S_ISFIFO(file->mode) &&
-		    file->inode == descriptor->stat.st_ino &&
-		    file->device == descriptor->stat.st_dev)
-			return false;
-	}
-	return true;
+	if (x->inode != y->inode)
+		return x->inode < y->inode ? -1 : 1;
+	return (x->device > y->device) - (x->device < y->device);
+}
+
+/* The end of the same pipe that was seen first, this one perhaps. */
+static struct pipe_end *first_end(struct dump *dump, const struct descriptor *descriptor,
+				  struct pipe_end *end)
+{
+	struct pipe_end **found;
+
+	end->file.inode = descriptor->stat.st_ino;
+	end->file.device = descriptor->stat.st_dev;
+	found = tsearch(end, &dump->pipe_ends, by_identity);
+	return found ? *found : NULL;
 }
 
 /* tee(2) leaves the original untouched; the copy may then be read. */
@@ -73,11 +82,13 @@ static struct cr_error *copy_contents(int from, size_t capacity, struct pool *po
 
 struct cr_error *pipe_dump(struct dump *dump, const struct descriptor *descriptor, void *state)
 {
-	struct pipe_end *end = state;
+	struct pipe_end *end = state, *first = first_end(dump, descriptor, end);
 	char name[32];
 	_cleanup_close_ int fd = -1;
 	int capacity;
 
+	if (!first)
+		return error_nomem();
 	/* a new end of our own: the old one may be the writing one */
 	snprintf(name, sizeof(name), "fd/%d", descriptor->fd);
 	fd = openat(descriptor->process->proc, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -85,8 +96,9 @@ struct cr_error *pipe_dump(struct dump *dump, const struct descriptor *descripto
 	if (capacity < 0)
 		return error_sys("Failed to open %s", descriptor_name(dump, descriptor));
 	end->capacity = (uint64_t)capacity;
-	end->first = is_first(dump, descriptor, state);
-	end->packets = descriptor->flags & O_DIRECT;
+	end->first = first == end;
+	/* writers make packets, but whoever was seen first carries them */
+	first->packets |= (descriptor->flags & O_DIRECT) != 0;
 	return end->first ? copy_contents(fd, (size_t)capacity, dump->image.pool, end) : NULL;
 }
 
@@ -94,20 +106,28 @@ struct cr_error *pipe_dump(struct dump *dump, const struct descriptor *descripto
 
 /* A pipe that stands; its ends wait until somebody wants them. */
 struct standing_pipe {
-	uint64_t device, inode;
+	struct pipe_end identity; /* of the first end: by_identity() */
 	int ends[2];
 	bool taken[2];
 };
 
-static struct standing_pipe *find_standing(struct restore *restore, const struct file *file)
+static struct cr_error *stand(struct restore *restore, const struct pipe_end *end,
+			      struct cr_error *(*make)(struct restore *restore,
+						       const struct pipe_end *end, int ends[2]),
+			      struct standing_pipe **ret)
 {
-	struct standing_pipe *pipes = restore->pipes.items;
+	struct standing_pipe **found = tfind(end, &restore->pipes, by_identity);
 
-	for (size_t i = 0; i < restore->pipes.count; i++) {
-		if (pipes[i].inode == file->inode && pipes[i].device == file->device)
-			return &pipes[i];
+	if (found) {
+		*ret = *found;
+		return NULL;
 	}
-	return NULL;
+	*ret = pool_calloc(restore->image.pool, 1, sizeof(**ret));
+	if (!*ret)
+		return error_nomem();
+	(*ret)->identity = *end;
+	TRY(make(restore, end, (*ret)->ends));
+	return tsearch(*ret, &restore->pipes, by_identity) ? NULL : error_nomem();
 }
 
 static struct cr_error *fill(const struct pipe_end *end, int fd)
@@ -154,33 +174,29 @@ struct cr_error *pipe_restore_end(struct restore *restore, struct object *object
 				  struct cr_error *(*make)(struct restore *restore,
 							   const struct pipe_end *end, int ends[2]))
 {
-	struct standing_pipe *pipe = find_standing(restore, &end->file);
+	struct standing_pipe *pipe;
 
-	if (!pipe) {
-		pipe = list_append(restore->image.pool, &restore->pipes, sizeof(*pipe));
-		if (!pipe)
-			return error_nomem();
-		pipe->inode = end->file.inode;
-		pipe->device = end->file.device;
-		TRY(make(restore, end, pipe->ends));
-	}
+	TRY(stand(restore, end, make, &pipe));
 	if (end->first)
 		TRY(fill(end, pipe->ends[1]));
 	TRY(take(pipe, object, &end->file));
 	return file_set_flags(object, &end->file);
 }
 
+static void finish(void *node)
+{
+	struct standing_pipe *pipe = node; /* lives in the pool */
+
+	if (!pipe->taken[0])
+		close(pipe->ends[0]);
+	if (!pipe->taken[1] && pipe->ends[1] != pipe->ends[0])
+		close(pipe->ends[1]);
+}
+
 void pipe_finish(struct restore *restore)
 {
-	struct standing_pipe *pipes = restore->pipes.items;
-
-	for (size_t i = 0; i < restore->pipes.count; i++) {
-		if (!pipes[i].taken[0])
-			close(pipes[i].ends[0]);
-		if (!pipes[i].taken[1] && pipes[i].ends[1] != pipes[i].ends[0])
-			close(pipes[i].ends[1]);
-	}
-	restore->pipes.count = 0;
+	tdestroy(restore->pipes, finish);
+	restore->pipes = NULL;
 }
 
 static bool pipe_claims(const struct descriptor *descriptor)

@@ -51,6 +51,15 @@ static void check_packets(struct pipe packets)
 	check(read(packets.read, buffer, 100) == 3 && memcmp(buffer, "end", 3) == 0, "packet 4");
 }
 
+/* The end that reads is seen first, and does not know of packets. */
+static void check_single(struct pipe single)
+{
+	check(read(single.read, buffer, 2) == 2 && memcmp(buffer, "si", 2) == 0, "single packet");
+	must(write(single.write, "next", 4));
+	check(read(single.read, buffer, 100) == 4 && memcmp(buffer, "next", 4) == 0,
+	      "the rest of a packet was kept");
+}
+
 static void check_full(struct pipe full, size_t held)
 {
 	check(write(full.write, "x", 1) < 0 && errno == EAGAIN, "a full pipe takes more");
@@ -78,7 +87,7 @@ static void child(void *argument)
 
 int main(int argc, char **argv)
 {
-	struct pipe large, packets, full, no_reader, no_writer, empty;
+	struct pipe large, packets, single, full, no_reader, no_writer, empty;
 	struct shared shared;
 	size_t held = 0;
 	int twice;
@@ -99,6 +108,9 @@ int main(int argc, char **argv)
 	must(write(packets.write, "three", 5));
 	must(write(packets.write, "five5", 5));
 	must(write(packets.write, "end", 3));
+
+	single = make(O_DIRECT);
+	must(write(single.write, "single", 6));
 
 	full = make(O_NONBLOCK);
 	for (ssize_t put; (put = write(full.write, expected, 4096)) > 0;)
@@ -125,6 +137,7 @@ int main(int argc, char **argv)
 	check_large(large);
 	check(read(twice, buffer, 1) < 0 && errno == EAGAIN, "second description");
 	check_packets(packets);
+	check_single(single);
 	check_full(full, held);
 	check(write(no_reader.write, "x", 1) < 0 && errno == EPIPE, "pipe got a reader");
 	check(read(no_writer.read, buffer, 100) == 4, "pipe without a writer: contents");
