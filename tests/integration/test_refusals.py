@@ -36,6 +36,7 @@ OBJECTS = {
     "namespace": "namespace",
     "namespace_of_thread": "namespace",
     "mount_point": "mount",
+    "hidden_directory": "leads to",
 }
 
 

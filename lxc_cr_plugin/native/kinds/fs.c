@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 
 #include "../dump.h"
+#include "../known_paths.h"
 #include "../restore.h"
 #include "../sharing.h"
 
@@ -19,6 +20,27 @@ static const struct field fs_fields[] = {
 	FIELD_PATH(struct directories, root, "root directory, from the container's root"),
 	FIELD_END,
 };
+
+/* A directory below a mount point, or of a file system that was unmounted, has a name that leads
+ * elsewhere. */
+static struct cr_error *check_place(struct dump *dump, const struct process *process,
+				    const char *link, const struct stat *stat,
+				    const struct bytes *path)
+{
+	struct cr_error *error;
+	bool leads;
+
+	TRY(path_leads_to(dump, path, stat, &leads));
+	if (leads)
+		return NULL;
+	error = error_new(CR_UNSUPPORTED,
+			  "The %s directory of process %d (%s) is not what '%s' leads to", link,
+			  process->pid, process->stat.comm, (char *)path->data);
+	error = error_task(error, process->pid, process->stat.comm);
+	return error_remedy(error_object(error, "hidden_directory"),
+			    "Was something mounted over it, or unmounted? Start the program in a "
+			    "directory that can be reached");
+}
 
 static struct cr_error *read_directory(struct dump *dump, struct process *process, const char *link,
 				       struct bytes *ret)
@@ -39,7 +61,7 @@ static struct cr_error *read_directory(struct dump *dump, struct process *proces
 			error_object(error, "deleted_directory"),
 			"Not supported yet; start the program in a directory that stays");
 	}
-	return NULL;
+	return check_place(dump, process, link, &stat, ret);
 }
 
 static struct cr_error *fs_dump(struct dump *dump, struct process *process, void *state)

@@ -351,6 +351,21 @@ static void mount_point_verify(void)
 	must(umount("/mnt"));
 }
 
+/* Its name leads to the directory that the mount point was before. */
+static void hidden_directory(void)
+{
+	must(mount("none", "/mnt", "tmpfs", 0, NULL));
+	must(chdir("/mnt"));
+	must(umount2("/mnt", MNT_DETACH));
+	must(close(must(open("file", O_CREAT | O_WRONLY, 0600))));
+}
+
+static void hidden_directory_verify(void)
+{
+	must(access("file", F_OK));
+	check(access("/mnt/file", F_OK) < 0, "the file is visible");
+}
+
 static void *start_by_vfork(void *ready)
 {
 	if (vfork() == 0) {
@@ -462,6 +477,7 @@ static const struct object {
 	{"namespace", namespace, namespace_verify},
 	{"namespace_of_thread", namespace_of_thread, namespace_of_thread_verify},
 	{"mount_point", mount_point, mount_point_verify},
+	{"hidden_directory", hidden_directory, hidden_directory_verify},
 };
 
 int main(int argc, char **argv)
