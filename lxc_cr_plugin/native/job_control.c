@@ -56,17 +56,12 @@ static struct cr_error *stop_by(struct restore *restore, pid_t tid, int signal, 
 	return task_set_mask(tid, SIGNALS_BUT_TRAP);
 }
 
-static bool stops_processes(int signal)
-{
-	return signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU;
-}
-
 static struct cr_error *stop(struct restore *restore, const struct process *process, int signal)
 {
 	pid_t tid = process_leader(process)->host_tid;
 	bool done = false;
 
-	if (!stops_processes(signal))
+	if (!signal_stops((uint32_t)signal))
 		return error_new(CR_IMAGE, "Process %d cannot be stopped by signal %d",
 				 process->pid, signal);
 	TRY(stop_by(restore, tid, signal, &done));

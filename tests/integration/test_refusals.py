@@ -32,7 +32,7 @@ OBJECTS = {
     "shared_fs": "shares",
     "mapped_lock": "no descriptor shows",
     "mapped_lease": "write lease",
-    "traced": "trace",
+    "traced": r"traced by process \d+ of the host \(refused\)",
     "namespace": "namespace",
     "namespace_of_thread": "namespace",
     "mount_point": "mount",

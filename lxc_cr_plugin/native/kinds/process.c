@@ -55,6 +55,11 @@ static struct cr_error *dump_dead_leader(struct dump *dump, const struct process
 	return identity->leader_comm.data ? NULL : error_nomem();
 }
 
+bool signal_stops(uint32_t signal)
+{
+	return signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU;
+}
+
 static bool is_stopped(const struct kernel_task *kernel)
 {
 	return kernel->signal_flags & KERNEL_STOPPED || kernel->group_stop_count > 0;
@@ -69,7 +74,7 @@ static void dump_job_control(const struct kernel_task *kernel, struct process_id
 	if (!is_stopped(kernel))
 		return;
 	identity->stop_signal = kernel->jobctl & KERNEL_STOP_SIGNAL;
-	if (identity->stop_signal < 1 || identity->stop_signal > KERNEL_SIGNALS)
+	if (!signal_stops(identity->stop_signal))
 		identity->stop_signal = SIGSTOP;
 	identity->stop_told = complete;
 	identity->stop_waited = complete && !kernel->group_exit_code;

@@ -20,6 +20,9 @@ struct process_identity {
 
 extern const struct kind process_kind;
 
+/* Is it one of those that stop a process by default? */
+bool signal_stops(uint32_t signal);
+
 /* Dump: by job control. */
 bool process_is_stopped(const struct process *process);
 
