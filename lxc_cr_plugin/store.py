@@ -277,18 +277,13 @@ class Shelf:
     def sweep(self) -> None:
         """Remove staging directories that nobody holds, and images on their way out."""
         staging = self.path / ".staging"
-        if not staging.is_dir() or not any(staging.iterdir()):
+        if not entries(staging):
             return
         with self.locked():
-            for path in staging.iterdir():
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                try:
-                    if path.is_file():
-                        path.unlink()
-                    elif _try_lock(fd):
-                        shutil.rmtree(path, ignore_errors=True)
-                finally:
-                    os.close(fd)
+            for path in entries(staging):
+                # Whoever holds a staging directory removes it without the lock, at any moment.
+                with contextlib.suppress(FileNotFoundError):
+                    _sweep(path)
 
     def adopt(self, staging: Path, *, container: str) -> Image:
         """Give the complete image in @staging its name. The shelf is locked."""
@@ -341,28 +336,49 @@ class Shelf:
     def images(self) -> list[Image]:
         """All images, by container and digest."""
         found = []
-        for home in sorted(self.path.iterdir()) if self.path.is_dir() else ():
+        for home in entries(self.path):
             if home.name.startswith(".") or not home.is_dir():
                 continue
             container = unquote(home.name, errors="surrogateescape")
             tags = self._tags(container)
-            for path in sorted(home.iterdir()):
+            for path in entries(home):
                 if DIGEST.fullmatch(path.name):
                     names = tuple(sorted(t for t, digest in tags.items() if digest == path.name))
                     found.append(Image(container, path.name, path, self.buffered, names))
         return found
 
     def _tags(self, container: str) -> dict[str, str]:
-        directory = self._home(container) / "tags"
-        if not directory.is_dir():
-            return {}
-        names = [path for path in directory.iterdir() if TAG.fullmatch(path.name)]
-        return {path.name: path.read_text(errors="replace").strip() for path in names}
+        tags = {}
+        for path in entries(self._home(container) / "tags"):
+            with contextlib.suppress(FileNotFoundError):
+                if TAG.fullmatch(path.name):
+                    tags[path.name] = path.read_text(errors="replace").strip()
+        return tags
 
     def _home(self, container: str) -> Path:
         """The directory of a container; its name is as readable as a file name may be."""
         name = quote(container, safe="@:+, ", errors="surrogateescape")
         return self.path / (f"%2E{name[1:]}" if name.startswith(".") else name)
+
+
+def entries(directory: Path) -> list[Path]:
+    """What @directory holds, sorted; nothing when it is not there, or is being removed just now."""
+    try:
+        return sorted(directory.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _sweep(path: Path) -> None:
+    """Remove @path of a staging directory unless somebody holds it; FileNotFoundError: it is gone."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            path.unlink()
+        elif _try_lock(fd):
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -358,3 +358,37 @@ def test_staging_stays_while_an_engine_writes(store, tmp_path):
     os.close(kept)
     reopen(tmp_path)
     assert not path.with_name("kept").exists()
+
+
+def test_staging_that_ends_while_it_is_swept(store, tmp_path, monkeypatch):
+    """Its own command removes it without the lock: between our look and our open, say."""
+    directory = None
+    real = os.open
+
+    def open_late(path, *arguments, **options):
+        if directory and Path(path) == directory:
+            directory.rmdir()
+        return real(path, *arguments, **options)
+
+    with store.staging(buffered=False) as staging:
+        directory = staging.path
+        monkeypatch.setattr(os, "open", open_late)
+        store.sweep()
+        assert not directory.exists()
+
+
+def test_what_is_removed_while_it_is_listed(store, monkeypatch):
+    image = add_image(store)
+    real = Path.iterdir
+
+    def look_early(path):
+        found = list(real(path))
+        if path == image.path.parent / "tags":
+            monkeypatch.undo()
+            store.remove(image)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "iterdir", look_early)
+    assert store.images() == []
+    assert Path.iterdir is real
+    assert store.images() == []
