@@ -33,6 +33,10 @@ RESTART = "restart"
 # How long to wait for the engine of a command that was killed: it finishes what it began. Seconds.
 ORPHAN_PATIENCE = 15.0
 
+# For so long a lock may be held without a journal: by a command that looks what to repair, or one
+# that has just begun. Seconds.
+MOMENT = 1.0
+
 
 class Entry(NamedTuple):
     """One command under way.
@@ -82,7 +86,8 @@ class Journals:
         """
         path = self._path(container=container, lxcpath=lxcpath)
         with _open_lock(path) as fd:
-            if not _try_lock(fd):
+            until(lambda: _try_lock(fd) or _read(path) is not None, timeout=MOMENT)
+            if not _try_lock(fd):  # true again if we have it
                 entry = _read(path)
                 if entry is None or start_time(entry.pid) == entry.started:
                     raise _busy(container, entry)

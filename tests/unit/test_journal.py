@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import os
+import threading
 
 import pytest
 
@@ -154,7 +155,21 @@ def test_a_confirmed_restart_stays(desk):
     assert desk.stopped == []
 
 
-def test_two_commands_on_one_container(desk):
+def test_a_lock_that_is_held_for_a_look(desk):
+    """Every command takes each lock for a moment, to see whether there is something to repair."""
+    with desk.open().locked(**WEB):
+        pass
+    (lock,) = (desk.directory / "run").glob("*.lock")
+    fd = os.open(lock, os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    look = threading.Timer(0.1, os.close, [fd])
+    look.start()
+    with desk.open().locked(**WEB):
+        assert look.finished.is_set()
+
+
+def test_two_commands_on_one_container(desk, monkeypatch):
+    monkeypatch.setattr(journal_module, "MOMENT", 0.05)
     with desk.open().locked(**WEB), pytest.raises(ContainerError, match="being worked on"):
         desk.open().locked(**WEB).__enter__()
 
