@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from . import __version__, config
 from .config import Settings
-from .errors import HostError, LxcCrError, UsageError, exit_codes
+from .errors import ContainerError, HostError, LxcCrError, UsageError, exit_codes
 from .lease import REMAINING, LeasePolicy
 from .log import Reporter
 from .run import signals_cancel
@@ -22,7 +22,7 @@ from .run import signals_cancel
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .container.lxc import LxcContainer
-    from .journal import Journals
+    from .journal import Entry, Journals
     from .restore import Restarted
     from .store import Image, Reference, Store
 
@@ -74,15 +74,26 @@ def open_container(name: str, lxcpath: str | None) -> LxcContainer:
     return LxcContainer(name=name, lxcpath=lxcpath)
 
 
-def stop_container(name: str, lxcpath: str) -> bool:
-    """End a container that a failed restart has left; False when it did not run."""
-    from .container import STOPPED
+def stop_container(entry: Entry) -> bool:
+    """End the container that a failed restart has left; False when it did not run.
 
-    container = open_container(name, lxcpath)
-    if container.state() == STOPPED:
-        return False
-    container.kill()
-    return True
+    Only the init that the restart has taken over is ended: somebody else may have started the
+    container before or since. Raises ContainerError when that one runs on files that the restart
+    has exchanged, which cannot be brought back under it.
+    """
+    from .container import STOPPED, settle
+    from .run import kill_process
+
+    ended = entry.init is not None and kill_process(entry.init, started=entry.init_started)
+    container = open_container(entry.container, entry.lxcpath)
+    settle(container, ended=entry.init)
+    if entry.kept and Path(entry.kept).exists() and container.state() != STOPPED:
+        raise ContainerError(
+            f"Container '{entry.container}' was started by somebody else, with files that a restart "
+            "had exchanged",
+            hint=f"`lxc-stop {container.address}`: the next lxc-cr brings its files back",
+        )
+    return ended
 
 
 def checkpoint(session: Session) -> int:

@@ -42,7 +42,8 @@ class Entry(NamedTuple):
     """One command under way.
 
     `freezer` is a directory that was not frozen when it began, `kept` the place where it keeps the
-    previous state of the container's files.
+    previous state of the container's files; `init` is the init of a container that a restart has
+    taken over, `init_started` its start time.
     """
 
     operation: str
@@ -54,11 +55,13 @@ class Entry(NamedTuple):
     freezer_is_v2: bool = False
     meeting_place: str | None = None
     kept: str | None = None
+    init: int | None = None
+    init_started: int = 0
     confirmed: bool = False
 
 
-# Ends the container (name, lxcpath) of a restart that was not confirmed; False: it did not run.
-StopContainer = Callable[[str, str], bool]
+# Ends what an unconfirmed restart has started, and nothing else; False: nothing of it runs.
+StopContainer = Callable[[Entry], bool]
 
 
 class Journals:
@@ -136,8 +139,23 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        undo(self._entry, stop_container=self._stop_container)
+        # Which init is ours was noted by the engine, in its own process.
+        noted = _read(self._path) or self._entry
+        entry = noted._replace(confirmed=self._entry.confirmed)
+        undo(entry, stop_container=self._stop_container)
         self._path.unlink(missing_ok=True)
+
+    def seized(self, init: int) -> None:
+        """Note which process a restart is about to take over as init: the engine calls this.
+
+        Until then nothing runs that the restart could have to stop: the start that waits in its
+        hook fails by itself when nobody takes over.
+        """
+        started = start_time(init)
+        if started is None:
+            raise ContainerError(f"Process {init}, the new init, has ended")
+        self._entry = self._entry._replace(init=init, init_started=started)
+        _write(self._path, self._entry)
 
     def released(self) -> None:
         """Note, for the next command, that a restart is complete: the engine calls this.
@@ -202,7 +220,7 @@ def undo(entry: Entry, *, stop_container: StopContainer) -> list[str]:
         shutil.rmtree(entry.meeting_place, ignore_errors=True)
         done.append("removed its meeting place")
     unfinished = entry.operation == RESTART and not entry.confirmed
-    if unfinished and stop_container(entry.container, entry.lxcpath):
+    if unfinished and stop_container(entry):
         done.append("stopped it")
     if entry.kept:
         # After the container was stopped: nobody may run while its files are exchanged.

@@ -29,7 +29,8 @@ LEVEL_NAMES = {DEBUG: "debug", INFO: "info", WARNING: "warning", ERROR: "error"}
 class Reporter:
     """One per command, handed down to whoever has something to say.
 
-    @fault is the test hook: "python:STEP" kills this process when step STEP begins.
+    @fault is the test hook: "python:STEP" kills this process when step STEP begins,
+    "python:STEP~" stops it there.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Reporter:
         """Say what is about to happen (with --debug), and afterwards whether it did."""
         if self._fault == f"python:{name}":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._fault == f"python:{name}~":
+            os.kill(os.getpid(), signal.SIGSTOP)
         self.debug(f"{'  ' * self._depth}+ {text}")
         self._depth += 1
         try:

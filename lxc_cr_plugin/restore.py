@@ -144,6 +144,7 @@ def restart(
                     lease=lease,
                     report=report,
                     keep=(lock,),
+                    seized=journal.seized,
                     released=journal.released,
                     fault=fault,
                 )
@@ -250,6 +251,7 @@ def engine_at(
     lease: LeasePolicy,
     report: Reporter,
     keep: tuple[int, ...],
+    seized: Callable[[int], None],
     released: Callable[[], None],
     fault: str | None,
 ) -> Iterator[native.Restart]:
@@ -267,6 +269,7 @@ def engine_at(
             timeout=timeout,
             lease=lease,
             listener=report,
+            seized=seized,
             released=released,
             keep=keep,
             fault=fault,

@@ -149,6 +149,24 @@ def start_time(pid: int) -> int | None:
     return int(stat.rpartition(b")")[2].split()[19])
 
 
+def kill_process(pid: int, *, started: int) -> bool:
+    """Kill the process that start_time() told apart; False when that one has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        # Asked now that the pidfd holds the process: a pid may have been given to another one.
+        if start_time(pid) != started:
+            return False
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
 def until(condition: Callable[[], bool], *, timeout: float, pause: float = 0.005) -> bool:
     """Ask @condition every @pause seconds; False when it did not hold within @timeout seconds."""
     deadline = time.monotonic() + timeout

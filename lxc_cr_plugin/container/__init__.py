@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Protocol, Self
 
-from ..errors import LxcCrError
+from ..errors import ContainerError, LxcCrError
+from ..run import until
 
 STOPPED = "STOPPED"
 RUNNING = "RUNNING"
 FROZEN = "FROZEN"
+
+# How long a start or an end that is under way may take, seconds: longer than a hook waits.
+SETTLE_TIMEOUT = 30.0
 
 
 class Start(Protocol):
@@ -79,8 +84,28 @@ class Container(Protocol):
         @keep lists descriptors that the starting process holds until its end (a lock, say).
         """
 
-    def kill(self) -> None:
-        """End all its processes and wait until the runtime has cleaned up."""
-
     def wait_for(self, state: str, *, timeout: float) -> bool:
         """Wait at most @timeout seconds for @state."""
+
+
+def settle(container: Container, *, ended: int | None) -> None:
+    """Wait until the container is stopped, or runs with another init than the @ended one.
+
+    Raises ContainerError when it stays in between.
+    """
+
+    def settled() -> bool:
+        state = container.state()
+        if state not in (RUNNING, FROZEN):
+            return state == STOPPED
+        # For a moment the runtime does not know yet that its container has ended.
+        with suppress(ContainerError):
+            return container.init_pid() != ended
+        return False
+
+    if not until(settled, timeout=SETTLE_TIMEOUT):
+        raise ContainerError(
+            f"Container '{container.name}' is still {container.state()} after "
+            f"{SETTLE_TIMEOUT:.0f} s",
+            hint=f"Look at it with `lxc-info {container.address}`",
+        )

@@ -270,8 +270,10 @@ class Restart:
     """A restart under way, in this order: `wait_ready()`, start the runtime, `finish()`.
 
     @request_fd and @reply_fd are the two fifos of the meeting place; @timeout, in seconds, is for
-    the runtime's hook to come there; @lease favours the holders or the breakers of leases. @released is called inside the engine's process as soon as
-    all tasks run. @keep lists descriptors that the engine holds until its end (a lock, say).
+    the runtime's hook to come there and its init to be executed; @lease favours the holders or the
+    breakers of leases. Two functions are called inside the engine's process: @seized with the pid
+    of the init that is about to be taken over, which is not if that raises, and @released as soon
+    as all tasks run. @keep lists descriptors that the engine holds until its end (a lock, say).
     Leaving the `with` block early calls the engine off.
     """
 
@@ -285,6 +287,7 @@ class Restart:
         timeout: float,
         lease: LeasePolicy = REMAINING,
         listener: Listener,
+        seized: Callable[[int], None],
         released: Callable[[], None],
         keep: tuple[int, ...] = (),
         fault: str | None = None,
@@ -314,7 +317,7 @@ class Restart:
 
         ours = (self._supervisor.read, self._ready.write)
         self._engine = EngineProcess(
-            _work(call, listener),
+            _work(call, listener, seized=seized),
             failure=RestartError,
             listener=listener,
             keep=(image_fd, request_fd, reply_fd, *ours, *keep),
@@ -362,19 +365,23 @@ class _Ears(NamedTuple):
 
     emit: Emit
     lowest_level: int
+    seized: Callable[[int], None] | None
 
 
-def _work(call: Callable[[Any], Any], listener: Listener) -> Work:
+def _work(
+    call: Callable[[Any], Any], listener: Listener, *, seized: Callable[[int], None] | None = None
+) -> Work:
     """Wrap @call, which gets a struct cr_listener and returns a struct cr_error, for the child."""
     lowest_level = listener.lowest_level
 
     def work(emit: Emit) -> dict[str, Any] | None:
-        handle = ffi.new_handle(_Ears(emit, lowest_level))
+        handle = ffi.new_handle(_Ears(emit, lowest_level, seized))
         ears = ffi.new("struct cr_listener *")
         ears.context = handle
         ears.log = lib.engine_log
         ears.progress = lib.engine_progress
         ears.obstacle = lib.engine_obstacle
+        ears.seized = lib.engine_seized
         error = _keeping([handle], call(ears))
         # The process ends now, so nobody frees the error.
         return _error(error) if error else None
@@ -439,9 +446,9 @@ def _error(error: Any) -> dict[str, Any]:
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def engine_log(context: Any, level: int, text: Any) -> None:
     """Log line of the engine; its levels are Python's: (level + 1) * 10."""
-    emit, lowest_level = ffi.from_handle(context)
-    if (level + 1) * 10 >= lowest_level:
-        emit({"event": "log", "level": (level + 1) * 10, "text": _string(text)})
+    ears = ffi.from_handle(context)
+    if (level + 1) * 10 >= ears.lowest_level:
+        ears.emit({"event": "log", "level": (level + 1) * 10, "text": _string(text)})
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
@@ -456,3 +463,12 @@ def engine_obstacle(context: Any, error: Any) -> None:
     """One thing that stands in the way of a checkpoint."""
     emit = ffi.from_handle(context).emit
     emit({"event": "obstacle", **_error(error)})
+
+
+@ffi.def_extern(error=-1)  # type: ignore[untyped-decorator]
+def engine_seized(context: Any, init_pid: int) -> int:
+    """A restart is about to take over this process; -1, also after an exception, calls it off."""
+    seized = ffi.from_handle(context).seized
+    if seized:
+        seized(init_pid)
+    return 0

@@ -50,6 +50,8 @@ struct cr_listener {
 	void (*log)(void *context, int level, const char *text);
 	void (*progress)(void *context, const char *stage, uint64_t done, uint64_t total);
 	void (*obstacle)(void *context, const struct cr_error *error);
+	/* a restart holds this init, which has not executed anything yet; not 0 calls it off */
+	int (*seized)(void *context, int init_pid);
 };
 
 struct cr_clocks {
@@ -104,7 +106,7 @@ struct cr_restart_options {
 	int ready_fd; /* one byte R is written when the image stands in memory and the runtime may
 			 start */
 	const char *cgroup_hint; /* name the init's cgroup path must contain; NULL: any */
-	uint64_t timeout;	 /* for the runtime to come to its hook */
+	uint64_t timeout;	 /* for the runtime to come to its hook and execute init */
 	int lease_policy;	 /* enum cr_lease_policy */
 	uint64_t lease_extra;
 	const char *fault;

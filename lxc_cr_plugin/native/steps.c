@@ -12,7 +12,7 @@ static const char *const checkpoint_steps[] = {
 };
 
 static const char *const restart_steps[] = {
-	"restart-load", "restart-ready", "restart-seized", "restart-taken-over",
+	"restart-load", "restart-ready", "restart-seized", "restart-noted",   "restart-taken-over",
 	"restart-tree", "restart-files", "restart-states", "restart-release",
 };
 

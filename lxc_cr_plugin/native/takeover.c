@@ -2,6 +2,7 @@
 #include "takeover.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -9,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -21,7 +23,38 @@
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
 
-static struct cr_error *await_request(struct restore *restore, pid_t *ret)
+static uint64_t clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* In milliseconds, for poll(2). */
+static int time_left(uint64_t deadline)
+{
+	uint64_t now = clock_ms();
+
+	if (now >= deadline)
+		return 0;
+	return deadline - now < INT_MAX ? (int)(deadline - now) : INT_MAX;
+}
+
+/* Until then the runtime must have come to its hook, and must have executed init. */
+static uint64_t deadline_of(const struct restore *restore)
+{
+	return clock_ms() + restore->options->timeout / 1000000;
+}
+
+static struct cr_error *late(const char *what)
+{
+	return error_remedy(error_new(CR_HOST, "The runtime did not %s", what),
+			    "See the container's log (lxc-start -o LOG -l DEBUG) for what it "
+			    "waits for; restart_timeout in the configuration gives it more");
+}
+
+static struct cr_error *await_request(struct restore *restore, uint64_t deadline, pid_t *ret)
 {
 	const struct cr_restart_options *options = restore->options;
 	struct pollfd fds[] = {
@@ -32,18 +65,13 @@ static struct cr_error *await_request(struct restore *restore, pid_t *ret)
 	size_t len = 0;
 
 	while (!memchr(text, '\n', len)) {
-		int ready = poll(fds, 2, (int)(options->timeout / 1000000));
+		int ready = poll(fds, 2, time_left(deadline));
 		ssize_t got;
 
 		if (ready < 0 && errno != EINTR)
 			return error_sys("Failed to wait for the runtime");
 		if (!ready)
-			return error_remedy(
-				error_new(CR_HOST,
-					  "The runtime did not come to its start hook in time"),
-				"See the container's log (lxc-start -o LOG -l DEBUG) for what it "
-				"waits "
-				"for");
+			return late("come to its start hook in time");
 		if (fds[1].revents & (POLLHUP | POLLERR))
 			return error_new(CR_CANCELLED, "The supervisor has gone");
 		if (!(fds[0].revents & POLLIN))
@@ -95,8 +123,9 @@ static struct cr_error *answer(const struct restore *restore, const char *verdic
 	return NULL;
 }
 
-/* The next event of any task, or an error when the supervisor has gone meanwhile. */
-static struct cr_error *await_event(struct restore *restore, pid_t *tid, int *status)
+/* The next event of any task, or an error when there is none in time or the supervisor has gone. */
+static struct cr_error *await_event(struct restore *restore, uint64_t deadline, pid_t *tid,
+				    int *status)
 {
 	struct pollfd supervisor = {.fd = restore->options->supervisor_fd};
 
@@ -107,17 +136,19 @@ static struct cr_error *await_event(struct restore *restore, pid_t *tid, int *st
 		/* poll(2) ignores a negative descriptor: then this is a pause of a millisecond */
 		if (poll(&supervisor, 1, 1) > 0)
 			return error_new(CR_CANCELLED, "The supervisor has gone");
+		if (!time_left(deadline))
+			return late("execute init in time");
 	}
 }
 
 /* The runtime goes on, in whatever threads it has, until one of them executes init. */
-static struct cr_error *await_exec(struct restore *restore, pid_t pid)
+static struct cr_error *await_exec(struct restore *restore, uint64_t deadline, pid_t pid)
 {
 	for (;;) {
 		int status;
 		pid_t tid;
 
-		TRY(await_event(restore, &tid, &status));
+		TRY(await_event(restore, deadline, &tid, &status));
 		if (tid < 0)
 			return error_new(CR_GONE, "The runtime gave up before it executed init");
 		if (!WIFSTOPPED(status)) {
@@ -164,23 +195,38 @@ static struct cr_error *to_first_instruction(struct restore *restore)
 	return task_set_mask(restore->init, SIGNALS_BUT_TRAP);
 }
 
+/*
+ * Before the hook lets the runtime go on it must be known which init is ours: whoever cleans up
+ * after us may end that one and no other. Dying earlier, we leave the hook without an answer, and
+ * then the start fails by itself; later, the kernel kills what we trace.
+ */
+static struct cr_error *seize_init(struct restore *restore, pid_t pid)
+{
+	const struct cr_listener *listener = restore->log.listener;
+
+	TRY(check_init(restore, pid));
+	TRY(seize_threads(restore, pid));
+	TRY(step(restore->options->fault, RESTART_SEIZED));
+	if (listener && listener->seized && listener->seized(listener->context, pid))
+		return error_new(CR_SYSTEM, "Failed to note which process is the new init");
+	restore->init = pid;
+	return step(restore->options->fault, RESTART_NOTED);
+}
+
 struct cr_error *takeover(struct restore *restore)
 {
+	uint64_t deadline = deadline_of(restore);
 	struct cr_error *error;
 	pid_t pid = 0;
 
-	TRY(await_request(restore, &pid));
-	error = check_init(restore, pid);
-	if (!error)
-		error = seize_threads(restore, pid);
+	TRY(await_request(restore, deadline, &pid));
+	error = seize_init(restore, pid);
 	if (error) {
 		cr_error_free(answer(restore, "abort\n"));
 		return error;
 	}
-	restore->init = pid;
-	TRY(step(restore->options->fault, RESTART_SEIZED));
 	TRY(answer(restore, "go\n"));
-	TRY(await_exec(restore, pid));
+	TRY(await_exec(restore, deadline, pid));
 	return to_first_instruction(restore);
 }
 

@@ -30,8 +30,10 @@ def place(tmp_path):
     return tmp_path
 
 
-def start(shell, place, *, pid="4711", seconds="5", arguments=("web", "lxc", "start-host")):
-    environment = {"PATH": os.environ["PATH"], "LXC_CR_HOOK_TIMEOUT": seconds}
+def start(
+    shell, place, *, pid="4711", seconds="5", arguments=("web", "lxc", "start-host"), **variables
+):
+    environment = {"PATH": os.environ["PATH"], "LXC_CR_HOOK_TIMEOUT": seconds, **variables}
     if pid is not None:
         environment["LXC_PID"] = pid
     return subprocess.Popen(
@@ -96,13 +98,24 @@ def test_without_lxcs_own_arguments(shell, place):
 
 
 def test_a_reboot_long_after(shell, tmp_path):
-    assert outcome(start(shell, tmp_path / "gone")) == (0, "")
+    assert outcome(start(shell, tmp_path / "gone", LXC_TARGET="reboot")) == (0, "")
+
+
+def test_a_reboot_before_the_place_is_gone(shell, place):
+    assert outcome(start(shell, place, LXC_TARGET="reboot")) == (0, "")
+
+
+def test_a_restart_that_was_given_up(shell, tmp_path):
+    """A fresh init must not run under the name of the image's."""
+    given_up = (1, "lxc-start-host: the restart was given up\n")
+    assert outcome(start(shell, tmp_path / "gone")) == given_up
+    assert outcome(start(shell, tmp_path / "gone", LXC_TARGET="stop")) == given_up
 
 
 def test_a_meeting_place_without_fifos(shell, tmp_path):
     (tmp_path / "request").touch()
     (tmp_path / "reply").touch()
-    assert outcome(start(shell, tmp_path)) == (0, "")
+    assert outcome(start(shell, tmp_path))[0] == 1
 
 
 @pytest.mark.parametrize("pid", [None, "", "12x", "1; rm -rf /", "-1"])
@@ -143,7 +156,7 @@ def test_of_several_starts_one_is_taken_over(shell, place):
         processes = [start(shell, place, pid=str(number)) for number in range(100, 110)]
         winner = os.read(engine.request, 100)
         os.write(engine.reply, b"go\n")
-        assert [outcome(process) for process in processes] == [(0, "")] * 10
+        assert sorted(outcome(process)[0] for process in processes) == [0] + [1] * 9
         assert winner.decode().strip() in {str(number) for number in range(100, 110)}
         os.set_blocking(engine.request, False)
         with pytest.raises(BlockingIOError):

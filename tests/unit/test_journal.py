@@ -14,7 +14,7 @@ from lxc_cr_plugin.errors import ContainerError, HostError
 from lxc_cr_plugin.freezer import Freezer
 from lxc_cr_plugin.journal import CHECKPOINT, RESTART, Journals, entry_of_this_process
 from lxc_cr_plugin.log import Reporter
-from lxc_cr_plugin.run import Pipe, fork
+from lxc_cr_plugin.run import Pipe, fork, start_time
 
 WEB = {"container": "web", "lxcpath": "/var/lib/lxc"}
 
@@ -33,9 +33,9 @@ class Desk:
             run_dir=self.directory / "run", report=self.report, stop_container=self.stop
         )
 
-    def stop(self, name, lxcpath):
-        self.stopped.append((name, lxcpath))
-        return True
+    def stop(self, entry):
+        self.stopped.append((entry.container, entry.lxcpath, entry.init))
+        return entry.init is not None
 
     def freezer(self, state="FROZEN"):
         path = self.directory / "freezer"
@@ -114,9 +114,10 @@ def test_a_killed_restart_is_stopped(desk, tmp_path):
     place = tmp_path / "run" / "meet-1"
     desk.open()
     place.mkdir()
-    desk.killed(entry_of_this_process(operation=RESTART, meeting_place=place, **WEB))
+    entry = entry_of_this_process(operation=RESTART, meeting_place=place, **WEB)
+    desk.killed(entry._replace(init=4711, init_started=9))
     desk.open().repair()
-    assert desk.stopped == [("web", "/var/lib/lxc")]
+    assert desk.stopped == [("web", "/var/lib/lxc", 4711)]
     assert leftovers(desk) == []
     assert "removed its meeting place, stopped it" in desk.errors.getvalue()
 
@@ -142,9 +143,33 @@ def test_a_command_that_could_not_confirm_stops_the_container(desk):
     entry = entry_of_this_process(operation=RESTART, **WEB)
     with pytest.raises(ValueError, match="x"), journals.locked(**WEB):  # noqa: PT012
         with journals.written(entry) as journal:
-            journal.released()
+            with fork(lambda: engine_ends(journal)) as engine:
+                assert engine.wait() == 0
             raise ValueError("x")
-    assert desk.stopped == [("web", "/var/lib/lxc")]
+    assert desk.stopped == [("web", "/var/lib/lxc", os.getpid())]
+
+
+def engine_ends(journal):
+    """What the engine does with the journal, in a process of its own."""
+    journal.seized(os.getppid())
+    journal.released()
+    return 0
+
+
+def test_only_the_init_that_was_taken_over_is_ours(desk):
+    """Its identity is in the journal before it may execute anything; before, there is none."""
+    journals = desk.open()
+    entry = entry_of_this_process(operation=RESTART, **WEB)
+    with journals.locked(**WEB), journals.written(entry) as journal:
+        (path,) = (desk.directory / "run").glob("*.json")
+        assert json.loads(path.read_text())["init"] is None
+        journal.seized(os.getpid())
+        noted = json.loads(path.read_text())
+        assert noted["init"] == os.getpid()
+        assert noted["init_started"] == start_time(os.getpid())
+        with pytest.raises(ContainerError, match="has ended"):
+            journal.seized(2**22 + 1)
+        journal.confirm()
 
 
 def test_a_confirmed_restart_stays(desk):
@@ -243,7 +268,7 @@ def test_a_repair_that_fails_is_tried_again(desk):
     desk.killed(entry_of_this_process(operation=RESTART, **WEB))
     works = desk.stop
 
-    def fails(_name, _lxcpath):
+    def fails(_entry):
         raise ContainerError("did not stop")
 
     desk.stop = fails
@@ -251,7 +276,7 @@ def test_a_repair_that_fails_is_tried_again(desk):
     assert "warning: Failed to repair container 'web': did not stop" in desk.errors.getvalue()
     desk.stop = works
     desk.open().repair()
-    assert desk.stopped == [("web", "/var/lib/lxc")]
+    assert desk.stopped == [("web", "/var/lib/lxc", None)]
 
 
 def test_a_run_directory_that_others_can_write(desk, tmp_path):

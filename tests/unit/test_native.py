@@ -46,7 +46,7 @@ def engine(monkeypatch):
     def replace(**functions):
         callbacks = {
             name: getattr(lib, name)
-            for name in ("engine_log", "engine_progress", "engine_obstacle")
+            for name in ("engine_log", "engine_progress", "engine_obstacle", "engine_seized")
         }
         monkeypatch.setattr(native, "lib", types.SimpleNamespace(**callbacks, **functions))
 
@@ -106,7 +106,7 @@ def test_what_the_engine_says_arrives(engine, report):
 
 def test_debug_lines_are_not_sent_without_debug(engine):
     def check(_options, ears, _count):
-        emit, _ = ffi.from_handle(ears.context)
+        emit = ffi.from_handle(ears.context).emit
         ears.log(ears.context, 0, ffi.new("char[]", b"+ munmap(...)"))
         ears.log(ears.context, 1, ffi.new("char[]", b"done"))
         emit({"event": "log", "level": 20, "text": "end"})
@@ -236,7 +236,7 @@ class Starter:
         return RestartError("It did not start")
 
 
-def restarting(request, report, **options):
+def restarting(request, report, *, seized=pytest.fail, **options):
     return native.Restart(
         image_fd=request.read,
         request_fd=request.read,
@@ -244,28 +244,58 @@ def restarting(request, report, **options):
         cgroup_hint="lxc.payload.web",
         timeout=1.5,
         listener=report,
+        seized=seized,
         **options,
     )
 
 
 def test_restart(engine, report, tmp_path):
-    def run(options, _ears, result):
+    def run(options, ears, result):
         assert options.timeout == 1_500_000_000
         assert ffi.string(options.cgroup_hint) == b"lxc.payload.web"
         os.write(options.ready_fd, b"R")
+        assert ears.seized(ears.context, 4711) == 0
         result.init_pid = 4711
         result.pages = 2**40
         return ffi.NULL
 
     engine(cr_restart=run)
     mark = tmp_path / "released"
-    with Pipe() as request, restarting(request, report, released=mark.touch) as running:
+    note = tmp_path / "seized"
+
+    def seized(pid):
+        note.write_text(str(pid))
+
+    with (
+        Pipe() as request,
+        restarting(request, report, seized=seized, released=mark.touch) as running,
+    ):
         running.wait_ready()
         starter = Starter(lambda: 0)
         result = running.finish(starter=starter)
         starter.child.__exit__()
     assert (result.init_pid, result.pages) == (4711, 2**40)
     assert mark.exists()
+    assert note.read_text() == "4711"
+
+
+def test_an_init_that_cannot_be_noted(engine, report):
+    """The engine hears of it, and lets the start fail."""
+
+    def run(_options, ears, _result):
+        assert ears.seized(ears.context, 4711) == -1
+        return failure("CR_SYSTEM")
+
+    def seized(_pid):
+        raise OSError("No space left on device")
+
+    engine(cr_restart=run)
+    with (
+        Pipe() as request,
+        restarting(request, report, seized=seized, released=pytest.fail) as running,
+        pytest.raises(RestartError),
+    ):
+        running.wait_ready()
 
 
 def test_an_image_that_cannot_be_loaded(engine, report, tmp_path):

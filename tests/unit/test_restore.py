@@ -15,11 +15,14 @@ from lxc_cr_plugin.journal import Journals
 from lxc_cr_plugin.log import Reporter
 from lxc_cr_plugin.restore import restart
 from lxc_cr_plugin.store import Store
-from tests.unit.containers import FakeContainer
+from tests.unit.containers import FakeContainer, FakeStart
 from tests.unit.images import add_image
 
+# Any process that lives will do: only its start time is looked up.
+OUR_INIT = os.getpid()
+
 NUMBERS = native.RestartResult(
-    init_pid=4711,
+    init_pid=OUR_INIT,
     loading=1_000_000,
     building=2_000_000,
     releasing=3,
@@ -37,17 +40,19 @@ class Bench:
     def __init__(self, directory):
         self.directory = directory
         self.container = FakeContainer(state=STOPPED)
+        self.container.pid = OUR_INIT
         self.report = Reporter(err=io.StringIO())
         self.image = add_image(Store(root=directory / "store", buffer=directory / "buffer"))
         self.fail_at = None
         self.options = {}
         self.steps = []
 
-    def stop(self, _name, _lxcpath):
-        if self.container.state() == STOPPED:
-            return False
-        self.container.kill()
-        return True
+    def stop(self, entry):
+        ours = entry.init == OUR_INIT and self.container.state() != STOPPED
+        if ours:
+            self.container.events.append(("kill",))
+            self.container.now = STOPPED
+        return ours
 
     def restart(self):
         return restart(
@@ -92,6 +97,7 @@ class FakeRestart:
     def finish(self, *, starter):
         if starter.wait() != 0:
             raise starter.failure()
+        self.bench.options["seized"](OUR_INIT)
         self.step("finish")
         self.bench.options["released"]()
         return NUMBERS
@@ -112,7 +118,7 @@ def test_it_runs_again(bench):
     assert done.numbers == NUMBERS
     assert "3 processes, 4 threads" in done.summary("web")
     assert "1.0 ms loading, 2.0 ms building" in done.summary("web")
-    assert done.as_json()["init_pid"] == 4711
+    assert done.as_json()["init_pid"] == OUR_INIT
     assert bench.nothing_left()
     assert bench.options["cgroup_hint"] == "lxc.payload.web"
     assert bench.options["fault"] == "here"
@@ -173,9 +179,23 @@ def test_a_start_that_fails(bench):
     assert bench.nothing_left()
 
 
+def test_a_start_that_came_too_late(bench):
+    """Somebody else started the container meanwhile: that one is not ours to stop."""
+
+    def fails(**_):
+        bench.container.now = RUNNING
+        return FakeStart(code=1)
+
+    bench.container.start = fails
+    with pytest.raises(RestartError, match="It did not start"):
+        bench.restart()
+    assert bench.container.state() == RUNNING
+    assert bench.nothing_left()
+
+
 def test_lxc_has_another_init(bench):
     bench.container.pid = 1
-    with pytest.raises(RestartError, match="the engine restored 4711"):
+    with pytest.raises(RestartError, match=f"the engine restored {OUR_INIT}"):
         bench.restart()
     assert bench.container.state() == STOPPED
 

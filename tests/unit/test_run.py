@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from lxc_cr_plugin.errors import Cancelled
-from lxc_cr_plugin.run import Pipe, fork, signals_cancel, signals_ignored, start_time, until
+from lxc_cr_plugin.run import (
+    Pipe,
+    fork,
+    kill_process,
+    signals_cancel,
+    signals_ignored,
+    start_time,
+    until,
+)
 
 
 def open_fds():
@@ -108,3 +116,13 @@ def test_until():
     answers = iter([False, False, True])
     assert until(lambda: next(answers), timeout=5, pause=0)
     assert not until(lambda: False, timeout=0.01)
+
+
+def test_only_the_process_that_is_meant_is_killed():
+    with Pipe() as gate, fork(lambda: len(os.read(gate.read, 1)), keep=(gate.read,)) as child:
+        started = start_time(child.pid)
+        assert not kill_process(child.pid, started=started + 1)
+        assert child.wait(timeout=0.05) is None
+        assert kill_process(child.pid, started=started)
+        assert child.wait() == -signal.SIGKILL
+        assert not kill_process(child.pid, started=started)
