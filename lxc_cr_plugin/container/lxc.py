@@ -18,6 +18,7 @@ from typing import Any
 import lxc
 
 from ..errors import ContainerError, HostError, LxcCrError, RestartError
+from ..mounts import unescape
 from ..run import Child, fork, until
 
 
@@ -97,7 +98,7 @@ class LxcContainer:
                 entries += Path(fstab).read_text(errors="surrogateescape").splitlines()
         # fstab(5): what, where, type, options
         fields = [line.split() for line in entries if not line.lstrip().startswith("#")]
-        return [words[1] for words in fields if len(words) > 1]
+        return [unescape(words[1]) for words in fields if len(words) > 1]
 
     def cgroup_hint(self) -> str | None:
         moved = ("lxc.cgroup.dir", "lxc.cgroup.dir.container")
