@@ -84,6 +84,9 @@ class Container(Protocol):
         @keep lists descriptors that the starting process holds until its end (a lock, say).
         """
 
+    def kill(self) -> None:
+        """End all its processes and wait until the runtime has cleaned up."""
+
     def wait_for(self, state: str, *, timeout: float) -> bool:
         """Wait at most @timeout seconds for @state."""
 

@@ -20,6 +20,10 @@ import lxc
 from ..errors import ContainerError, HostError, LxcCrError, RestartError
 from ..mounts import unescape
 from ..run import Child, fork, until
+from . import STOPPED
+
+# How long LXC may take to clean up after a kill, seconds.
+STOP_TIMEOUT = 30.0
 
 
 class LxcStart(Child):
@@ -126,6 +130,14 @@ class LxcContainer:
         return LxcStart(
             fork(work, keep=(output, *keep), session=True), container=self, output=output
         )
+
+    def kill(self) -> None:
+        self._lxc.stop()
+        if not self.wait_for(STOPPED, timeout=STOP_TIMEOUT):
+            raise ContainerError(
+                f"Container '{self.name}' did not stop within {STOP_TIMEOUT:.0f} s",
+                hint=f"Look at it with `lxc-info {self.address}`",
+            )
 
     def wait_for(self, state: str, *, timeout: float) -> bool:
         # Not lxc's own wait(): it would hold the global lock and with it our signal handlers.

@@ -73,5 +73,9 @@ class FakeContainer:
             self.now = RUNNING
         return FakeStart(code=self.start_code)
 
+    def kill(self):
+        self.events.append(("kill",))
+        self.now = STOPPED
+
     def wait_for(self, state, *, timeout):
         return self.now == state
