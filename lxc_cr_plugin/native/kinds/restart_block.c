@@ -14,8 +14,6 @@
 #include "../dump.h"
 #include "wait.h"
 
-enum { ERESTART_RESTARTBLOCK = 516 };
-
 struct restart_block {
 	uint32_t syscall;
 	bool timed;

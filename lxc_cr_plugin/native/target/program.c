@@ -206,24 +206,37 @@ struct cr_error *program_start(struct program *program)
 	return task_continue(program->tid, 0);
 }
 
+/* Let it run until it sleeps in the call or is done with the program, and stop it there. */
+static struct cr_error *stop_asleep(pid_t tid, struct stop *stop)
+{
+	TRY(task_continue(tid, 0));
+	TRY(task_wait_asleep(tid));
+	TRY(task_interrupt(tid));
+	return task_wait(tid, stop);
+}
+
 struct cr_error *program_run_interrupted(struct program *program, int64_t *result)
 {
 	struct arch_regs regs;
 	struct stop stop;
 
 	TRY(load(program));
-	TRY(task_continue(program->tid, 0));
-	TRY(task_wait_asleep(program->tid));
-	TRY(task_interrupt(program->tid));
 	for (;;) {
-		TRY(task_wait(program->tid, &stop));
-		if (stop_is_trap(&stop) || (stop.reason == STOP_SIGNAL && stop.signal == SIGTRAP))
+		TRY(stop_asleep(program->tid, &stop));
+		/* the end of the program; its signal must not stay behind, it would be the task's end */
+		if (stop.reason == STOP_SIGNAL && stop.signal == SIGTRAP)
 			break;
-		TRY(task_continue(program->tid, 0));
+		TRY(task_get_regs(program->tid, &regs));
+		/* the stop may as well have come before the call, or between it and the end */
+		if (stop_is_trap(&stop) && arch_syscall_nr(&regs) >= 0 &&
+		    arch_result(&regs) == -ERESTART_RESTARTBLOCK) {
+			*result = arch_result(&regs);
+			clear(program);
+			return NULL;
+		}
 	}
-	TRY(task_get_regs(program->tid, &regs));
 	TRY(task_read(program->tid, ops_address(program), program->ops, sizeof(struct blob_op)));
-	*result = stop_is_trap(&stop) ? arch_result(&regs) : program->ops[0].result;
+	*result = program->ops[0].result;
 	clear(program);
 	return NULL;
 }

@@ -65,10 +65,12 @@ bool program_has_room(const struct program *program, size_t ops, size_t data);
 /* Run what is there first if fewer than @ops calls or @data bytes would still fit. */
 struct cr_error *program_reserve(struct program *program, size_t ops, size_t data);
 
+/* The kernel's own: what an interrupted call has returned when its restart block says how to go on. */
+enum { ERESTART_RESTARTBLOCK = 516 };
+
 /*
  * Run a single call that is meant to block, and interrupt it there: *result is what the kernel
- * noted for it
- * (-516: it has a restart block), or what it returned because it did not block after all.
+ * noted for it (-ERESTART_RESTARTBLOCK), or what it returned because it did not block after all.
  */
 struct cr_error *program_run_interrupted(struct program *program, int64_t *result);
 
