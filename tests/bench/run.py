@@ -27,6 +27,7 @@ from tests.integration.container import Container, Laboratory, Victim, container
 
 CASES = {
     "small container": ["idle"],
+    "small container and its files": ["idle"],
     "1 GiB": ["memory", "1024", "plain"],
     "1 GiB, never huge pages": ["memory", "1024", "4k"],
     "1 GiB, always huge pages": ["memory", "1024", "thp"],
@@ -36,6 +37,9 @@ CASES = {
     "100 threads": ["threads", "100"],
 }
 
+# The others are about processes and memory: their images hold no files.
+WITH_FILES = {"small container and its files"}
+
 COLUMNS = {
     "downtime": "downtime",
     "checkpoint": "checkpoint, total",
@@ -44,21 +48,21 @@ COLUMNS = {
 }
 
 
-def measure(box: Container, victim: Victim, runs: int) -> dict[str, list[int]]:
+def measure(box: Container, victim: Victim, runs: int, *, files: str) -> dict[str, list[int]]:
     """Nanoseconds, one number per run; the first run of each warms up and is not counted."""
     found: dict[str, list[int]] = {name: [] for name in COLUMNS}
     found["size"] = []
     box.start()
     victim.wait_for("ready", timeout=120)
     for number in range(runs + 1):
-        took, result = timed(box, "checkpoint", box.name)
+        took, result = timed(box, "checkpoint", box.name, "--files", files)
         box.cr("rm", result["image"])
         if number:
             found["downtime"].append(result["downtime"])
             found["checkpoint"].append(took)
             found["size"].append(result["size"])
     for number in range(runs + 1):
-        box.checkpoint("--stop")
+        box.checkpoint("--stop", "--files", files)
         took, result = timed(box, "restart", box.name)
         box.cr("rm", result["image"])
         if number:
@@ -161,7 +165,8 @@ def main() -> None:
             print(f"{case} ...", file=sys.stderr, flush=True)
             with container(laboratory, f"{laboratory.session}-{number}") as box:
                 victim = box.add_program_as_victim(program, *arguments)
-                report["cases"][case] = measure(box, victim, options.runs)
+                files = "snapshot" if case in WITH_FILES else "none"
+                report["cases"][case] = measure(box, victim, options.runs, files=files)
             if report["criu"]:
                 report["criu_cases"][case] = criu.measure(
                     program, arguments, Path(path), options.runs
