@@ -84,13 +84,59 @@ static struct cr_error *refuse(struct dump *dump, const struct process *process,
 	return dump_refuse(dump, error_remedy(error, "%s", remedy));
 }
 
+static bool has_open(struct dump *dump, pid_t pid, const struct unseen *lock)
+{
+	struct list numbers = {0};
+	_cleanup_close_ int proc = -1;
+	_cleanup_error_ struct cr_error *error = proc_open(pid, pid, &proc);
+
+	if (!error)
+		error = proc_numbers(proc, "fd", dump->image.pool, &numbers);
+	for (size_t i = 0; !error && i < numbers.count; i++) {
+		char name[32];
+		struct stat stat;
+
+		snprintf(name, sizeof(name), "fd/%d", ((int *)numbers.items)[i]);
+		if (fstatat(proc, name, &stat, 0) == 0 && stat.st_ino == lock->inode &&
+		    major(stat.st_dev) == lock->major && minor(stat.st_dev) == lock->minor)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A lock stays when its maker has ended and somebody else has the descriptor; the maker's number may
+ * since have become that of a process of the container.
+ */
+static struct cr_error *is_held_outside(struct dump *dump, const struct unseen *lock, bool *held)
+{
+	_cleanup_close_ int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct list pids = {0};
+
+	*held = false;
+	if (proc < 0)
+		return error_sys("Failed to open /proc");
+	TRY(proc_numbers(proc, ".", dump->image.pool, &pids));
+	for (size_t i = 0; !*held && i < pids.count; i++) {
+		pid_t pid = ((int *)pids.items)[i];
+
+		*held = !dump_kernel_task(dump, pid) && has_open(dump, pid, lock);
+	}
+	return NULL;
+}
+
 static struct cr_error *judge(struct dump *dump, const struct unseen *lock)
 {
+	bool held;
+
 	if (lock->mapper)
 		return refuse(dump, lock->mapper, lock->path,
 			      "it has a lock or a lease that no descriptor shows any more",
 			      "Not supported yet; unmap the file, or unlock it before closing it");
 	if (!dump_kernel_task(dump, lock->pid))
+		return NULL;
+	TRY(is_held_outside(dump, lock, &held));
+	if (held)
 		return NULL;
 	return dump_refuse(
 		dump,

@@ -103,9 +103,14 @@ def test_every_kind_has_a_victim():
     assert [kind for kind in native.kinds() if victim_of(kind) not in ALL] == []
 
 
-def test_victims_pass_when_nothing_happens(container):
+# A filter of the whole container's would be in force for the others too.
+ALONE = {"seccomp"}
+
+
+@pytest.mark.parametrize("names", [sorted(set(ALL) - ALONE), sorted(ALONE)], ids=["all", "alone"])
+def test_victims_pass_when_nothing_happens(names, container):
     """The oracle itself: all victims at once, no checkpoint."""
-    victims = [add(container, name) for name in ALL]
+    victims = [add(container, name) for name in names]
     container.start()
     for victim in victims:
         victim.ready()
