@@ -78,18 +78,22 @@ def plainly_valid(value: Any, rules: dict[str, Any], *, root: dict[str, Any]) ->
         "items": lambda item: (
             isinstance(value, list) and all(plainly_valid(v, item, root=root) for v in value)
         ),
-        "required": lambda names: isinstance(value, dict) and all(n in value for n in names),
+        # These say nothing about what is no object; "type" does.
+        "required": lambda names: (
+            not isinstance(value, dict) or all(name in value for name in names)
+        ),
         "properties": lambda members: (
-            isinstance(value, dict)
-            and all(
+            not isinstance(value, dict)
+            or all(
                 plainly_valid(value[name], member, root=root)
                 for name, member in members.items()
                 if name in value
             )
         ),
         "additionalProperties": lambda allowed: (
-            isinstance(value, dict)
-            and (allowed is True or value.keys() <= rules.get("properties", {}).keys())
+            not isinstance(value, dict)
+            or allowed is True
+            or value.keys() <= rules.get("properties", {}).keys()
         ),
     }
     return all(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lxc_cr_plugin.resources import data_file
 from lxc_cr_plugin.run import fork
 from lxc_cr_plugin.schema import plainly_valid, violations, violations_of
+from tests.unit.images import make_manifest, write_files
 
 SCHEMAS = ("config.json", "manifest.json")
 
@@ -92,11 +93,18 @@ def test_the_short_cut_knows_every_keyword_of_our_schemas(name):
     assert set(keywords(json.loads(data_file(f"schema/{name}").read_text()))) <= known
 
 
-def test_valid_documents_do_not_import_jsonschema():
+def test_valid_documents_do_not_import_jsonschema(tmp_path):
+    """A manifest with and without files among them: every restart reads one."""
+    write_files(tmp_path)
+    manifest = json.loads(make_manifest(tmp_path).encode())
+    files = {"backend": "dir", "view": "0" * 64, "entries": 1, "size": 2, "stood": 3}
+
     def work():
         for name in [name for name in sys.modules if name.startswith("jsonschema")]:
             del sys.modules[name]
         assert violations({"restart_timeout": 3}, schema="config.json") == []
+        for rootfs in (None, files):
+            assert violations({**manifest, "rootfs": rootfs}, schema="manifest.json") == []
         return 2 if "jsonschema" in sys.modules else 0
 
     with fork(work) as child:
