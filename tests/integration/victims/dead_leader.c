@@ -67,6 +67,8 @@ static void *third(void *unused)
 	victim_arrive(arrived);
 	victim_wait();
 	victim_arrive(arrived);
+	/* either of the two may be the last, whose status is that of the process */
+	syscall(SYS_exit, LAST_STATUS);
 	return NULL;
 }
 
