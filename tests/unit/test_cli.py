@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lxc_cr_plugin import __version__, cli, config
+from lxc_cr_plugin import __version__, cli, commands, config
+from lxc_cr_plugin.commands import checkpoint, restart
 from lxc_cr_plugin.errors import HostError, LxcCrError
 from lxc_cr_plugin.store import Store
 from tests.unit.images import add_image
@@ -43,15 +44,20 @@ def parse(*words):
 
 def test_checkpoint():
     given = parse("checkpoint", "web", "--stop", "--image", "web:x", "--buffered")
-    assert given["run"] is cli.checkpoint
+    assert given["run"] is checkpoint.run
     assert (given["name"], given["image"]) == ("web", "web:x")
     assert given["stop"] is given["buffered"] is True
+
+
+def test_every_command_is_listed():
+    files = {path.stem for path in Path(commands.__file__).parent.glob("*.py")}
+    assert sorted(commands.NAMES) == sorted(files - {"__init__"})
 
 
 @pytest.mark.parametrize("word", ["restart", "restore"])
 def test_restart(word):
     assert parse(word, "web")["reference"] is None
-    assert parse(word, "web", "web:x")["run"] is cli.restart
+    assert parse(word, "web", "web:x")["run"] is restart.run
 
 
 @pytest.mark.parametrize(

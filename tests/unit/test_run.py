@@ -90,7 +90,15 @@ def test_a_session_of_its_own_ignores_the_terminal():
             assert child.wait(timeout=0.05) is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.fixture
+def number(request):
+    """A signal that is not ignored: a shell starts what runs in the background with SIGINT ignored."""
+    before = signal.signal(request.param, signal.default_int_handler)
+    yield request.param
+    signal.signal(request.param, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], indirect=True)
 def test_signals_cancel_once(number):
     before = signal.getsignal(number)
     with pytest.raises(Cancelled, match=number.name), signals_cancel():  # noqa: PT012

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`lxc-cr checkpoint NAME`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import UsageError
+from ..session import Session
+
+HELP = "Checkpoint a running container."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("name", metavar="NAME", help="the container")
+    parser.add_argument("--stop", action="store_true", help="end it at the instant of the image")
+    parser.add_argument("--image", metavar="REF", help="name of the image (default: NAME:latest)")
+    parser.add_argument(
+        "--buffered", action="store_true", help="leave the image in memory until `lxc-cr flush`"
+    )
+    parser.add_argument(
+        "--files",
+        choices=("snapshot", "none"),
+        help="take the container's files too, or not (default: snapshot)",
+    )
+
+
+def run(session: Session) -> int:
+    """Run the command; returns its exit code."""
+    from ..store import Reference
+
+    arguments = session.arguments
+    reference = Reference.parse(arguments.image or arguments.name, container=arguments.name)
+    if reference.digest:
+        raise UsageError("A new image cannot be given its digest", hint="Write --image NAME:TAG")
+    done = session.make_image(
+        reference,
+        stop=arguments.stop,
+        buffered=arguments.buffered,
+        files=arguments.files or session.settings.files,
+    )
+    session.report.result(
+        {"command": "checkpoint", **done.as_json()}, text=done.summary(stopped=arguments.stop)
+    )
+    return 0

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`lxc-cr restart NAME [REF]`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..lease import LeasePolicy
+from ..session import Session
+
+HELP = "Restart a stopped container from an image."
+ALIASES = ("restore",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("name", metavar="NAME", help="the container")
+    parser.add_argument("reference", metavar="REF", nargs="?", help="default: NAME:latest")
+    parser.add_argument(
+        "--files",
+        choices=("rollback", "keep", "refuse"),
+        default="rollback",
+        help="what to do about files that were changed since the checkpoint: bring them back "
+        "(the default), leave them, or refuse to restart",
+    )
+    parser.add_argument(
+        "--verify",
+        choices=("quick", "full"),
+        default="quick",
+        help="how to find them: by their times (the default), or by reading all of them",
+    )
+    parser.add_argument(
+        "--lease",
+        metavar="WHOM",
+        default="remaining",
+        help="what is left to the holder of a file lease that is being broken: remaining (what was "
+        "left), holder (at least a whole lease-break-time), breaker (nothing), +SECONDS more",
+    )
+
+
+def run(session: Session) -> int:
+    """Run the command; returns its exit code."""
+    from ..store import Reference
+
+    arguments = session.arguments
+    lease = LeasePolicy.parse(arguments.lease)
+    reference = Reference.parse(arguments.reference or arguments.name, container=arguments.name)
+    done = session.start_from(
+        session.store().resolve(reference),
+        files=arguments.files,
+        full=arguments.verify == "full",
+        lease=lease,
+    )
+    session.report.result(
+        {"command": "restart", **done.as_json()}, text=done.summary(arguments.name)
+    )
+    return 0

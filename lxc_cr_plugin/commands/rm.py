@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`lxc-cr rm REF`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..session import Session
+
+HELP = "Remove images and the tags that point to them."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("reference", metavar="REF", nargs="+", help="the images")
+
+
+def run(session: Session) -> int:
+    """Run the command; returns its exit code."""
+    from ..store import Reference
+
+    session.journals()
+    store = session.store()
+    for text in session.arguments.reference:
+        image = store.resolve(Reference.parse(text))
+        store.remove(image)
+        session.report.result(
+            {"command": "rm", "digest": f"sha256:{image.digest}", "tags": list(image.tags)},
+            text=f"Removed {image.container}@sha256:{image.digest[:12]}"
+            + "".join(f" {image.container}:{tag}" for tag in image.tags),
+        )
+    return 0

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`lxc-cr rollback NAME [REF]`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from ..session import Session
+
+if TYPE_CHECKING:
+    from ..store import Image
+
+HELP = "Bring a container back to an image, from whatever it is doing."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("name", metavar="NAME", help="the container")
+    parser.add_argument("reference", metavar="REF", nargs="?", help="default: NAME:latest")
+    parser.add_argument(
+        "--no-checkpoint",
+        action="store_true",
+        help="kill what runs, instead of keeping it as NAME:before-rollback",
+    )
+
+
+def run(session: Session) -> int:
+    """Run the command; returns its exit code."""
+    from ..rollback import BEFORE, roll_back
+    from ..snapshot import ROLLBACK
+    from ..store import Reference
+
+    name = session.arguments.name
+    reference = Reference.parse(session.arguments.reference or name, container=name)
+    if reference.tag == BEFORE and not session.arguments.no_checkpoint:
+        raise UsageError(
+            f"'{reference}' is about to name what runs now",
+            hint="Write --no-checkpoint, or name the image by its digest",
+        )
+
+    def end() -> Image:
+        made = session.make_image(
+            Reference(name, BEFORE),
+            stop=True,
+            buffered=False,
+            files=session.settings.files,
+        )
+        return made.image
+
+    session.journals()
+    done = roll_back(
+        session.container(),
+        image=session.store().resolve(reference),
+        end=None if session.arguments.no_checkpoint else end,
+        restart=lambda image: session.start_from(image, files=ROLLBACK),
+        report=session.report,
+    )
+    session.report.result({"command": "rollback", **done.as_json()}, text=done.summary(name))
+    return 0

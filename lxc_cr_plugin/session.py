@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the commands share: settings, store, journals, and the calls that several of them make."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import Settings
+from .errors import ContainerError, HostError
+from .lease import REMAINING, LeasePolicy
+from .log import Reporter
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+    from .container.lxc import LxcContainer
+    from .journal import Entry, Journals
+    from .restore import Restarted
+    from .store import Image, Reference, Store
+
+FAULT_VARIABLE = "LXC_CR_FAULT"
+
+
+class Session:
+    """What every command works with, made when it is first needed."""
+
+    def __init__(self, arguments: argparse.Namespace, settings: Settings, report: Reporter) -> None:
+        self.arguments = arguments
+        self.settings = settings
+        self.report = report
+        self.fault = os.environ.get(FAULT_VARIABLE)
+        self.deleted_file_limit = settings.deleted_file_limit << 20
+
+    def store(self) -> Store:
+        """The image store, without what killed commands had begun to write."""
+        from .store import Store
+
+        store = Store(root=self.settings.store, buffer=self.settings.buffer_dir)
+        store.sweep()
+        return store
+
+    def journals(self) -> Journals:
+        """The journals, after what killed commands have left was repaired."""
+        from .journal import Journals
+
+        journals = Journals(
+            run_dir=self.settings.run_dir, report=self.report, stop_container=stop_container
+        )
+        journals.repair()
+        return journals
+
+    def container(self) -> LxcContainer:
+        """The container that the command names."""
+        return open_container(self.arguments.name, self.settings.lxcpath)
+
+    def make_image(
+        self, reference: Reference, *, stop: bool, buffered: bool, files: str
+    ) -> Checkpoint:
+        """Checkpoint the container that the command names."""
+        from .checkpoint import checkpoint as run
+
+        return run(
+            self.container(),
+            reference=reference,
+            stop=stop,
+            buffered=buffered,
+            deleted_file_limit=self.deleted_file_limit,
+            files=files,
+            store=self.store(),
+            journals=self.journals(),
+            report=self.report,
+            fault=self.fault,
+        )
+
+    def start_from(
+        self,
+        image: Image,
+        *,
+        files: str,
+        full: bool = False,
+        lease: LeasePolicy = REMAINING,
+    ) -> Restarted:
+        """Restart the container that the command names."""
+        from .restore import restart as run
+
+        return run(
+            self.container(),
+            image=image,
+            journals=self.journals(),
+            run_dir=self.settings.run_dir,
+            timeout=self.settings.restart_timeout,
+            files=files,
+            full=full,
+            lease=lease,
+            report=self.report,
+            fault=self.fault,
+        )
+
+
+def open_container(name: str, lxcpath: str | None) -> LxcContainer:
+    """A container of LXC; HostError when Python's binding of LXC is not there."""
+    try:
+        from .container.lxc import LxcContainer
+    except ImportError as error:
+        raise HostError(
+            f"Python's binding of LXC does not load: {error}",
+            hint="Install it into the same Python: pip install lxc (needs lxc-dev)",
+        ) from error
+    return LxcContainer(name=name, lxcpath=lxcpath)
+
+
+def stop_container(entry: Entry) -> bool:
+    """End the container that a failed restart has left; False when it did not run.
+
+    Only the init that the restart has taken over is ended: somebody else may have started the
+    container before or since. Raises ContainerError when that one runs on files that the restart
+    has exchanged, which cannot be brought back under it.
+    """
+    from .container import STOPPED, settle
+    from .run import kill_process
+
+    ended = entry.init is not None and kill_process(entry.init, started=entry.init_started)
+    container = open_container(entry.container, entry.lxcpath)
+    settle(container, ended=entry.init)
+    if entry.kept and Path(entry.kept).exists() and container.state() != STOPPED:
+        raise ContainerError(
+            f"Container '{entry.container}' was started by somebody else, with files that a restart "
+            "had exchanged",
+            hint=f"`lxc-stop {container.address}`: the next lxc-cr brings its files back",
+        )
+    return ended
