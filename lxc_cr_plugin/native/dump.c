@@ -27,9 +27,11 @@ static uint64_t clock_ns(clockid_t clock)
 
 static struct cr_error *open_kernel(struct dump *dump)
 {
-	TRY(kernel_reader_open(&dump->kernel));
-	TRY(kernel_file_program_open(&dump->file_program));
-	return kernel_vma_program_open(&dump->vma_program);
+	TRY(btf_open(&dump->btf));
+	TRY(kernel_peek_open(&dump->peek));
+	TRY(kernel_reader_open(dump->btf, &dump->kernel));
+	TRY(kernel_file_program_open(dump->btf, &dump->file_program));
+	return kernel_vma_program_open(dump->btf, &dump->vma_program);
 }
 
 static struct cr_error *look(struct dump *dump, uint64_t *memory)
@@ -270,6 +272,8 @@ static void dump_deinit(struct dump *dump)
 	kernel_locks_close(dump->kernel_locks);
 	kernel_file_program_close(dump->file_program);
 	kernel_reader_close(dump->kernel);
+	kernel_peek_close(dump->peek);
+	btf_close(dump->btf);
 	page_store_deinit(&dump->image.pages);
 	pool_destroy(dump->image.pool);
 	log_deinit(&dump->log);

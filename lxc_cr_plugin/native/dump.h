@@ -5,9 +5,11 @@
 
 #include <sys/stat.h>
 
+#include "kernel/btf.h"
 #include "kernel/epolls.h"
 #include "kernel/files.h"
 #include "kernel/locks.h"
+#include "kernel/peek.h"
 #include "kernel/tasks.h"
 #include "kernel/timers.h"
 #include "kernel/unix_sockets.h"
@@ -36,6 +38,8 @@ struct dump {
 	struct stop_set stopped;
 	bool running; /* the tasks are not stopped: only check functions may look */
 
+	struct btf *btf;
+	struct kernel_peek *peek;
 	struct kernel_reader *kernel;
 	struct kernel_vma_program *vma_program;
 	struct kernel_file_program *file_program;

@@ -25,7 +25,8 @@ struct noted_file {
 
 static struct cr_error *need_kernel(struct dump *dump)
 {
-	return dump->kernel_locks ? NULL : kernel_locks_open(&dump->kernel_locks);
+	return dump->kernel_locks ? NULL
+				  : kernel_locks_open(dump->btf, dump->peek, &dump->kernel_locks);
 }
 
 void locks_begin(struct dump *dump)

@@ -8,7 +8,7 @@
 
 #include "../cleanup.h"
 
-enum { VERIFIER_LOG_SIZE = 64 << 10, VERIFIER_LOG_TAIL = 600 };
+enum { BUFFER_SIZE = 64 << 10, VERIFIER_LOG_SIZE = 64 << 10, VERIFIER_LOG_TAIL = 600 };
 
 static const char privileges[] =
 	"Run as root with CAP_BPF and CAP_PERFMON; kernel lockdown must not be \"confidentiality\"";
@@ -283,6 +283,38 @@ struct cr_error *bpf_link_iterator(int program, pid_t tid, int *ret)
 				    privileges);
 	*ret = fd;
 	return NULL;
+}
+
+struct cr_error *bpf_task_iterator_open(const struct btf *btf, const struct bpf_code *code,
+					struct bpf_task_iterator *ret)
+{
+	_cleanup_free_ char *buffer = malloc(BUFFER_SIZE);
+	_cleanup_close_ int program = -1;
+
+	if (!buffer)
+		return error_nomem();
+	/* Page faults now, not while tasks stand still. */
+	memset(buffer, 1, BUFFER_SIZE);
+	TRY(bpf_load_iterator(btf, "bpf_iter_task", code, &program));
+	TRY(bpf_link_iterator(program, 0, &ret->link));
+	ret->buffer = steal_pointer(&buffer);
+	return NULL;
+}
+
+void bpf_task_iterator_close(struct bpf_task_iterator *iterator)
+{
+	if (!iterator->buffer)
+		return;
+	close(iterator->link);
+	free(iterator->buffer);
+}
+
+struct cr_error *bpf_task_iterator_run(const struct bpf_task_iterator *iterator,
+				       struct bpf_records records)
+{
+	records.buffer = iterator->buffer;
+	records.buffer_size = BUFFER_SIZE;
+	return bpf_run_iterator(iterator->link, &records);
 }
 
 struct cr_error *bpf_run_iterator(int link, const struct bpf_records *records)

@@ -86,6 +86,16 @@ struct cr_error *bpf_load_iterator(const struct btf *btf, const char *target,
  */
 struct cr_error *bpf_link_iterator(int program, pid_t tid, int *ret);
 
+/* An iterator over all tasks, ready to run: its link keeps the program. */
+struct bpf_task_iterator {
+	int link;
+	char *buffer;
+};
+
+struct cr_error *bpf_task_iterator_open(const struct btf *btf, const struct bpf_code *code,
+					struct bpf_task_iterator *ret);
+void bpf_task_iterator_close(struct bpf_task_iterator *iterator); /* zeros are fine */
+
 struct bpf_records {
 	void *buffer; /* at least 32 KiB, what the kernel hands out at most in one read(2) */
 	size_t buffer_size;
@@ -97,5 +107,9 @@ struct bpf_records {
 
 /* One run over all objects. */
 struct cr_error *bpf_run_iterator(int link, const struct bpf_records *records);
+
+/* The same over all tasks; @records needs no buffer. */
+struct cr_error *bpf_task_iterator_run(const struct bpf_task_iterator *iterator,
+				       struct bpf_records records);
 
 #endif

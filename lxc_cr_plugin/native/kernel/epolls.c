@@ -6,8 +6,6 @@
 #include <sys/epoll.h>
 
 #include "../cleanup.h"
-#include "btf.h"
-#include "peek.h"
 
 enum { MOST_ENTRIES = 1 << 24 };
 
@@ -39,12 +37,10 @@ static const struct {
 	{offsetof(struct layout, event), "epitem", "event", sizeof(struct epoll_event)},
 };
 
-static struct cr_error *locate_all(struct layout *layout)
+static struct cr_error *locate_all(const struct btf *btf, struct layout *layout)
 {
-	_cleanup_btf_ struct btf *btf = NULL;
 	struct btf_place place;
 
-	TRY(btf_open(&btf));
 	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
 		TRY(btf_require(btf, members[i].root, members[i].path, &place));
 		if (place.hop_count || place.bits || place.size != members[i].size)
@@ -60,23 +56,21 @@ static struct cr_error *locate_all(struct layout *layout)
 		       : NULL;
 }
 
-struct cr_error *kernel_epolls_open(struct kernel_epolls **ret)
+struct cr_error *kernel_epolls_open(const struct btf *btf, struct kernel_peek *peek,
+				    struct kernel_epolls **ret)
 {
 	_cleanup_free_ struct kernel_epolls *epolls = calloc(1, sizeof(*epolls));
 
 	if (!epolls)
 		return error_nomem();
-	TRY(locate_all(&epolls->layout));
-	TRY(kernel_peek_open(&epolls->peek));
+	TRY(locate_all(btf, &epolls->layout));
+	epolls->peek = peek;
 	*ret = steal_pointer(&epolls);
 	return NULL;
 }
 
 void kernel_epolls_close(struct kernel_epolls *epolls)
 {
-	if (!epolls)
-		return;
-	kernel_peek_close(epolls->peek);
 	free(epolls);
 }
 

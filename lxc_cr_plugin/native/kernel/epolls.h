@@ -9,6 +9,8 @@
 
 #include "../error.h"
 #include "../pool.h"
+#include "btf.h"
+#include "peek.h"
 
 struct kernel_epoll_entry {
 	uint64_t file; /* struct file, as in struct kernel_file */
@@ -20,8 +22,9 @@ struct kernel_epoll_entry {
 
 struct kernel_epolls;
 
-/* Takes tens of milliseconds: not inside the stop. */
-struct cr_error *kernel_epolls_open(struct kernel_epolls **ret);
+/* @peek is used until it is closed, and stays the caller's. */
+struct cr_error *kernel_epolls_open(const struct btf *btf, struct kernel_peek *peek,
+				    struct kernel_epolls **ret);
 void kernel_epolls_close(struct kernel_epolls *epolls); /* NULL is fine */
 
 /* Of the instance behind struct @file: list of struct kernel_epoll_entry. */

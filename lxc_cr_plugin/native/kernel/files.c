@@ -8,7 +8,6 @@
 
 #include "../cleanup.h"
 #include "bpf.h"
-#include "btf.h"
 #include "fields.h"
 
 enum { PATH_SIZE = 256 };
@@ -132,11 +131,10 @@ static void cleanup_program(struct kernel_file_program **program)
 	kernel_file_program_close(*program);
 }
 
-struct cr_error *kernel_file_program_open(struct kernel_file_program **ret)
+struct cr_error *kernel_file_program_open(const struct btf *btf, struct kernel_file_program **ret)
 {
 	_cleanup_(cleanup_program) struct kernel_file_program *program =
 		calloc(1, sizeof(*program));
-	_cleanup_btf_ struct btf *btf = NULL;
 	struct cr_error *error;
 
 	if (!program)
@@ -147,7 +145,6 @@ struct cr_error *kernel_file_program_open(struct kernel_file_program **ret)
 		return error_nomem();
 	/* Page faults now, not while tasks stand still. */
 	memset(program->buffer, 1, BUFFER_SIZE);
-	TRY(btf_open(&btf));
 	error = load(btf, true, &program->fd);
 	/* a verifier that does not let us have paths: they are read in the slower way */
 	if (error && error->code == CR_HOST) {

@@ -13,6 +13,7 @@
 
 #include "../error.h"
 #include "../pool.h"
+#include "btf.h"
 
 struct kernel_file {
 	int32_t fd;
@@ -31,7 +32,7 @@ struct kernel_file {
 struct kernel_file_program; /* the loaded program, one for all processes */
 
 /* Parses BTF, assembles and loads. Takes tens of milliseconds: not inside the stop. */
-struct cr_error *kernel_file_program_open(struct kernel_file_program **ret);
+struct cr_error *kernel_file_program_open(const struct btf *btf, struct kernel_file_program **ret);
 void kernel_file_program_close(struct kernel_file_program *program); /* NULL is fine */
 
 /* *ret: list of struct kernel_file in @pool, ascending. Empty when the process has none (zombie) or

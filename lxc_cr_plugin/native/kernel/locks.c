@@ -6,8 +6,6 @@
 #include <time.h>
 
 #include "../cleanup.h"
-#include "btf.h"
-#include "peek.h"
 
 enum { NAMES_MAX = 2, MOST_LOCKS = 1 << 20, DEEPEST = 4096 };
 
@@ -99,12 +97,10 @@ static uint32_t end_of(const struct layout *layout, bool lease)
 	return layout->end + 8 > end ? layout->end + 8 : end;
 }
 
-static struct cr_error *find_layout(struct layout *layout)
+static struct cr_error *find_layout(const struct btf *btf, struct layout *layout)
 {
-	_cleanup_btf_ struct btf *btf = NULL;
 	const char *lease;
 
-	TRY(btf_open(&btf));
 	/* one struct for both until Linux 6.8 */
 	lease = btf_find(btf, BTF_KIND_STRUCT, "file_lease") ? "file_lease" : "file_lock";
 	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
@@ -117,23 +113,21 @@ static struct cr_error *find_layout(struct layout *layout)
 	return NULL;
 }
 
-struct cr_error *kernel_locks_open(struct kernel_locks **ret)
+struct cr_error *kernel_locks_open(const struct btf *btf, struct kernel_peek *peek,
+				   struct kernel_locks **ret)
 {
 	_cleanup_free_ struct kernel_locks *locks = calloc(1, sizeof(*locks));
 
 	if (!locks)
 		return error_nomem();
-	TRY(find_layout(&locks->layout));
-	TRY(kernel_peek_open(&locks->peek));
+	TRY(find_layout(btf, &locks->layout));
+	locks->peek = peek;
 	*ret = steal_pointer(&locks);
 	return NULL;
 }
 
 void kernel_locks_close(struct kernel_locks *locks)
 {
-	if (!locks)
-		return;
-	kernel_peek_close(locks->peek);
 	free(locks);
 }
 

@@ -12,6 +12,8 @@
 
 #include "../error.h"
 #include "../pool.h"
+#include "btf.h"
+#include "peek.h"
 
 /* struct file_lock_core.flc_flags, include/linux/filelock.h */
 enum {
@@ -41,7 +43,8 @@ struct kernel_locks;
 
 /* Parses BTF and loads a program: not inside the stop where it can be helped. CR_HOST with a remedy
  * when this kernel has another idea of locks. */
-struct cr_error *kernel_locks_open(struct kernel_locks **ret);
+struct cr_error *kernel_locks_open(const struct btf *btf, struct kernel_peek *peek,
+				   struct kernel_locks **ret);
 void kernel_locks_close(struct kernel_locks *locks); /* NULL is fine */
 
 /* All locks and leases of an inode (kernel_file.locks) in the kernel's order, each followed by who waits for it, first

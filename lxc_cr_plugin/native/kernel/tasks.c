@@ -8,11 +8,9 @@
 #include "../cleanup.h"
 #include "../target/arch/x86_64.h"
 #include "bpf.h"
-#include "btf.h"
 #include "fields.h"
 
 enum {
-	BUFFER_SIZE = 64 << 10,
 	FIELDS_SIZE = offsetof(struct kernel_task, id),
 	CHUNK_SIZE = 256, /* the stack does not hold everything at once */
 	SLOT_OWN = -8,	  /* see bpf_probe_place() */
@@ -133,8 +131,7 @@ static const struct kernel_field actions = {offsetof(struct kernel_task, actions
 					    {"sighand->action"}};
 
 struct kernel_reader {
-	int link; /* keeps the program */
-	char *buffer;
+	struct bpf_task_iterator iterator;
 };
 
 /* Threads of the kernel are in no container, and there are many. */
@@ -261,12 +258,8 @@ static struct cr_error *assemble_actions(struct bpf_code *code, const struct btf
 	return NULL;
 }
 
-static struct cr_error *load(const struct btf *btf, int *ret)
+static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf)
 {
-	_cleanup_free_ struct bpf_code *code = calloc(1, sizeof(*code));
-
-	if (!code)
-		return error_nomem();
 	TRY(bpf_begin(code, btf, "bpf_iter__task", "task"));
 	TRY(assemble_filter(code, btf));
 	TRY(assemble_fields(code, btf));
@@ -274,7 +267,7 @@ static struct cr_error *load(const struct btf *btf, int *ret)
 	TRY(assemble_syscall(code, btf));
 	TRY(assemble_actions(code, btf));
 	bpf_end(code);
-	return bpf_load_iterator(btf, "bpf_iter_task", code, ret);
+	return NULL;
 }
 
 static void cleanup_reader(struct kernel_reader **reader)
@@ -282,23 +275,15 @@ static void cleanup_reader(struct kernel_reader **reader)
 	kernel_reader_close(*reader);
 }
 
-struct cr_error *kernel_reader_open(struct kernel_reader **ret)
+struct cr_error *kernel_reader_open(const struct btf *btf, struct kernel_reader **ret)
 {
 	_cleanup_(cleanup_reader) struct kernel_reader *reader = calloc(1, sizeof(*reader));
-	_cleanup_btf_ struct btf *btf = NULL;
-	_cleanup_close_ int program = -1;
+	_cleanup_free_ struct bpf_code *code = calloc(1, sizeof(*code));
 
-	if (!reader)
+	if (!reader || !code)
 		return error_nomem();
-	reader->link = -1;
-	reader->buffer = malloc(BUFFER_SIZE);
-	if (!reader->buffer)
-		return error_nomem();
-	/* Page faults now, not while tasks stand still. */
-	memset(reader->buffer, 1, BUFFER_SIZE);
-	TRY(btf_open(&btf));
-	TRY(load(btf, &program));
-	TRY(bpf_link_iterator(program, 0, &reader->link));
+	TRY(assemble(code, btf));
+	TRY(bpf_task_iterator_open(btf, code, &reader->iterator));
 	*ret = steal_pointer(&reader);
 	return NULL;
 }
@@ -307,9 +292,7 @@ void kernel_reader_close(struct kernel_reader *reader)
 {
 	if (!reader)
 		return;
-	if (reader->link >= 0)
-		close(reader->link);
-	free(reader->buffer);
+	bpf_task_iterator_close(&reader->iterator);
 	free(reader);
 }
 
@@ -343,14 +326,12 @@ struct cr_error *kernel_reader_tasks(struct kernel_reader *reader, struct pool *
 	struct list list = {0};
 	struct selection selection = {wanted, context, pool, &list};
 	struct bpf_records records = {
-		.buffer = reader->buffer,
-		.buffer_size = BUFFER_SIZE,
 		.record_size = sizeof(struct kernel_task),
 		.take = take_task,
 		.context = &selection,
 	};
 
-	TRY(bpf_run_iterator(reader->link, &records));
+	TRY(bpf_task_iterator_run(&reader->iterator, records));
 	*ret = list;
 	return NULL;
 }

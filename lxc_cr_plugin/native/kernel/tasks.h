@@ -13,6 +13,7 @@
 
 #include "../error.h"
 #include "../pool.h"
+#include "btf.h"
 
 enum { KERNEL_SIGNALS = 64 };
 
@@ -136,7 +137,7 @@ struct kernel_reader; /* the loaded iterator: a few descriptors */
 
 /* Parses BTF, assembles, loads and links. Takes tens of milliseconds: not inside the stop.
  * CR_HOST with a remedy when this kernel has no BTF or refuses BPF iterators. */
-struct cr_error *kernel_reader_open(struct kernel_reader **ret);
+struct cr_error *kernel_reader_open(const struct btf *btf, struct kernel_reader **ret);
 void kernel_reader_close(struct kernel_reader *reader); /* NULL is fine */
 
 /* All tasks of the host that pass @wanted (NULL: all), zombies too.

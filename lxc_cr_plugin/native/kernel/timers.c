@@ -8,7 +8,6 @@
 
 #include "../cleanup.h"
 #include "bpf.h"
-#include "btf.h"
 
 enum { COPY_MAX = 400 };
 
@@ -24,7 +23,6 @@ struct record {
 };
 
 enum {
-	BUFFER_SIZE = 64 << 10,
 	SLOT_RECORD = -8 - (int)sizeof(struct record), /* above it: bpf_probe_place()'s own */
 	BPF_TIMER = BPF_REG_6,
 };
@@ -87,8 +85,7 @@ struct layout {
 
 struct kernel_timer_reader {
 	struct layout layout;
-	int link; /* keeps the program */
-	char *buffer;
+	struct bpf_task_iterator iterator;
 };
 
 static struct cr_error *find_layout(const struct btf *btf, struct layout *ret)
@@ -172,24 +169,16 @@ static void cleanup_reader(struct kernel_timer_reader **reader)
 	kernel_timer_reader_close(*reader);
 }
 
-struct cr_error *kernel_timer_reader_open(struct kernel_timer_reader **ret)
+struct cr_error *kernel_timer_reader_open(const struct btf *btf, struct kernel_timer_reader **ret)
 {
 	_cleanup_(cleanup_reader) struct kernel_timer_reader *reader = calloc(1, sizeof(*reader));
 	_cleanup_free_ struct bpf_code *code = calloc(1, sizeof(*code));
-	_cleanup_btf_ struct btf *btf = NULL;
-	_cleanup_close_ int program = -1;
 
 	if (!reader || !code)
 		return error_nomem();
-	reader->link = -1;
-	reader->buffer = malloc(BUFFER_SIZE);
-	if (!reader->buffer)
-		return error_nomem();
-	TRY(btf_open(&btf));
 	TRY(find_layout(btf, &reader->layout));
 	TRY(assemble(code, btf, &reader->layout));
-	TRY(bpf_load_iterator(btf, "bpf_iter_task", code, &program));
-	TRY(bpf_link_iterator(program, 0, &reader->link));
+	TRY(bpf_task_iterator_open(btf, code, &reader->iterator));
 	*ret = steal_pointer(&reader);
 	return NULL;
 }
@@ -198,9 +187,7 @@ void kernel_timer_reader_close(struct kernel_timer_reader *reader)
 {
 	if (!reader)
 		return;
-	if (reader->link >= 0)
-		close(reader->link);
-	free(reader->buffer);
+	bpf_task_iterator_close(&reader->iterator);
 	free(reader);
 }
 
@@ -303,14 +290,12 @@ struct cr_error *kernel_timer_reader_read(struct kernel_timer_reader *reader, st
 {
 	struct taker taker = {.layout = &reader->layout, .pool = pool};
 	struct bpf_records records = {
-		.buffer = reader->buffer,
-		.buffer_size = BUFFER_SIZE,
 		.record_size = sizeof(struct record),
 		.take = take_timer,
 		.context = &taker,
 	};
 
-	TRY(bpf_run_iterator(reader->link, &records));
+	TRY(bpf_task_iterator_run(&reader->iterator, records));
 	*ret = taker.list;
 	return NULL;
 }

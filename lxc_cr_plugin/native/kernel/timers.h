@@ -12,6 +12,7 @@
 
 #include "../error.h"
 #include "../pool.h"
+#include "btf.h"
 
 /* How many timers of one process are read. */
 enum { KERNEL_TIMERS_MAX = 1024 };
@@ -37,7 +38,7 @@ struct kernel_timer {
 struct kernel_timer_reader;
 
 /* Takes tens of milliseconds. CR_HOST when this kernel keeps its timers otherwise. */
-struct cr_error *kernel_timer_reader_open(struct kernel_timer_reader **ret);
+struct cr_error *kernel_timer_reader_open(const struct btf *btf, struct kernel_timer_reader **ret);
 void kernel_timer_reader_close(struct kernel_timer_reader *reader); /* NULL is fine */
 
 /* All timers of the host's processes, those of one process together. */

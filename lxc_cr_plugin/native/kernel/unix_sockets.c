@@ -6,8 +6,6 @@
 #include <string.h>
 
 #include "../cleanup.h"
-#include "btf.h"
-#include "peek.h"
 
 /* Offsets of this kernel; a struct unix_sock begins with its struct sock. */
 struct layout {
@@ -41,12 +39,10 @@ static const struct {
 	{offsetof(struct layout, level), "pid", "level"},
 };
 
-static struct cr_error *locate_all(struct layout *layout)
+static struct cr_error *locate_all(const struct btf *btf, struct layout *layout)
 {
-	_cleanup_btf_ struct btf *btf = NULL;
 	struct btf_place place;
 
-	TRY(btf_open(&btf));
 	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
 		TRY(btf_require(btf, members[i].root, members[i].path, &place));
 		if (place.hop_count || place.bits)
@@ -60,23 +56,21 @@ static struct cr_error *locate_all(struct layout *layout)
 	return NULL;
 }
 
-struct cr_error *kernel_unix_sockets_open(struct kernel_unix_sockets **ret)
+struct cr_error *kernel_unix_sockets_open(const struct btf *btf, struct kernel_peek *peek,
+					  struct kernel_unix_sockets **ret)
 {
 	_cleanup_free_ struct kernel_unix_sockets *sockets = calloc(1, sizeof(*sockets));
 
 	if (!sockets)
 		return error_nomem();
-	TRY(locate_all(&sockets->layout));
-	TRY(kernel_peek_open(&sockets->peek));
+	TRY(locate_all(btf, &sockets->layout));
+	sockets->peek = peek;
 	*ret = steal_pointer(&sockets);
 	return NULL;
 }
 
 void kernel_unix_sockets_close(struct kernel_unix_sockets *sockets)
 {
-	if (!sockets)
-		return;
-	kernel_peek_close(sockets->peek);
 	free(sockets);
 }
 

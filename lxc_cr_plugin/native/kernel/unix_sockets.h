@@ -7,6 +7,8 @@
 #include <stdint.h>
 
 #include "../error.h"
+#include "btf.h"
+#include "peek.h"
 
 struct kernel_unix_socket {
 	uint64_t sock, peer; /* struct sock: identities; peer 0: it has none */
@@ -20,8 +22,9 @@ struct kernel_unix_socket {
 
 struct kernel_unix_sockets;
 
-/* Takes tens of milliseconds: not inside the stop. */
-struct cr_error *kernel_unix_sockets_open(struct kernel_unix_sockets **ret);
+/* @peek is used until it is closed, and stays the caller's. */
+struct cr_error *kernel_unix_sockets_open(const struct btf *btf, struct kernel_peek *peek,
+					  struct kernel_unix_sockets **ret);
 void kernel_unix_sockets_close(struct kernel_unix_sockets *sockets); /* NULL is fine */
 
 /* Of the socket behind struct @file; @level: of pid namespaces, 0 is the first. */

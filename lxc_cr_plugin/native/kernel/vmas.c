@@ -7,7 +7,6 @@
 
 #include "../cleanup.h"
 #include "bpf.h"
-#include "btf.h"
 
 struct record {
 	uint64_t start;
@@ -64,15 +63,13 @@ static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf)
 	return NULL;
 }
 
-struct cr_error *kernel_vma_program_open(struct kernel_vma_program **ret)
+struct cr_error *kernel_vma_program_open(const struct btf *btf, struct kernel_vma_program **ret)
 {
 	_cleanup_free_ struct kernel_vma_program *program = malloc(sizeof(*program));
 	_cleanup_free_ struct bpf_code *code = calloc(1, sizeof(*code));
-	_cleanup_btf_ struct btf *btf = NULL;
 
 	if (!program || !code)
 		return error_nomem();
-	TRY(btf_open(&btf));
 	TRY(assemble(code, btf));
 	TRY(bpf_load_iterator(btf, "bpf_iter_task_vma", code, &program->fd));
 	*ret = steal_pointer(&program);

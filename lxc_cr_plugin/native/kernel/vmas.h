@@ -12,6 +12,7 @@
 
 #include "../error.h"
 #include "../pool.h"
+#include "btf.h"
 
 struct kernel_vma {
 	int32_t tgid;
@@ -27,7 +28,7 @@ struct kernel_vma_program; /* the loaded program, one for all processes */
 struct kernel_vma_reader;  /* the program linked to one process */
 
 /* Parses BTF, assembles and loads. Takes tens of milliseconds: not inside the stop. */
-struct cr_error *kernel_vma_program_open(struct kernel_vma_program **ret);
+struct cr_error *kernel_vma_program_open(const struct btf *btf, struct kernel_vma_program **ret);
 void kernel_vma_program_close(
 	struct kernel_vma_program *program); /* NULL is fine; readers live on */
 

@@ -12,6 +12,7 @@
 
 #include "../error.h"
 #include "../pool.h"
+#include "btf.h"
 
 struct kernel_wait {
 	int32_t tid;	   /* in the initial pid namespace */
@@ -22,7 +23,7 @@ struct kernel_wait {
 struct kernel_wait_reader;
 
 /* Takes tens of milliseconds. */
-struct cr_error *kernel_wait_reader_open(struct kernel_wait_reader **ret);
+struct cr_error *kernel_wait_reader_open(const struct btf *btf, struct kernel_wait_reader **ret);
 void kernel_wait_reader_close(struct kernel_wait_reader *reader); /* NULL is fine */
 
 /* *ret: list of struct kernel_wait, ascending by tid: tasks of the host that sleep with an end. */

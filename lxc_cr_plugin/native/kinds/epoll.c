@@ -52,7 +52,9 @@ static bool epoll_claims(const struct descriptor *descriptor)
 
 static struct cr_error *open_reader(struct dump *dump)
 {
-	return dump->kernel_epolls ? NULL : kernel_epolls_open(&dump->kernel_epolls);
+	return dump->kernel_epolls
+		       ? NULL
+		       : kernel_epolls_open(dump->btf, dump->peek, &dump->kernel_epolls);
 }
 
 /* What reads the entries is made ready before the stop. */

@@ -76,7 +76,7 @@ static struct cr_error *read_timers(struct dump *dump)
 	if (dump->timers_read)
 		return NULL;
 	if (!dump->timer_reader)
-		TRY(kernel_timer_reader_open(&dump->timer_reader));
+		TRY(kernel_timer_reader_open(dump->btf, &dump->timer_reader));
 	TRY(kernel_timer_reader_read(dump->timer_reader, dump->image.pool, &dump->kernel_timers));
 	dump->timers_read = true;
 	return NULL;

@@ -115,7 +115,9 @@ static struct cr_error *check(struct dump *dump, const struct descriptor *descri
 
 static struct cr_error *open_reader(struct dump *dump)
 {
-	return dump->kernel_sockets ? NULL : kernel_unix_sockets_open(&dump->kernel_sockets);
+	return dump->kernel_sockets
+		       ? NULL
+		       : kernel_unix_sockets_open(dump->btf, dump->peek, &dump->kernel_sockets);
 }
 
 static struct cr_error *unix_socket_check(struct dump *dump, const struct descriptor *descriptor)

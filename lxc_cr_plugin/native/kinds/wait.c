@@ -120,7 +120,7 @@ struct cr_error *wait_sample(struct dump *dump)
 	}
 	if (!wanted)
 		return NULL;
-	TRY(kernel_wait_reader_open(&dump->wait_reader));
+	TRY(kernel_wait_reader_open(dump->btf, &dump->wait_reader));
 	return kernel_wait_reader_read(dump->wait_reader, dump->image.pool, &dump->kernel_waits);
 }
 

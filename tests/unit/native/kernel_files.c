@@ -192,9 +192,11 @@ int main(void)
 {
 	struct kernel_file_program *program = NULL;
 	_cleanup_pool_ struct pool *pool = NULL;
+	_cleanup_btf_ struct btf *btf = NULL;
 	struct list list = {0};
 
-	if (!CHECK_SUCCESS(kernel_file_program_open(&program)) ||
+	if (!CHECK_SUCCESS(btf_open(&btf)) ||
+	    !CHECK_SUCCESS(kernel_file_program_open(btf, &program)) ||
 	    !CHECK_SUCCESS(pool_create(0, &pool)))
 		return checks_done();
 	check_variety(program);

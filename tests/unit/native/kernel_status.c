@@ -204,13 +204,15 @@ int main(void)
 {
 	_cleanup_kernel_reader_ struct kernel_reader *reader = NULL;
 	_cleanup_pool_ struct pool *pool = NULL;
+	_cleanup_btf_ struct btf *btf = NULL;
 	struct child child = child_start(live_apart);
 	pid_t init = child.facts->threads[0].tid;
 	const struct kernel_task *task;
 	struct list list = {0};
 	bool changed = false;
 
-	if (!CHECK_SUCCESS(kernel_reader_open(&reader)) || !CHECK_SUCCESS(pool_create(0, &pool)))
+	if (!CHECK_SUCCESS(btf_open(&btf)) || !CHECK_SUCCESS(kernel_reader_open(btf, &reader)) ||
+	    !CHECK_SUCCESS(pool_create(0, &pool)))
 		return checks_done();
 	for (int i = 0; i < 2000 && !changed; i++) {
 		usleep(1000);

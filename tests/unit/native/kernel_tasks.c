@@ -423,10 +423,11 @@ static void check_refusals(void)
 static void live_powerless(struct facts *facts)
 {
 	struct kernel_reader *reader = NULL;
+	_cleanup_btf_ struct btf *btf = NULL;
 	struct cr_error *error = NULL;
 
-	if (setuid(65534) == 0)
-		error = kernel_reader_open(&reader);
+	if (!btf_open(&btf) && setuid(65534) == 0)
+		error = kernel_reader_open(btf, &reader);
 	facts->values[0] = error && error->code == CR_HOST && error->remedy && !reader;
 	facts->ready = true;
 	for (;;)
@@ -436,6 +437,7 @@ static void live_powerless(struct facts *facts)
 int main(void)
 {
 	_cleanup_kernel_reader_ struct kernel_reader *reader = NULL;
+	_cleanup_btf_ struct btf *btf = NULL;
 	struct child child;
 
 	check_paths();
@@ -443,7 +445,7 @@ int main(void)
 	child = child_start(live_powerless);
 	CHECK(child.facts->values[0]);
 	child_end(&child);
-	if (!CHECK_SUCCESS(kernel_reader_open(&reader)))
+	if (!CHECK_SUCCESS(btf_open(&btf)) || !CHECK_SUCCESS(kernel_reader_open(btf, &reader)))
 		return checks_done();
 	check_everybody(reader);
 	check_signals(reader);

@@ -162,8 +162,10 @@ int main(void)
 {
 	_cleanup_kernel_vma_program_ struct kernel_vma_program *program = NULL;
 	struct kernel_vma_reader *reader = NULL;
+	_cleanup_btf_ struct btf *btf = NULL;
 
-	if (!CHECK_SUCCESS(kernel_vma_program_open(&program)))
+	if (!CHECK_SUCCESS(btf_open(&btf)) ||
+	    !CHECK_SUCCESS(kernel_vma_program_open(btf, &program)))
 		return checks_done();
 	check_regions(program);
 	check_many(program);
