@@ -9,7 +9,7 @@ C_FILES = $(shell find lxc_cr_plugin/native tests demo \( -name '*.c' -o -name '
 SH_FILES = demo.sh test.sh .ci/run $(shell find tools tests vagrant lxc_cr_plugin/hooks config -name '*.sh')
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap lint format test unit bench fuzz sanitize docs clean
+.PHONY: help bootstrap lint format test unit bench curves fuzz sanitize docs clean
 
 help: ## This text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ unit: bootstrap ## Only what needs no container
 
 bench: bootstrap ## Measure; report to tests/bench/report/ (beside CRIU >= 4 if that is in PATH)
 	$(BIN)/python tests/bench/run.py
+
+curves: ## Measure and draw the cost of one more process, thread, VMA, file
+	@CR_ROOT=$(ROOT) sh -c '. tools/bootstrap.sh; cr_bootstrap bench'
+	$(BIN)/python tests/bench/curves.py
 
 fuzz: bootstrap ## Fuzz the decoder and the manifest for FUZZ_SECONDS (3600)
 	CR_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/unit/test_fuzz_record.py tests/unit/test_fuzz_manifest.py

@@ -5,6 +5,7 @@
 #
 #	cr_bootstrap demo      what the plugin needs to run
 #	cr_bootstrap test      the same, the linters and the test tools
+#	cr_bootstrap bench     the same, and what draws the curves
 #
 # Looks before it acts: a second run touches neither network nor disk. Works from any directory and
 # with another python first in PATH: only Debian's own is used, because liblxc's binding is built for it.
@@ -28,8 +29,8 @@ cr_bootstrap() {
 	cr_check_host
 	case $1 in
 	demo) cr_install_packages "$CR_PACKAGES_DEMO" ;;
-	test) cr_install_packages "$CR_PACKAGES_DEMO $CR_PACKAGES_TEST" ;;
-	*) cr_die "cr_bootstrap knows 'demo' and 'test', not '$1'" ;;
+	test | bench) cr_install_packages "$CR_PACKAGES_DEMO $CR_PACKAGES_TEST" ;;
+	*) cr_die "cr_bootstrap knows 'demo', 'test' and 'bench', not '$1'" ;;
 	esac
 	# Two of us in one checkout would build into each other's files; the lock ends with this subshell.
 	(
@@ -86,8 +87,9 @@ cr_make_venv() {
 cr_install_project() {
 	digest=$(cd "$CR_ROOT" && sha256sum setup.cfg setup.py pyproject.toml | sha256sum)
 	case $1 in
-	demo) target=$CR_ROOT stamps="demo test" ;;
-	test) target="${CR_ROOT}[test]" stamps=test ;;
+	demo) target=$CR_ROOT stamps="demo test bench" ;;
+	test) target="${CR_ROOT}[test]" stamps="test bench" ;;
+	bench) target="${CR_ROOT}[test,bench]" stamps=bench ;;
 	esac
 	for stamp in $stamps; do
 		[ "$(cat "$CR_ROOT/.venv/stamp-$stamp" 2>/dev/null)" != "$digest" ] || return 0
