@@ -146,15 +146,16 @@ class Laboratory:
         """Remove what does not lie in the directory; all containers are destroyed by now."""
         shutil.rmtree(self.buffer, ignore_errors=True)
 
-    def compile(self, source: Path, *flags: str) -> Path:
-        """A static program, compiled once per session."""
+    def compile(self, source: Path, *flags: str, libraries: tuple[str, ...] = ()) -> Path:
+        """A static program, compiled once per session; @libraries without their lib."""
         name = "-".join([source.stem, *(flag.strip("-=") for flag in flags)])
         if name not in self.built:
             target = self.path / "bin" / name
             target.parent.mkdir(exist_ok=True)
             run(
                 "gcc", "-std=gnu11", "-D_GNU_SOURCE", "-static", "-O2", "-g", "-pthread", "-Wall", "-Wextra",
-                "-Werror", "-Wno-format-truncation", *flags, "-o", target, source, "-lm",
+                "-Werror", "-Wno-format-truncation", *flags, "-o", target, source,
+                *(f"-l{library}" for library in (*libraries, "m")),
             )  # fmt: skip
             self.built[name] = target
         return self.built[name]
