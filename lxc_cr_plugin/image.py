@@ -68,7 +68,7 @@ def verify_all(image: Image, *, listener: Listener) -> None:
     verify_pages(image, manifest)
     verify_by_engine(image, listener=listener)
     if manifest.rootfs is not None:
-        check_contents(image, load(image, manifest), full=True)
+        check_contents(image, manifest, load(image, manifest), full=True)
 
 
 def required_kinds(directory: Path) -> tuple[str, ...]:

@@ -29,6 +29,9 @@ NAME = "manifest.json"
 # them all is a file of the manifest.
 CONTENTS = "rootfs"
 
+# Names the snapshot that lies elsewhere on this host. No manifest and no stream can bring such a name.
+POINTER = ".snapshot"
+
 # The one file that is hashed in pieces, and the size of a piece.
 PAGES = "pages"
 PIECE = 64 << 20
@@ -169,7 +172,7 @@ def describe_files(directory: Path) -> tuple[ImageFile, ...]:
 
 
 def file_names(directory: Path) -> list[str]:
-    """All files of an image but contents of its snapshot, relative, sorted.
+    """All files of an image but what belongs to its snapshot, relative, sorted.
 
     Raises ImageError for anything but plain files.
     """
@@ -179,6 +182,8 @@ def file_names(directory: Path) -> list[str]:
             continue
         with os.scandir(folder) as entries:
             for entry in entries:
+                if not prefix and entry.name == POINTER:
+                    continue
                 if entry.is_file(follow_symlinks=False):
                     names.append(prefix + entry.name)
                 elif not _is_known_directory(entry, prefix):

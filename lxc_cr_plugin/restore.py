@@ -180,11 +180,7 @@ def bring_files(
     if manifest.rootfs is None:
         return None
     backend = snapshot.backend_for(container.rootfs())
-    if backend.name != manifest.rootfs["backend"]:
-        raise ImageError(
-            f"The snapshot is of a root filesystem of type '{manifest.rootfs['backend']}', "
-            f"the container's is of type '{backend.name}'"
-        )
+    snapshot.refuse_other_layout(backend, manifest)
     found = backend.compare(image, manifest, full=full)
     loud = [change.path for change in found if not change.silent]
     changes = FileChanges(files, len(loud), tuple(loud[:TOLD_PATHS]))

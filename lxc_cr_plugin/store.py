@@ -113,6 +113,7 @@ class Store:
         """Raises StoreError when a directory is there and not safe to use."""
         self._root = Shelf(root, buffered=False)
         self._buffer = Shelf(buffer, buffered=True)
+        self._root.beside = self._buffer.beside = (self._buffer, self._root)
 
     @contextlib.contextmanager
     def staging(self, *, buffered: bool) -> Iterator[Staging]:
@@ -222,6 +223,7 @@ class Shelf:
     def __init__(self, path: Path, *, buffered: bool) -> None:
         self.path = path
         self.buffered = buffered
+        self.beside: tuple[Shelf, ...] = (self,)
         if os.path.lexists(path):
             self._refuse_unsafe()
 
@@ -271,7 +273,7 @@ class Shelf:
         try:
             yield Staging(self, path, fd)
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            self._discard(path)
             os.close(fd)
 
     def sweep(self) -> None:
@@ -283,7 +285,32 @@ class Shelf:
             for path in entries(staging):
                 # Whoever holds a staging directory removes it without the lock, at any moment.
                 with contextlib.suppress(FileNotFoundError):
-                    _sweep(path)
+                    self._sweep(path)
+
+    def _sweep(self, path: Path) -> None:
+        """Remove @path of the staging directory unless somebody holds it; FileNotFoundError: gone."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                path.unlink()
+            elif _try_lock(fd):
+                # What cannot go now is tried again by the next command.
+                with contextlib.suppress(StoreError):
+                    self._discard(path)
+        finally:
+            os.close(fd)
+
+    def _discard(self, path: Path) -> None:
+        """Remove the directory of an image that has no name, and a snapshot that only it has."""
+        if (path / manifest.POINTER).exists():
+            from .snapshot.pointer import release
+
+            release(path, others=[p for shelf in self.beside for p in shelf.homes() if p != path])
+        shutil.rmtree(path, ignore_errors=True)
+
+    def homes(self) -> list[Path]:
+        """The directories of all images, complete or not."""
+        return [*(image.path for image in self.images()), *entries(self.path / ".staging")]
 
     def adopt(self, staging: Path, *, container: str) -> Image:
         """Give the complete image in @staging its name. The shelf is locked."""
@@ -310,7 +337,7 @@ class Shelf:
             # Out of sight first: half an image must never be seen.
             leaving = self.path / ".staging" / os.urandom(8).hex()
             path.rename(leaving)
-            shutil.rmtree(leaving, ignore_errors=True)
+            self._discard(leaving)
         with contextlib.suppress(OSError):
             (self._home(container) / "tags").rmdir()
             self._home(container).rmdir()
@@ -367,18 +394,6 @@ def entries(directory: Path) -> list[Path]:
         return sorted(directory.iterdir())
     except FileNotFoundError:
         return []
-
-
-def _sweep(path: Path) -> None:
-    """Remove @path of a staging directory unless somebody holds it; FileNotFoundError: it is gone."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            path.unlink()
-        elif _try_lock(fd):
-            shutil.rmtree(path, ignore_errors=True)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ of it is verified before the image gets its name.
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from . import manifest as manifests
 from .errors import ImageError
 from .image import verify_all
 from .native.process import Listener
-from .snapshot import tree_backend, view
+from .snapshot import content, tree_backend, view
 from .store import DEFAULT_TAG, Image, Store, writing
 
 # Names that a file of an image may have.
@@ -27,25 +27,45 @@ MEMBER = re.compile(
     rf"(files/)?[A-Za-z0-9_][A-Za-z0-9_.-]{{0,200}}|{manifests.CONTENTS}/[0-9a-f]{{64}}"
 )
 
+# Holes come in multiples of this.
+BLOCK = 4096
+STARTS = range(0, content.PIECE, BLOCK)
+
 
 def export_image(image: Image, stream: BinaryIO) -> None:
     """Write @image to @stream, which need not be seekable. Raises OSError when it is full."""
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for path in _files(image.path):
-            entry = tarfile.TarInfo(str(path.relative_to(image.path)))
-            entry.size = path.stat().st_size
-            entry.mode = 0o600
-            with path.open("rb") as file:
-                archive.addfile(entry, file)
+        for name in _names(image.path):
+            with (image.path / name).open("rb") as file:
+                _add(archive, name, file)
+        _add_contents(archive, image)
 
 
-def _files(directory: Path) -> Iterator[Path]:
+def _names(directory: Path) -> Iterator[str]:
     """All files of an image in the order in which a reader needs them."""
-    first = [directory / manifests.NAME, directory / tree_backend.VIEW]
-    yield from (path for path in first if path.exists())
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and path not in first:
-            yield path
+    first = [manifests.NAME, tree_backend.VIEW]
+    present = manifests.file_names(directory)
+    yield from (name for name in first if name in present)
+    yield from (name for name in present if name not in first)
+
+
+def _add_contents(archive: tarfile.TarFile, image: Image) -> None:
+    """Contents of the container's files, wherever the snapshot has them."""
+    manifest = image.manifest()
+    if manifest.rootfs is None:
+        return
+    found = tree_backend.load(image, manifest)
+    contents = tree_backend.contents_of(image, found)
+    for digest in sorted(found.contents()):
+        with contents.opened(digest) as fd, os.fdopen(os.dup(fd), "rb") as file:
+            _add(archive, f"{manifests.CONTENTS}/{digest.hex()}", file)
+
+
+def _add(archive: tarfile.TarFile, name: str, file: BinaryIO) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = os.fstat(file.fileno()).st_size
+    entry.mode = 0o600
+    archive.addfile(entry, file)
 
 
 def import_image(
@@ -99,4 +119,16 @@ def _take(archive: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None:
     assert source is not None
     with path.open("xb") as file:
         path.chmod(0o600)
-        shutil.copyfileobj(source, file, 1 << 20)
+        while piece := source.read(content.PIECE):
+            # What was a hole is one again: tar knows none.
+            blocks = [piece] if _is_hole(piece) else [piece[i : i + BLOCK] for i in STARTS]
+            for block in blocks:
+                if _is_hole(block):
+                    file.seek(len(block), os.SEEK_CUR)
+                else:
+                    file.write(block)
+        file.truncate()
+
+
+def _is_hole(piece: bytes) -> bool:
+    return piece == content.ZEROS[: len(piece)]

@@ -250,6 +250,12 @@ def sync_filesystem(fd: int) -> None:
     _descriptor(lib.cr_sync_filesystem(fd), None)
 
 
+def exchange(one_dir: int, one: str, other_dir: int, other: str) -> None:
+    """Let two names in open directories be names of each other's file, at once; raises OSError."""
+    names = os.fsencode(one), os.fsencode(other)
+    _descriptor(lib.cr_exchange(one_dir, names[0], other_dir, names[1]), one)
+
+
 def _descriptor(result: int, path: str | None) -> int:
     if result < 0:
         raise OSError(-result, os.strerror(-result), path)

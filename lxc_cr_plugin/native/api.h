@@ -143,12 +143,14 @@ struct cr_error *cr_image_check(int image_fd, const struct cr_listener *listener
  * cr_open_beneath: openat2(2) that crosses neither symbolic links nor mounts, and stays below root_fd.
  * cr_write_back: write the dirty pages of a file, so that every store into a mapping of it is seen in
  * its ctime from now on. cr_sync_filesystem: syncfs(2). cr_descriptor_of: a copy of a descriptor of
- * another process, by which a leased file is read without breaking the lease.
+ * another process, by which a leased file is read without breaking the lease. cr_exchange: two names
+ * change what they are names of, at once.
  */
 int cr_open_beneath(int root_fd, const char *path, int flags, int mode);
 int cr_write_back(int fd);
 int cr_sync_filesystem(int fd);
 int cr_descriptor_of(int pid, int fd);
+int cr_exchange(int one_dir, const char *one, int other_dir, const char *other);
 
 /* The steps of a checkpoint and of a restart, in order, for fault injection; NULL after the last
  * one. */

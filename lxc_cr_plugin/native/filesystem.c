@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -47,6 +48,11 @@ int cr_write_back(int fd)
 int cr_sync_filesystem(int fd)
 {
 	return syncfs(fd) < 0 ? -errno : 0;
+}
+
+int cr_exchange(int one_dir, const char *one, int other_dir, const char *other)
+{
+	return renameat2(one_dir, one, other_dir, other, RENAME_EXCHANGE) < 0 ? -errno : 0;
 }
 
 int cr_descriptor_of(int pid, int fd)

@@ -40,7 +40,11 @@ class Capture(Protocol):
 
 
 class Backend(Protocol):
-    """How the files of one container are stored."""
+    """How the files of one container are stored.
+
+    What a copy of an image for another container needs is not here, because it has no files yet:
+    `copy_files` of clone.py makes them, `remove_files` there takes them away again.
+    """
 
     name: str
 
@@ -79,10 +83,14 @@ class Storage(NamedTuple):
 
 def backend_for(rootfs: str) -> Backend:
     """The backend for a root filesystem; raises HostError when there is none for it."""
+    from .btrfs import BtrfsBackend
+    from .subvolume import is_subvolume
     from .tree_backend import TreeBackend
 
     storage = Storage.parse(rootfs)
-    if storage.type == "dir":
+    if storage.type in ("dir", "btrfs") and is_subvolume(storage.paths[0]):
+        return BtrfsBackend(storage.paths[0])
+    if storage.type in ("dir", "btrfs"):
         return TreeBackend("dir", storage.paths[0])
     if storage.type in ("overlay", "overlayfs") and len(storage.paths) > 1:
         # The upper layer holds all that differs: whiteouts and attributes of overlayfs are a device
@@ -107,14 +115,25 @@ def repair(kept: Path, *, confirmed: bool) -> str:
 
     Once it was @confirmed that the processes run the new state stays, else the previous one returns.
     """
-    from . import rollback
+    from . import btrfs, rollback
 
     if not kept.exists():
         return ""
+    keeper = btrfs if (kept / btrfs.JOURNAL).exists() else rollback
     if confirmed:
-        rollback.settle(kept)
+        keeper.settle(kept)
         return "kept the files that its processes know"
-    return "brought its files back" if rollback.undo(kept) else ""
+    return "brought its files back" if keeper.undo(kept) else ""
+
+
+def refuse_other_layout(backend: Backend, manifest: Manifest) -> None:
+    """Raise ImageError when the image's files are not what @backend has: a layer is no tree."""
+    theirs = of_image(manifest)["backend"]
+    if (theirs == "overlay") != (backend.name == "overlay"):
+        raise ImageError(
+            f"The snapshot is of a root filesystem of type '{theirs}', the container's is of type "
+            f"'{backend.name}'"
+        )
 
 
 def of_image(manifest: Manifest) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def key_of_row(row: Row) -> Key | None:
 class Capture:
     """One capture of @tree: `prepare`, `freeze` while all tasks stand, `finish`."""
 
-    def __init__(self, tree: Tree, *, target: Path, known: Known) -> None:
-        """Contents go to the directory @target."""
+    def __init__(self, tree: Tree, *, target: Path | None, known: Known) -> None:
+        """Contents go to the directory @target; None: @tree itself keeps them, nobody writes there."""
         self._tree = tree
         self._target = target
         self._known = known
@@ -115,9 +115,7 @@ class Capture:
         # What was read while it ran and is of another state by now is of no use.
         wanted = {key_of(status) for status in self._scan.values()}
         readings = {key: self._store(self._readings[key]) for key in wanted}
-        self._make_durable(self._copies)
-        for leftover in self._target.glob("new-*"):
-            leftover.unlink()
+        self._tidy()
         names: dict[int, int] = {}
         for status in self._scan.values():
             names[status.st_ino] = names.get(status.st_ino, 0) + 1
@@ -131,7 +129,9 @@ class Capture:
         if key in self._readings:
             return True
         row = self._known.rows.get(key)
-        if row is None or (row.digest and row.digest not in self._known.contents):
+        if row is None:
+            return False
+        if self._target and row.digest and row.digest not in self._known.contents:
             return False
         self._readings[key] = Reading(row.xattrs, row.data, row.digest)
         return True
@@ -164,12 +164,14 @@ class Capture:
         xattrs = self._tree.xattrs(path)
         fd = self._open(path, status)
         try:
-            if not standing:
+            if not standing and self._target:
                 native.write_back(fd)
             if status.st_size <= INLINE:
                 data = os.pread(fd, INLINE + 1, 0)
                 _raise_if_changed(fd, status, complete=len(data) == status.st_size)
                 return Reading(xattrs, data=data)
+            if self._target is None:
+                return Reading(xattrs, digest=content.digest(fd, size=status.st_size))
             self._copies += 1
             copy = self._target / f"new-{self._copies}"
             target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -204,14 +206,13 @@ class Capture:
                 digest = content.digest(fd, size=os.fstat(fd).st_size)
             finally:
                 os.close(fd)
-        if digest and not (self._target / digest.hex()).exists():
-            self._place(digest, reading)
+        if self._target and digest and not (self._target / digest.hex()).exists():
+            self._place(digest, reading, self._target / digest.hex())
         return reading._replace(digest=digest, copy=None)
 
-    def _place(self, digest: bytes, reading: Reading) -> None:
+    def _place(self, digest: bytes, reading: Reading, target: Path) -> None:
         """Give a content its name, as a link to an earlier image's file if there is one."""
         known = self._known.contents.get(digest)
-        target = self._target / digest.hex()
         if known:
             try:
                 os.link(known, target, follow_symlinks=False)
@@ -223,13 +224,18 @@ class Capture:
         elif known:
             _copy_file(known, target)
 
-    def _make_durable(self, new: int) -> None:
-        if new > MANY:
+    def _tidy(self) -> None:
+        """Make new contents durable, remove what is of no use."""
+        if self._target is None:
+            return
+        if self._copies > MANY:
             fd = os.open(self._target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 native.sync_filesystem(fd)
             finally:
                 os.close(fd)
+        for leftover in self._target.glob("new-*"):
+            leftover.unlink()
 
     def _row(
         self,

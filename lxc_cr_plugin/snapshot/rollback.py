@@ -17,13 +17,12 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import native
-from ..errors import HostError, ImageError, os_message
+from ..errors import HostError
 from . import content
+from .source import Contents
 from .tree import Scan, Tree
 from .view import INLINE, Row, Stamp, View, decode_rows, encode_rows
 
@@ -36,36 +35,6 @@ class Change(NamedTuple):
     path: str
     what: str
     silent: bool = False
-
-
-class Contents(NamedTuple):
-    """Where contents lie, by digest; those in `links` are the files themselves, to be linked."""
-
-    directory: Path
-    links: frozenset[bytes] = frozenset()
-
-    def path(self, digest: bytes) -> Path:
-        """The file that holds the content @digest."""
-        return self.directory / digest.hex()
-
-    def verify(self, rows: Iterable[Row]) -> None:
-        """Raise ImageError unless the contents of @rows are what they are named after."""
-        for digest, size in {row.digest: row.size for row in rows if row.digest}.items():
-            try:
-                with self.path(digest).open("rb") as file:
-                    good = os.fstat(file.fileno()).st_size == size and (
-                        content.digest(file.fileno(), size=size) == digest
-                    )
-            except OSError as error:
-                raise ImageError(
-                    f"Failed to read a file of the snapshot: {os_message(error)}",
-                    hint="The image is damaged: remove it, or restart with --files keep",
-                ) from error
-            if not good:
-                raise ImageError(
-                    f"The content of '{digest.hex()}' is not what was written",
-                    hint="The image is damaged: remove it, or restart with --files keep",
-                )
 
 
 def compare(tree: Tree, view: View, *, full: bool = False) -> list[Change]:
@@ -119,24 +88,35 @@ def _same_content(tree: Tree, row: Row, status: os.stat_result) -> bool:
         return content.digest(fd, size=row.size) == row.digest
 
 
-def apply(tree: Tree, view: View, changes: list[Change], *, contents: Path, kept: Path) -> None:
+def apply(tree: Tree, view: View, changes: list[Change], *, contents: Contents, kept: Path) -> None:
     """Bring all paths of @changes to @view; `undo` brings them back until `discard` is called.
 
     Raises ImageError before anything is touched when the snapshot is damaged, HostError or OSError
     when it fails half way: then `undo` has to follow.
     """
     scan = tree.scan()
-    paths = _affected(changes, view, scan)
-    target = {path: view.rows.get(path) for path in paths}
-    source = Contents(contents)
-    source.verify(row for row in target.values() if row)
+    target = _target(changes, view, scan, contents)
     _keep(tree, scan, target, kept=kept)
     try:
-        bring(tree, target, source)
+        bring(tree, target, contents)
     except OSError as error:
         raise HostError(
             f"Failed to bring '{tree.path}' back to the snapshot: {error}", errno=error.errno or 0
         ) from error
+
+
+def bring_changes(tree: Tree, view: View, changes: list[Change], contents: Contents) -> None:
+    """The same where nothing has to be kept. Raises ImageError and OSError."""
+    bring(tree, _target(changes, view, tree.scan(), contents), contents)
+
+
+def _target(
+    changes: list[Change], view: View, scan: Scan, contents: Contents
+) -> dict[str, Row | None]:
+    """What the paths to touch are to become; the contents for it are what was written."""
+    target = {path: view.rows.get(path) for path in _affected(changes, view, scan)}
+    contents.verify(row for row in target.values() if row)
+    return target
 
 
 def _affected(changes: list[Change], view: View, scan: Scan) -> set[str]:
@@ -298,8 +278,8 @@ def _fill(tree: Tree, row: Row, contents: Contents) -> None:
         if row.digest is None:
             os.pwrite(fd, row.data or b"", 0)
             return
-        with contents.path(row.digest).open("rb") as source:
-            content.copy(source.fileno(), fd, size=row.size)
+        with contents.opened(row.digest) as source:
+            content.copy(source, fd, size=row.size)
 
 
 def undo(kept: Path) -> bool:
@@ -311,7 +291,7 @@ def undo(kept: Path) -> bool:
             appeared = tree.scan().keys() - found.present - found.rows.keys()
             bring(tree, {**found.rows, **dict.fromkeys(appeared)}, Contents(kept, found.links))
             # Durable before the only other copy goes.
-            native.sync_filesystem(tree.fd)
+            tree.sync()
     discard(kept)
     return found is not None
 
@@ -321,7 +301,7 @@ def settle(kept: Path) -> None:
     found = _read_journal(kept)
     if found:
         with Tree(found.tree) as tree:
-            native.sync_filesystem(tree.fd)
+            tree.sync()
     discard(kept)
 
 

@@ -71,6 +71,10 @@ class Tree:
                 os.close(fd)
         return found
 
+    def sync(self) -> None:
+        """Wait until everything is on the disk."""
+        native.sync_filesystem(self.fd)
+
     def open(self, path: str, flags: int, mode: int = 0) -> int:
         """A descriptor of @path; the caller closes it. Raises OSError."""
         return native.open_beneath(self.fd, path or ".", flags, mode)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from .. import manifest as manifests
 from ..errors import ImageError, LxcCrError, os_message
 from . import capture, of_image, rollback, view
+from .pointer import snapshot_of
+from .source import Contents, TreeContents
 from .tree import Tree
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class TreeBackend:
 
     def compare(self, image: Image, manifest: Manifest, *, full: bool) -> list[rollback.Change]:
         wanted = load(image, manifest)
-        check_contents(image, wanted, full=False)
+        check_contents(image, manifest, wanted, full=False)
         with Tree(self._path) as tree:
             return rollback.compare(tree, wanted, full=full)
 
@@ -58,7 +60,7 @@ class TreeBackend:
                 tree,
                 wanted,
                 changes,
-                contents=image.path / manifests.CONTENTS,
+                contents=contents_of(image, wanted),
                 kept=self.kept,
             )
 
@@ -86,17 +88,22 @@ class TreeCapture:
 
     def finish(self, *, ended: bool) -> dict[str, Any]:
         taken = self._capture.finish(ended=ended)
-        (self._staging / VIEW).write_bytes(taken.encode())
-        return {
-            "backend": self._name,
-            "view": taken.digest(),
-            "entries": len(taken.rows),
-            "size": taken.size(),
-            "stood": self._stood,
-        }
+        return describe(taken, self._staging, backend=self._name, stood=self._stood)
 
     def abandon(self) -> None:
         self._scope.close()
+
+
+def describe(taken: view.View, staging: Path, *, backend: str, stood: int) -> dict[str, Any]:
+    """Write the view of an image in @staging; the manifest's `rootfs` for it."""
+    (staging / VIEW).write_bytes(taken.encode())
+    return {
+        "backend": backend,
+        "view": taken.digest(),
+        "entries": len(taken.rows),
+        "size": taken.size(),
+        "stood": stood,
+    }
 
 
 def load(image: Image, manifest: Manifest) -> view.View:
@@ -112,8 +119,28 @@ def load(image: Image, manifest: Manifest) -> view.View:
     return found
 
 
-def check_contents(image: Image, found: view.View, *, full: bool) -> None:
+def contents_of(image: Image, found: view.View) -> Contents:
+    """Where the contents of @image are: in itself, or in the snapshot of a subvolume."""
+    place = snapshot_of(image.path)
+    if place:
+        return TreeContents(place, found.rows)
+    return Contents(image.path / manifests.CONTENTS)
+
+
+def check_contents(image: Image, manifest: Manifest, found: view.View, *, full: bool) -> None:
     """Raise ImageError unless all contents are there with their sizes; @full reads them all."""
+    from .btrfs import check_snapshot
+
+    place = snapshot_of(image.path)
+    if place:
+        check_snapshot(place, of_image(manifest))
+    else:
+        _check_files(image, found)
+    if full:
+        contents_of(image, found).verify(found.rows.values())
+
+
+def _check_files(image: Image, found: view.View) -> None:
     contents = image.path / manifests.CONTENTS
     wanted = {digest.hex(): size for digest, size in found.contents().items()}
     try:
@@ -129,8 +156,6 @@ def check_contents(image: Image, found: view.View, *, full: bool) -> None:
                 f"The content '{manifests.CONTENTS}/{name}' {state}",
                 hint="The image is damaged: remove it",
             )
-    if full:
-        rollback.Contents(contents).verify(found.rows.values())
 
 
 def known(images: list[Image]) -> capture.Known:

@@ -227,8 +227,12 @@ class Container:
     def install(self, program: Path, target: str) -> None:
         """Link a program into the root file system."""
         path = self.rootfs / target.lstrip("/")
-        if not path.exists():
+        if path.exists():
+            return
+        try:
             os.link(program, path)
+        except OSError:  # another file system
+            shutil.copy(program, path)
 
     def add_program(self, command: str, *, tty: str = "") -> None:
         """Have init run a command once, with the console or a tty as its terminal."""

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Snapshots of a root filesystem that is a subvolume of btrfs: one system call inside the stop.
+
+The list of files is made afterwards, from the read-only snapshot, and is the same as other backends
+write: so images can be compared, verified, exported and copied whatever they were made of. To bring
+the files back a new snapshot of the snapshot takes the place of the subvolume, in one rename; what
+was there is kept until the restart has succeeded. Inode numbers stay, the device number does not.
+
+    .NAME.lxc-cr/subvolume    a journal: which subvolume was there
+    .NAME.lxc-cr/other        the one that is not in its place now
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import native
+from ..errors import CheckpointError, HostError, ImageError, Obstacle, UnsupportedError, os_message
+from . import capture, rollback, subvolume, tree_backend
+from .pointer import new_place, point, snapshot_of
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from ..manifest import Manifest
+    from ..store import Image
+
+JOURNAL = "subvolume"
+OTHER = "other"
+
+# Dirty pages are written by the snapshot itself, inside the stop: so often and so long before it
+# what can be written earlier is.
+ROUNDS = 4
+SHORT = 0.03
+
+
+class BtrfsBackend:
+    """See `Backend`; the subvolume is @path."""
+
+    name = "btrfs"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def kept(self) -> Path:
+        return self._path.with_name(f".{self._path.name}.lxc-cr")
+
+    def capture(self, *, staging: Path, images: list[Image]) -> BtrfsCapture:
+        return BtrfsCapture(self._path, staging=staging, known=tree_backend.known(images))
+
+    def compare(self, image: Image, manifest: Manifest, *, full: bool) -> list[rollback.Change]:
+        wanted = tree_backend.load(image, manifest)
+        tree_backend.check_contents(image, manifest, wanted, full=False)
+        place = snapshot_of(image.path)
+        if place and not full and is_unchanged(self._path, place):
+            return []
+        with Tree(self._path) as tree:
+            return rollback.compare(tree, wanted, full=full)
+
+    def roll_back(self, image: Image, manifest: Manifest, changes: list[rollback.Change]) -> None:
+        place = snapshot_of(image.path)
+        if place and subvolume.same_filesystem(place.parent, self._path.parent):
+            exchange(self._path, place, kept=self.kept)
+            return
+        # The image came from elsewhere, or was made of another sort of directory.
+        wanted = tree_backend.load(image, manifest)
+        contents = tree_backend.contents_of(image, wanted)
+
+        def work(tree: Tree) -> None:
+            rollback.bring_changes(tree, wanted, changes, contents)
+
+        exchange(self._path, self._path, kept=self.kept, work=work)
+
+
+class BtrfsCapture:
+    """See `Capture`; the snapshot of the subvolume @path is noted in the directory @staging."""
+
+    def __init__(self, path: Path, *, staging: Path, known: capture.Known) -> None:
+        self._staging = staging
+        self._known = known
+        self._scope = ExitStack()
+        self._tree = self._scope.enter_context(Tree(path))
+        self._place = new_place(path)
+        self._home = self._scope.enter_context(subvolume.opened(self._place.parent))
+        self._stood = 0
+
+    def prepare(self, *, check_space: Callable[[int], None]) -> None:
+        refuse_nested(self._tree)
+        check_space(0)
+        point(self._staging, self._place)
+        for _ in range(ROUNDS):
+            begin = time.monotonic()
+            self._tree.sync()
+            if time.monotonic() - begin < SHORT:
+                break
+
+    def freeze(self) -> None:
+        begin = time.monotonic_ns()
+        refuse_nested(self._tree)
+        try:
+            subvolume.snapshot(self._tree.fd, self._home, self._place.name, read_only=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"Failed to make a snapshot of '{self._tree.path}': {os_message(error)}",
+                errno=error.errno or 0,
+            ) from error
+        self._stood = time.monotonic_ns() - begin
+
+    def finish(self, *, ended: bool) -> dict[str, Any]:
+        with Tree(self._place) as tree:
+            look = capture.Capture(tree, target=None, known=self._known)
+            look.prepare(check_space=lambda _need: None)
+            look.freeze()
+            # Nobody writes to a read-only snapshot, so what was seen is sure.
+            taken = look.finish(ended=True)
+            uuid = subvolume.info(tree.fd).uuid
+        described = tree_backend.describe(taken, self._staging, backend="btrfs", stood=self._stood)
+        return {**described, "snapshot": uuid.hex()}
+
+    def abandon(self) -> None:
+        # The snapshot goes with the staging directory that points to it.
+        self._scope.close()
+
+
+def refuse_nested(tree: Tree) -> None:
+    """Raise UnsupportedError for subvolumes inside @tree: a snapshot would not hold their files."""
+    found = subvolume.nested(tree.fd)
+    if found:
+        raise UnsupportedError(
+            f"The snapshot of '{tree.path}' would not hold the subvolumes inside: "
+            + ", ".join(f"'/{path}'" for path in found[:5]),
+            hint="Replace them by directories, or remove them: btrfs subvolume delete PATH",
+            object="subvolume",
+            obstacles=tuple(
+                Obstacle(
+                    kind="unsupported",
+                    message=f"'/{path}' is a subvolume inside the container's subvolume",
+                    hint="Replace it by a directory, or remove it: btrfs subvolume delete",
+                    object="subvolume",
+                )
+                for path in found
+            ),
+        )
+
+
+def is_unchanged(path: Path, place: Path) -> bool:
+    """Whether nothing was changed in the subvolume @path since it and the snapshot @place were one.
+
+    Either the snapshot was made of it, or it was made of the snapshot; each changed transaction moves
+    its generation, once dirty pages are written.
+    """
+    with subvolume.opened(path) as ours, subvolume.opened(place) as theirs:
+        native.sync_filesystem(ours)
+        now, then = subvolume.info(ours), subvolume.info(theirs)
+    if now.uuid == then.parent:
+        return now.generation <= then.made
+    return now.parent == then.uuid and now.generation <= now.made
+
+
+def check_snapshot(place: Path, described: dict[str, Any]) -> None:
+    """Raise ImageError unless @place is the snapshot that the manifest describes."""
+    try:
+        with subvolume.opened(place) as fd:
+            uuid, read_only = subvolume.info(fd).uuid, subvolume.is_read_only(fd)
+    except OSError as error:
+        raise ImageError(
+            f"Failed to look at the snapshot '{place}': {os_message(error)}",
+            hint="The image is damaged: remove it, or restart with --files keep",
+        ) from error
+    if uuid.hex() != described.get("snapshot") or not read_only:
+        raise ImageError(
+            f"'{place}' is not the snapshot that was made, or can be written to",
+            hint="The image is damaged: remove it, or restart with --files keep",
+        )
+
+
+def exchange(
+    path: Path, place: Path, *, kept: Path, work: Callable[[Tree], None] | None = None
+) -> None:
+    """Put a snapshot of @place where the subvolume @path is; `undo` brings that back.
+
+    @work changes the snapshot before it is in its place. Raises HostError when it fails half way: then `undo` has to follow.
+    """
+    rollback.discard(kept)
+    kept.mkdir(mode=0o700)
+    try:
+        with (
+            subvolume.opened(path) as old,
+            subvolume.opened(place) as source,
+            subvolume.opened(kept) as directory,
+            subvolume.opened(path.parent) as parent,
+        ):
+            write_journal(kept, path, subvolume.info(old).uuid)
+            subvolume.snapshot(source, directory, OTHER, read_only=False)
+            if work:
+                with Tree(kept / OTHER) as tree:
+                    work(tree)
+                    tree.sync()
+            native.exchange(directory, OTHER, parent, path.name)
+    except OSError as error:
+        raise HostError(
+            f"Failed to put the snapshot in the place of '{path}': {os_message(error)}",
+            errno=error.errno or 0,
+        ) from error
+
+
+def write_journal(kept: Path, path: Path, previous: bytes) -> None:
+    """Note durably that @previous is the uuid of what was at @path."""
+    new = kept / f"{JOURNAL}.new"
+    with new.open("w") as file:
+        json.dump({"path": str(path), "previous": previous.hex()}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(kept / JOURNAL)
+    with subvolume.opened(kept) as directory:
+        os.fsync(directory)
+
+
+def undo(kept: Path) -> bool:
+    """Put back what was there before `exchange`; False when it still is."""
+    members = json.loads((kept / JOURNAL).read_text())
+    path = Path(members["path"])
+    returned = False
+    with subvolume.opened(kept) as directory, subvolume.opened(path.parent) as parent:
+        if identity(kept / OTHER) == members["previous"]:
+            native.exchange(directory, OTHER, parent, path.name)
+            native.sync_filesystem(parent)
+            returned = True
+    settle(kept)
+    return returned
+
+
+def settle(kept: Path) -> None:
+    """Let stay what is in its place, and forget the other one."""
+    with subvolume.opened(kept) as directory:
+        if identity(kept / OTHER):
+            native.sync_filesystem(directory)
+            subvolume.remove(directory, OTHER)
+    (kept / JOURNAL).unlink()
+    rollback.discard(kept)
+
+
+def identity(path: Path) -> str:
+    """The uuid of the subvolume @path; "" when there is none."""
+    try:
+        with subvolume.opened(path) as fd:
+            return subvolume.info(fd).uuid.hex()
+    except FileNotFoundError:
+        return ""

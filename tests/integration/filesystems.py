@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""File systems in a file, for tests of what the machine's own one cannot do."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from .container import run
+
+
+@contextlib.contextmanager
+def loop_filesystem(kind: str, place: Path, *, megabytes: int) -> Iterator[Path]:
+    """A file system of this kind, mounted at @place and gone afterwards."""
+    file = place.with_name(f"{place.name}.img")
+    with file.open("wb") as made:
+        made.truncate(megabytes << 20)
+    try:
+        run(f"mkfs.{kind}", "-q", file)
+        place.mkdir()
+        run("mount", "-o", "loop", file, place)
+        try:
+            yield place
+        finally:
+            run("umount", place)
+            place.rmdir()
+    finally:
+        file.unlink()
+
+
+def shared_bytes(path: Path) -> int:
+    """Bytes of a file that another file has too, by FIEMAP; the file is written out first."""
+    lines = run("filefrag", "-s", "-v", "-b1", path).stdout.splitlines()
+    return sum(int(line.split(":")[3]) for line in lines if "shared" in line.rpartition(":")[2])
+
+
+def subvolumes_below(place: Path) -> list[str]:
+    """Paths of the subvolumes of the btrfs at @place."""
+    lines = subprocess.run(
+        ["btrfs", "subvolume", "list", str(place)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return sorted(line.rpartition(" path ")[2] for line in lines)
