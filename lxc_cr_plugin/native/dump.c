@@ -52,22 +52,20 @@ static struct cr_error *look(struct dump *dump, uint64_t *memory)
 
 /*
  * Look at everything while it runs: obstacles are found before anybody is stopped, and room is
- * made. Tasks start, execute and end under our eyes, which can look like an obstacle: only what is
- * there again and again is one, and only the last look is told about.
+ * made. It takes several looks to tell what is there from what passes.
  */
 static struct cr_error *survey(struct dump *dump, uint64_t *memory)
 {
-	enum { LOOKS = 3 };
+	enum { LOOKS = 6 };
+	size_t left = 1;
 
 	dump->running = true;
-	for (int i = 1; i <= LOOKS; i++) {
-		dump->obstacles = 0;
-		dump->tell = i == LOOKS;
+	for (int i = 0; i < LOOKS && left; i++) {
 		TRY(look(dump, memory));
-		if (!dump->obstacles)
-			break;
+		left = obstacles_end_look(&dump->obstacles);
 	}
 	dump->running = false;
+	obstacles_tell(&dump->obstacles, dump->log.listener);
 	return NULL;
 }
 
@@ -79,10 +77,10 @@ static struct cr_error *prepare(struct dump *dump)
 	TRY(open_kernel(dump));
 	log_progress(&dump->log, "prepare", 0, 1);
 	TRY(survey(dump, &memory));
-	if (dump->obstacles)
+	if (dump->obstacles.found.count)
 		return error_new(CR_UNSUPPORTED,
-				 "The container cannot be checkpointed: %u obstacles",
-				 dump->obstacles);
+				 "The container cannot be checkpointed: %zu obstacles",
+				 dump->obstacles.found.count);
 	TRY(page_store_prepare(&dump->image.pages, memory / PAGE));
 	TRY(wait_sample(dump));
 	log_progress(&dump->log, "prepare", 1, 1);
@@ -263,6 +261,7 @@ static void keep_node(void *node)
 static void dump_deinit(struct dump *dump)
 {
 	collect_forget(dump);
+	obstacles_deinit(&dump->obstacles);
 	tdestroy(dump->known_paths, keep_node);
 	kernel_wait_reader_close(dump->wait_reader);
 	kernel_timer_reader_close(dump->timer_reader);
@@ -304,7 +303,7 @@ struct cr_error *cr_check(const struct cr_checkpoint_options *options,
 		error = open_kernel(&dump);
 	if (!error)
 		error = survey(&dump, &memory);
-	*obstacles = dump.obstacles;
+	*obstacles = (uint32_t)dump.obstacles.found.count;
 	dump_deinit(&dump);
 	return error;
 }
@@ -317,17 +316,11 @@ static bool is_refusal(const struct cr_error *error)
 
 struct cr_error *dump_refuse(struct dump *dump, struct cr_error *error)
 {
-	const struct cr_listener *listener = dump->log.listener;
-
 	if (!error || !dump->running)
 		return error;
-	/* anything else is a task that changes while we look; under the stop it would be an error
-	 */
-	if (is_refusal(error)) {
-		dump->obstacles++;
-		if (dump->tell && listener && listener->obstacle)
-			listener->obstacle(listener->context, error);
-	}
+	if (is_refusal(error))
+		return obstacles_add(&dump->obstacles, dump->image.pool, error);
+	/* a task that changes while we look; under the stop it would be an error */
 	cr_error_free(error);
 	return NULL;
 }

@@ -17,6 +17,7 @@
 #include "kernel/waits.h"
 #include "log.h"
 #include "model.h"
+#include "obstacles.h"
 #include "target/stop.h"
 
 /* Everything that can be learned of a descriptor without knowing what it is. */
@@ -74,12 +75,10 @@ struct dump {
 	struct kernel_unix_sockets *kernel_sockets; /* NULL until there is a unix socket */
 	struct list unix_sockets; /* struct object *, in order: kinds/unix_socket.c */
 	uint32_t open_files;
-	uint32_t obstacles; /* met in this look */
-	bool tell;	    /* the listener hears of them */
+	struct obstacles obstacles;
 };
 
-/* An obstacle was met: the listener hears of it; returns NULL while only checking, the error
- * otherwise. */
+/* An obstacle was met: it is noted, and NULL returned, while only checking; else it is the error. */
 struct cr_error *dump_refuse(struct dump *dump, struct cr_error *error);
 
 /* The object behind a descriptor: found or dumped now. file.c */
