@@ -9,7 +9,9 @@
 
 #include "cleanup.h"
 #include "kinds/file_owner.h"
+#include "kinds/ipc_namespace.h"
 #include "kinds/memory.h"
+#include "kinds/sysv.h"
 #include "kinds/sysv_shared_memory.h"
 #include "kinds/tty.h"
 #include "kinds/zombie.h"
@@ -119,10 +121,19 @@ static struct cr_error *look_at_all(struct dump *dump)
 	return NULL;
 }
 
+/* What the ipc namespace holds, whoever uses it. */
+static struct cr_error *dump_namespace(struct dump *dump)
+{
+	TRY(ipc_namespace_dump(dump));
+	TRY(dump_refuse(dump, sysv_dump_detached(dump)));
+	TRY(dump_refuse(dump, sysv_queues_dump(dump)));
+	return dump_refuse(dump, sysv_semaphores_dump(dump));
+}
+
 struct cr_error *collect_checks(struct dump *dump)
 {
 	TRY(look_at_all(dump));
-	return dump_refuse(dump, sysv_dump_detached(dump));
+	return dump_namespace(dump);
 }
 
 /* Numbers of tasks that were met before the tasks themselves. */
@@ -152,7 +163,7 @@ struct cr_error *collect_states(struct dump *dump)
 {
 	TRY(look_at_all(dump));
 	TRY(dump_links(dump));
-	TRY(sysv_dump_detached(dump));
+	TRY(dump_namespace(dump));
 	return resolve_tasks(dump);
 }
 

@@ -10,6 +10,7 @@
 #include "kernel/files.h"
 #include "kernel/locks.h"
 #include "kernel/peek.h"
+#include "kernel/semaphore_undo.h"
 #include "kernel/tasks.h"
 #include "kernel/timers.h"
 #include "kernel/unix_sockets.h"
@@ -72,6 +73,7 @@ struct dump {
 	struct kernel_epolls *kernel_epolls;	    /* NULL until there is an epoll instance */
 	struct list seccomp_filters;		    /* struct object * */
 	struct list seccomp_chains;		    /* struct known_chain: kinds/seccomp_filter.c */
+	struct kernel_undo_reader *undo_reader;	    /* NULL until there is a semaphore */
 	struct kernel_unix_sockets *kernel_sockets; /* NULL until there is a unix socket */
 	struct list unix_sockets; /* struct object *, in order: kinds/unix_socket.c */
 	uint32_t open_files;

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "isolation.h"
 
-#include <fcntl.h>
-#include <sched.h>
 #include <string.h>
 
 #include "cleanup.h"
+#include "kinds/ipc_namespace.h"
 
 /* What every task of a container shares with its init. The order is that of dump->namespaces. */
 static const char *const namespace_names[] = {
@@ -106,58 +105,11 @@ static struct cr_error *check_thread(struct dump *dump, const struct thread *thr
 	return NULL;
 }
 
-/* /proc/sysvipc shows the objects of the reader's own namespace: this process enters the
- * container's for good. */
-static struct cr_error *enter_ipc(struct dump *dump)
-{
-	_cleanup_close_ int proc = -1, ns = -1;
-
-	TRY(proc_open(dump->init->host_tid, dump->init->host_tid, &proc));
-	ns = openat(proc, "ns/ipc", O_RDONLY | O_CLOEXEC);
-	if (ns < 0 || setns(ns, CLONE_NEWIPC) < 0)
-		return error_sys("Failed to enter the container's ipc namespace");
-	return NULL;
-}
-
-/* Segments, queues and semaphores live without any process holding them. */
-static struct cr_error *check_sysv(struct dump *dump)
-{
-	static const struct {
-		const char *file, *what, *object;
-	} tables[] = {
-		{"msg", "message queue", "sysv_message_queue"},
-		{"sem", "semaphore set", "sysv_semaphore"},
-	};
-	_cleanup_close_ int dir = open("/proc/sysvipc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-	if (dir < 0)
-		return NULL; /* a kernel without them */
-	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
-		struct cr_error *error;
-		char *text, *line;
-
-		TRY(proc_read(dir, tables[i].file, dump->image.pool, &text, NULL));
-		line = strchr(text, '\n');
-		if (!line || !line[1])
-			continue;
-		error = error_new(CR_UNSUPPORTED,
-				  "The container has a System V %s (key, id: %.22s)",
-				  tables[i].what, line + 1);
-		error = error_remedy(
-			error_object(error, tables[i].object),
-			"Not supported yet; end the program that uses it, and remove it with "
-			"ipcrm");
-		TRY(dump_refuse(dump, error));
-	}
-	return NULL;
-}
-
 struct cr_error *isolation_check(struct dump *dump)
 {
 	TRY(check_init(dump));
 	if (dump->running)
-		TRY(enter_ipc(dump));
-	TRY(check_sysv(dump));
+		TRY(ipc_namespace_enter(dump->init->host_tid));
 	for_each (struct process *, process, &dump->image.processes) {
 		for_each (struct thread *, thread, &process->threads)
 			TRY(check_thread(dump, thread));

@@ -14,6 +14,7 @@
 #include "kinds/file.h"
 #include "kinds/file_owner.h"
 #include "kinds/files.h"
+#include "kinds/ipc_namespace.h"
 #include "kinds/lease.h"
 #include "kinds/lease_break_time.h"
 #include "kinds/lock.h"
@@ -21,6 +22,7 @@
 #include "kinds/pidfd.h"
 #include "kinds/pipe.h"
 #include "kinds/shared_memory.h"
+#include "kinds/sysv.h"
 #include "kinds/sysv_shared_memory.h"
 #include "kinds/tty.h"
 #include "release.h"
@@ -115,6 +117,17 @@ static struct cr_error *restore_links(struct restore *restore)
 	return NULL;
 }
 
+/* Objects of the ipc namespace, when all who may be their users stand. */
+static struct cr_error *restore_namespace(struct restore *restore)
+{
+	TRY(sysv_finish(restore));
+	TRY(sysv_queues_restore(restore));
+	TRY(sysv_semaphores_restore(restore));
+	TRY(ipc_namespace_finish(restore));
+	program_begin(restore->program, restore->init);
+	return NULL;
+}
+
 /* /dev/tty comes last: only a process of its session can open it. */
 static struct cr_error *restore_objects(struct restore *restore)
 {
@@ -126,7 +139,7 @@ static struct cr_error *restore_objects(struct restore *restore)
 	program_begin(restore->program, restore->init);
 	TRY(open_files(restore, true));
 	TRY(memfd_seal(restore));
-	TRY(sysv_finish(restore));
+	TRY(restore_namespace(restore));
 	return restore_links(restore);
 }
 
@@ -182,6 +195,7 @@ static struct cr_error *build(struct restore *restore)
 {
 	TRY(step(restore->options->fault, RESTART_TAKEN_OVER));
 	TRY(takeover_prepare(restore));
+	TRY(ipc_namespace_begin(restore));
 	TRY(tree_build(restore));
 	TRY(finish_tree(restore));
 	TRY(step(restore->options->fault, RESTART_TREE));

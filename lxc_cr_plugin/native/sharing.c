@@ -20,6 +20,8 @@ static const struct sort {
 	{SHARES_FS, offsetof(struct kernel_task, fs), CLONE_FS, "directories"},
 	{SHARES_SIGHAND, offsetof(struct kernel_task, sighand), CLONE_SIGHAND, "signal handlers"},
 	{SHARES_FILES, offsetof(struct kernel_task, files), CLONE_FILES, "descriptors"},
+	{SHARES_UNDO, offsetof(struct kernel_task, undo_list), CLONE_SYSVSEM,
+	 "semaphore adjustments"},
 };
 
 enum { SORTS = sizeof(sorts) / sizeof(sorts[0]) };
@@ -52,7 +54,7 @@ static struct cr_error *find_one(struct dump *dump, const struct sort *sort, str
 	for (size_t i = 1; i < count; i++) {
 		struct process *process = users[i].process;
 
-		if (users[i].what != users[i - 1].what)
+		if (!users[i].what || users[i].what != users[i - 1].what)
 			continue;
 		if (process->parent && what_of(sort, process->parent) == users[i].what)
 			process->shared |= sort->bit;

@@ -13,7 +13,8 @@ enum sharing {
 	SHARES_FS = 2,	    /* CLONE_FS */
 	SHARES_SIGHAND = 4, /* CLONE_SIGHAND */
 	SHARES_FILES = 8,   /* CLONE_FILES */
-	SHARES_ANYTHING = 15,
+	SHARES_UNDO = 16,   /* CLONE_SYSVSEM */
+	SHARES_ANYTHING = 31,
 };
 
 /* Fill process->shared; after the tree has been linked. */

@@ -103,8 +103,8 @@ def test_every_kind_has_a_victim():
     assert [kind for kind in native.kinds() if victim_of(kind) not in ALL] == []
 
 
-# A filter of the whole container's would be in force for the others too.
-ALONE = {"seccomp"}
+# A filter or limits of the whole container's would be in force for the others too.
+ALONE = {"ipc_namespace", "seccomp"}
 
 
 @pytest.mark.parametrize("names", [sorted(set(ALL) - ALONE), sorted(ALONE)], ids=["all", "alone"])

@@ -35,13 +35,15 @@ OBJECTS = {
     "traced": r"traced by process \d+ of the host \(refused\)",
     "namespace": "namespace",
     "namespace_of_thread": "namespace",
+    "posix_message_queue": "message queue",
+    "unlinked_posix_queue": "no file with contents",
     "mount_point": "mount",
     "hidden_directory": "leads to",
 }
 
 
 # Nobody holds these: they are the container's.
-OF_NOBODY = {"mount_point"}
+OF_NOBODY = {"mount_point", "posix_message_queue"}
 
 
 def holder_of(name: str) -> str | None:

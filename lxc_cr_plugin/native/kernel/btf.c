@@ -193,7 +193,8 @@ static bool step_index(const struct btf *btf, struct cursor *cursor, unsigned lo
 {
 	const struct btf_array *array = array_of(btf, bare_type(btf, cursor->type));
 
-	if (!array || cursor->bits || index >= array->nelems)
+	/* the first item of an array without a length, at the end of its struct, is there */
+	if (!array || cursor->bits || (index && index >= array->nelems))
 		return false;
 	cursor->bit += (uint64_t)index * size_of(btf, array->type) * 8;
 	cursor->type = array->type;

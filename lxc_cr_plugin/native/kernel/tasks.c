@@ -74,6 +74,7 @@ static const struct kernel_field fields[] = {
 	FIELD(seccomp, "seccomp.mode"),
 	FIELD(seccomp_filters, "seccomp.filter_count"),
 	FIELD(tracer, "parent->pid"),
+	FIELD(undo_list, "sysvsem.undo_list"),
 	FIELD(umask, "fs->umask"),
 	FIELD(depth, "thread_pid->level"),
 	FIELD(securebits, "cred->securebits"),

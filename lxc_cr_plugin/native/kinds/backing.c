@@ -16,6 +16,10 @@
 #include "shared_memory.h"
 #include "volatile_file.h"
 
+#ifndef MQUEUE_MAGIC
+#define MQUEUE_MAGIC 0x19800202
+#endif
+
 #define DELETED " (deleted)"
 
 /* ---- file systems that end with the container ---- */
@@ -230,6 +234,37 @@ static struct cr_error *refuse_others(const struct sight *sight)
 	return NULL;
 }
 
+/* A file system whose files are made by the kernel, or hold more than what read(2) gives. */
+static bool is_made_by_kernel(const struct sight *sight)
+{
+	static const long types[] = {
+		PROC_SUPER_MAGIC, SYSFS_MAGIC,	 CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC,
+		DEBUGFS_MAGIC,	  TRACEFS_MAGIC, SECURITYFS_MAGIC,   BPF_FS_MAGIC,
+		NSFS_MAGIC,	  MQUEUE_MAGIC,
+	};
+	char path[64];
+	struct statfs fs;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", sight->process->host_pid, sight->link);
+	if (statfs(path, &fs) < 0)
+		return false; /* it goes wrong again where it is looked at closely */
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		if (fs.f_type == types[i])
+			return true;
+	}
+	return false;
+}
+
+static struct cr_error *refuse_made_by_kernel(void)
+{
+	struct cr_error *error = error_new(
+		CR_UNSUPPORTED, "it was deleted, and is no file with contents of its own");
+
+	return error_remedy(error_object(error, "kernel_file"),
+			    "Not supported yet: let the process close it (a POSIX message queue is "
+			    "closed by mq_close)");
+}
+
 static struct cr_error *refuse_unreachable(void)
 {
 	struct cr_error *error =
@@ -261,6 +296,8 @@ static struct cr_error *find_deleted(struct dump *dump, const struct sight *sigh
 	if (!S_ISREG(sight->stat.st_mode) || sight->path.len <= tail ||
 	    memcmp(sight->path.data + sight->path.len - tail, DELETED, tail))
 		return refuse_unreachable();
+	if (is_made_by_kernel(sight))
+		return refuse_made_by_kernel();
 	TRY(old_path(dump, sight, &old));
 	if (sight->stat.st_nlink)
 		return find_other_name(dump, sight, &old, ret);

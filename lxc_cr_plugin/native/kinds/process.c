@@ -16,9 +16,9 @@ static const struct field process_fields[] = {
 		  "process group, 0: outside the container"),
 	FIELD_INT(struct process_identity, sid, 0, MAX_TASKS, "session, 0: outside the container"),
 	FIELD_INT(struct process_identity, exit_signal, 0, 64, "what the parent gets when it ends"),
-	FIELD_UINT(
-		struct process_identity, shared, 0, SHARES_ANYTHING,
-		"with the parent: 1 memory, 2 directories, 4 signal dispositions, 8 descriptors"),
+	FIELD_UINT(struct process_identity, shared, 0, SHARES_ANYTHING,
+		   "with the parent: 1 memory, 2 directories, 4 signal dispositions, 8 "
+		   "descriptors, 16 semaphore adjustments"),
 	FIELD_UINT(struct process_identity, stop_signal, 0, KERNEL_SIGNALS,
 		   "what has stopped it, 0: it runs"),
 	FIELD_BOOL(struct process_identity, stop_told, "the parent got its SIGCHLD for that"),

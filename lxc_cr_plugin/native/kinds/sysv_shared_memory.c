@@ -3,7 +3,6 @@
 #include "sysv_shared_memory.h"
 
 #include <fcntl.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
@@ -12,6 +11,7 @@
 
 #include "../cleanup.h"
 #include "memory_flags.h"
+#include "sysv.h"
 
 #ifndef SHM_DEST
 #define SHM_DEST 01000 /* will be destroyed at the last detach */
@@ -19,20 +19,12 @@
 
 struct segment {
 	struct contents contents;
-	int32_t id, key;
-	uint32_t mode; /* with SHM_DEST */
-	uint32_t uid, gid, cuid, cgid;
+	struct sysv_ipc ipc;
 };
 
 static const struct field segment_fields[] = {
 	FIELD_CONTENTS(struct segment),
-	FIELD_INT(struct segment, id, 0, INT32_MAX, "shmget(2)"),
-	FIELD_INT(struct segment, key, INT32_MIN, INT32_MAX, "0: IPC_PRIVATE"),
-	FIELD_UINT(struct segment, mode, 0, 07777, "permissions; 01000: marked for removal"),
-	FIELD_UINT(struct segment, uid, 0, UINT32_MAX, "owner"),
-	FIELD_UINT(struct segment, gid, 0, UINT32_MAX, "group"),
-	FIELD_UINT(struct segment, cuid, 0, UINT32_MAX, "creator"),
-	FIELD_UINT(struct segment, cgid, 0, UINT32_MAX, "its group"),
+	FIELDS_SYSV(struct segment),
 	FIELD_END,
 };
 
@@ -48,31 +40,11 @@ bool sysv_claims(const struct bytes *name)
 /* One line of /proc/sysvipc/shm, which shows the namespace of this process. */
 static bool parse_line(const char *line, struct segment *ret, uint64_t *attached)
 {
-	return sscanf(line, "%d %d %o %lu %*d %*d %lu %u %u %u %u", &ret->key, &ret->id, &ret->mode,
-		      &ret->contents.size, attached, &ret->uid, &ret->gid, &ret->cuid,
-		      &ret->cgid) == 9;
-}
+	struct sysv_ipc *ipc = &ret->ipc;
 
-/* Its first line, NULL when there is none; line_behind() leads on. */
-static struct cr_error *read_table(struct dump *dump, const char **ret)
-{
-	_cleanup_close_ int dir = open("/proc/sysvipc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	char *text;
-
-	*ret = NULL;
-	if (dir < 0)
-		return NULL; /* a kernel without them */
-	TRY(proc_read(dir, "shm", dump->image.pool, &text, NULL));
-	*ret = strchr(text, '\n');
-	*ret = *ret ? *ret + 1 : NULL;
-	return NULL;
-}
-
-static const char *line_behind(const char *line)
-{
-	const char *end = strchr(line, '\n');
-
-	return end ? end + 1 : NULL;
+	return sscanf(line, "%d %d %o %lu %*d %*d %lu %u %u %u %u", &ipc->key, &ipc->id, &ipc->mode,
+		      &ret->contents.size, attached, &ipc->uid, &ipc->gid, &ipc->cuid,
+		      &ipc->cgid) == 9;
 }
 
 static struct cr_error *find_segment(struct dump *dump, ino_t id, struct segment *ret)
@@ -81,9 +53,9 @@ static struct cr_error *find_segment(struct dump *dump, ino_t id, struct segment
 	struct cr_error *error;
 	const char *line;
 
-	TRY(read_table(dump, &line));
-	for (; line; line = line_behind(line)) {
-		if (parse_line(line, ret, &attached) && (ino_t)ret->id == id)
+	TRY(sysv_table(dump, "shm", &line));
+	for (; line; line = sysv_next_line(line)) {
+		if (parse_line(line, ret, &attached) && (ino_t)ret->ipc.id == id)
 			return NULL;
 	}
 	error = error_new(CR_UNSUPPORTED,
@@ -134,7 +106,7 @@ static struct cr_error *dump_one_detached(struct dump *dump, const struct segmen
 {
 	_cleanup_close_ int proc = -1;
 	char link[64];
-	void *at = shmat(segment->id, NULL, SHM_RDONLY);
+	void *at = shmat(segment->ipc.id, NULL, SHM_RDONLY);
 	uint64_t size = (segment->contents.size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 	struct process self = {.host_pid = getpid()};
 	struct sight sight = {.process = &self, .link = link};
@@ -142,14 +114,15 @@ static struct cr_error *dump_one_detached(struct dump *dump, const struct segmen
 	uint32_t id;
 
 	if (at == (void *)-1)
-		return error_sys("Failed to attach System V shared memory segment %d", segment->id);
+		return error_sys("Failed to attach System V shared memory segment %d",
+				 segment->ipc.id);
 	snprintf(link, sizeof(link), "map_files/%lx-%lx", (unsigned long)at,
 		 (unsigned long)at + size);
 	error = proc_open(self.host_pid, self.host_pid, &proc);
 	self.proc = proc;
 	if (!error && fstatat(proc, link, &sight.stat, 0) < 0)
 		error = error_sys("Failed to look at System V shared memory segment %d",
-				  segment->id);
+				  segment->ipc.id);
 	if (!error)
 		error = add(dump, &sight, segment, &id);
 	shmdt(at);
@@ -160,8 +133,8 @@ struct cr_error *sysv_dump_detached(struct dump *dump)
 {
 	const char *line;
 
-	TRY(read_table(dump, &line));
-	for (; line; line = line_behind(line)) {
+	TRY(sysv_table(dump, "shm", &line));
+	for (; line; line = sysv_next_line(line)) {
 		struct segment segment = {0};
 		uint64_t attached;
 
@@ -173,44 +146,17 @@ struct cr_error *sysv_dump_detached(struct dump *dump)
 
 /* ---- restart ---- */
 
-/* The next segment of the namespace gets this id: for that, and for good, we enter it. */
-static struct cr_error *choose_id(struct restore *restore, int id)
-{
-	_cleanup_close_ int proc = -1, ns = -1, next = -1;
-	char text[16];
-	int len = snprintf(text, sizeof(text), "%d", id);
-
-	TRY(proc_open(restore->init, restore->init, &proc));
-	ns = openat(proc, "ns/ipc", O_RDONLY | O_CLOEXEC);
-	if (ns < 0 || setns(ns, CLONE_NEWIPC) < 0)
-		return error_sys("Failed to enter the container's ipc namespace");
-	next = open("/proc/sys/kernel/shm_next_id", O_WRONLY | O_CLOEXEC);
-	if (next < 0 || write(next, text, (size_t)len) != len)
-		return error_remedy(error_sys("Failed to choose the id of a segment"),
-				    "The kernel needs CONFIG_CHECKPOINT_RESTORE");
-	return NULL;
-}
-
-/* As its creator, who is one of those that may remove it. */
 static int create(struct program *p, const struct segment *segment)
 {
 	uint64_t huge_page = segment->contents.huge_page;
-	uint64_t keep = (uint64_t)-1;
 	int call;
 
-	if (segment->cuid || segment->cgid) {
-		program_call(p, "become the creator's group", SYS_setresgid, keep, segment->cgid,
-			     keep);
-		program_call(p, "become the creator", SYS_setresuid, keep, segment->cuid, keep);
-	}
+	sysv_become_creator(p, &segment->ipc);
 	call = program_call(p, "make a System V shared memory segment", SYS_shmget,
-			    (uint64_t)segment->key, segment->contents.size,
+			    (uint64_t)segment->ipc.key, segment->contents.size,
 			    IPC_CREAT | IPC_EXCL | 0600 |
 				    (huge_page ? SHM_HUGETLB | memory_huge_size(huge_page) : 0));
-	if (segment->cuid || segment->cgid) {
-		program_call(p, "become root", SYS_setresuid, keep, 0, keep);
-		program_call(p, "become root's group", SYS_setresgid, keep, 0, keep);
-	}
+	sysv_become_root(p, &segment->ipc);
 	return call;
 }
 
@@ -222,13 +168,11 @@ static struct cr_error *segment_restore(struct restore *restore, struct process 
 	uint64_t address;
 	int call;
 
-	TRY(choose_id(restore, segment->id));
+	TRY(sysv_choose_id("shm_next_id", segment->ipc.id));
 	call = create(p, segment);
 	TRY(program_run(p));
-	if (program_result(p, call) != segment->id)
-		return error_new(CR_INTERNAL, "The segment has got id %ld instead of %d",
-				 (long)program_result(p, call), segment->id);
-	call = program_call(p, "attach it", SYS_shmat, (uint64_t)segment->id, 0, 0);
+	TRY(sysv_check_id(p, call, &segment->ipc));
+	call = program_call(p, "attach it", SYS_shmat, (uint64_t)segment->ipc.id, 0, 0);
 	TRY(program_run(p));
 	address = (uint64_t)program_result(p, call);
 	TRY(contents_fill_mapped(restore, process, &segment->contents, address));
@@ -255,7 +199,7 @@ struct cr_error *sysv_map(struct restore *restore, struct process *process, cons
 		return error_new(CR_IMAGE, "Mapping 0x%lx shows more than its segment has",
 				 (unsigned long)start);
 	TRY(contents_fd(restore, process, vma->object, &fd));
-	call = program_call(p, "attach a segment", SYS_shmat, (uint64_t)segment->id, 0,
+	call = program_call(p, "attach a segment", SYS_shmat, (uint64_t)segment->ipc.id, 0,
 			    (vma->flags & VM_MAYWRITE ? 0 : SHM_RDONLY) |
 				    (vma->protection & PROT_EXEC ? SHM_EXEC : 0));
 	TRY(program_run(p));
@@ -274,13 +218,14 @@ struct cr_error *sysv_map(struct restore *restore, struct process *process, cons
 static struct cr_error *finish(const struct segment *segment)
 {
 	struct shmid_ds data = {
-		.shm_perm = {.uid = segment->uid, .gid = segment->gid},
+		.shm_perm = {.uid = segment->ipc.uid, .gid = segment->ipc.gid},
 	};
 
-	data.shm_perm.mode = segment->mode & 0777;
-	if (shmctl(segment->id, IPC_SET, &data) < 0 ||
-	    (segment->mode & SHM_DEST && shmctl(segment->id, IPC_RMID, NULL) < 0))
-		return error_sys("Failed to set up System V shared memory segment %d", segment->id);
+	data.shm_perm.mode = segment->ipc.mode & 0777;
+	if (shmctl(segment->ipc.id, IPC_SET, &data) < 0 ||
+	    (segment->ipc.mode & SHM_DEST && shmctl(segment->ipc.id, IPC_RMID, NULL) < 0))
+		return error_sys("Failed to set up System V shared memory segment %d",
+				 segment->ipc.id);
 	return NULL;
 }
 

@@ -5,6 +5,7 @@
  */
 #include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
+#include <mqueue.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
@@ -452,6 +453,45 @@ static void mapped_lease_verify(void)
 	check(fcntl(fd, F_GETLEASE) == F_WRLCK, "lease %d", fcntl(fd, F_GETLEASE));
 }
 
+/* A queue that nobody has open is there all the same. */
+static mqd_t posix_queue = -1;
+
+static void open_posix_queue(void)
+{
+	posix_queue = mq_open("/victim", O_RDWR | O_CREAT, 0600, NULL);
+	if (posix_queue < 0 && errno == ENOSYS)
+		absent();
+	must(posix_queue);
+	must(mq_send(posix_queue, "content", 7, 1));
+}
+
+static void check_posix_queue(void)
+{
+	char text[8192] = "";
+
+	check(mq_receive(posix_queue, text, sizeof(text), NULL) == 7, "receive");
+	check(strcmp(text, "content") == 0, "content: %s", text);
+}
+
+static void posix_message_queue(void)
+{
+	open_posix_queue();
+	must(mq_close(posix_queue));
+}
+
+static void posix_message_queue_verify(void)
+{
+	posix_queue = must(mq_open("/victim", O_RDWR));
+	check_posix_queue();
+	must(mq_unlink("/victim"));
+}
+
+static void unlinked_posix_queue(void)
+{
+	open_posix_queue();
+	must(mq_unlink("/victim"));
+}
+
 static const struct object {
 	const char *name;
 	void (*build)(void);
@@ -476,6 +516,8 @@ static const struct object {
 	{"traced", traced, traced_verify},
 	{"namespace", namespace, namespace_verify},
 	{"namespace_of_thread", namespace_of_thread, namespace_of_thread_verify},
+	{"posix_message_queue", posix_message_queue, posix_message_queue_verify},
+	{"unlinked_posix_queue", unlinked_posix_queue, check_posix_queue},
 	{"mount_point", mount_point, mount_point_verify},
 	{"hidden_directory", hidden_directory, hidden_directory_verify},
 };
