@@ -205,13 +205,24 @@ def checkpoint(
             verdict.close_read()
             if capture:
                 _wait_for(engine, notice, b"S")
-                capture()
+                _capture(capture, engine, verdict)
                 _tell(verdict, b"F")
             _wait_for(engine, notice, b"W")
             commit(_checkpoint_result(numbers))
             _tell(verdict, b"C")
             engine.finish()
     return _checkpoint_result(numbers)
+
+
+def _capture(capture: Callable[[], None], engine: EngineProcess, verdict: Pipe) -> None:
+    """Call @capture; when @engine failed meanwhile, tasks ran again, and its error is the reason."""
+    try:
+        capture()
+    except LxcCrError:
+        verdict.close()
+        with contextlib.suppress(Cancelled):
+            engine.finish()
+        raise
 
 
 def _wait_for(engine: EngineProcess, notice: Pipe, wanted: bytes) -> None:

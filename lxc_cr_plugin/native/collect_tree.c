@@ -313,5 +313,6 @@ struct cr_error *collect_tree(struct dump *dump, const pid_t *tids, size_t count
 	TRY(refuse_strangers(dump, order, groups.count, &ours));
 	TRY(sharing_find(dump));
 	dump->init = process_leader(*(struct process **)dump->image.processes.items);
+	TRY(id_map_read(dump->init->host_tid, dump->image.pool, &dump->image.ids));
 	return open_root(dump);
 }

@@ -27,20 +27,6 @@ static struct cr_error *read_namespaces(pid_t pid, ino_t ret[NAMESPACES])
 	return NULL;
 }
 
-enum { USER = 5 }; /* in namespace_names */
-
-static struct cr_error *check_user_namespace(struct dump *dump, const ino_t *ours)
-{
-	struct cr_error *error;
-
-	if (dump->namespaces[USER] == ours[USER])
-		return NULL;
-	error = error_new(CR_UNSUPPORTED, "The container has a user namespace (lxc.idmap)");
-	error = error_object(error, "user_namespace");
-	return dump_refuse(dump,
-			   error_remedy(error, "Unprivileged containers are not supported yet"));
-}
-
 /* A container of its own has at least these apart from the host. */
 static struct cr_error *check_init(struct dump *dump)
 {
@@ -54,7 +40,6 @@ static struct cr_error *check_init(struct dump *dump)
 	if (!dump->host_namespaces[0])
 		TRY(read_namespaces(getpid(), dump->host_namespaces));
 	ours = dump->host_namespaces;
-	TRY(check_user_namespace(dump, ours));
 	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
 		const char *name = namespace_names[needed[i]] + strlen("ns/");
 		struct cr_error *error;

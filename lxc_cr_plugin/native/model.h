@@ -15,6 +15,7 @@
 
 #include "api.h"
 #include "error.h"
+#include "id_map.h"
 #include "image/pages.h"
 #include "image/record.h"
 #include "kernel/tasks.h"
@@ -148,8 +149,9 @@ struct image {
 	void *by_pid;	       /* tsearch(3) tree of processes and zombies: restart only */
 	uint32_t next_id;
 	uint32_t threads;
-	uint64_t vdso;	 /* fingerprint, when read */
-	const char *cpu; /* features of the processor, when read */
+	uint64_t vdso;	   /* fingerprint, when read */
+	const char *cpu;   /* features of the processor, when read */
+	struct id_map ids; /* of the container; all ids in the image are the host's */
 	struct page_store pages;
 };
 

@@ -369,6 +369,21 @@ static struct cr_error *raise_file_limit(struct restore *restore)
 	return program_run(p);
 }
 
+/* All that has an owner, the container's files too, would belong to somebody else. */
+static struct cr_error *check_ids(struct restore *restore)
+{
+	struct id_map now;
+
+	TRY(id_map_read(restore->init, restore->image.pool, &now));
+	if (id_map_equals(&now, &restore->image.ids))
+		return NULL;
+	return error_remedy(
+		error_object(error_new(CR_HOST, "The container maps its users and groups in "
+						"another way than at the checkpoint"),
+			     "user_namespace"),
+		"Set lxc.idmap back to what it was: the image's manifest holds the configuration");
+}
+
 struct cr_error *takeover_prepare(struct restore *restore)
 {
 	enum { LOWEST_CHANNEL = 16 };
@@ -376,6 +391,7 @@ struct cr_error *takeover_prepare(struct restore *restore)
 	_cleanup_close_ int proc = -1;
 	int highest = files_highest(&restore->image), watched = epoll_highest(&restore->image);
 
+	TRY(check_ids(restore));
 	TRY(proc_open(restore->init, restore->init, &proc));
 	TRY(proc_maps(proc, restore->image.pool, &maps));
 	TRY(choose_area(restore, &maps));

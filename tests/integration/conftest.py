@@ -13,6 +13,12 @@ from .container import Container, Laboratory, wait_until
 from .container import container as make_container
 from .leaks import Machine, leftovers_of
 
+# Where the kernel may make huge pages when somebody maps them; none are taken before.
+HUGE_PAGES = Path("/proc/sys/vm/nr_overcommit_hugepages")
+
+# Seconds that the kernel gives the holder of a lease.
+LEASE_BREAK_TIME = Path("/proc/sys/fs/lease-break-time")
+
 
 def pytest_configure(config):
     """A run that is told to end (timeout(1), a CI's own limit) still removes its containers."""
@@ -60,3 +66,21 @@ def new_container(laboratory, container_names):
 def container(new_container):
     """One container, made and not yet started."""
     return new_container()
+
+
+@pytest.fixture(scope="module")
+def huge_pages():
+    """Some may be made; afterwards as many as before."""
+    before = HUGE_PAGES.read_text()
+    if int(before) < 64:
+        HUGE_PAGES.write_text("64")
+    yield
+    HUGE_PAGES.write_text(before)
+
+
+@pytest.fixture
+def lease_break_time():
+    """Nobody may leave it changed, and a test that changes it puts it back."""
+    before = LEASE_BREAK_TIME.read_text()
+    yield
+    LEASE_BREAK_TIME.write_text(before)

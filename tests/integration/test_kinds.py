@@ -2,13 +2,15 @@
 """Every kind, three ways: its victim must not notice that it was checkpointed."""
 
 import time
-from pathlib import Path
 
 import pytest
 
 from lxc_cr_plugin import native
 
+from .conftest import LEASE_BREAK_TIME
 from .container import VICTIMS, Container, Victim
+
+pytestmark = pytest.mark.usefixtures("huge_pages", "lease_break_time")
 
 # A kind and its victim have one name. Where a kind has no state of its own to look at, another
 # kind's victim exercises it.
@@ -17,12 +19,8 @@ VICTIM_OF_KIND = {"terminal": "tty"}
 # Victims that need a terminal of their own.
 TTY = {"tty": "tty1"}
 
-# Where the kernel may make huge pages when somebody maps them; none are taken before.
-HUGE_PAGES = Path("/proc/sys/vm/nr_overcommit_hugepages")
-
 # Seconds that the kernel gives the holder of a lease, while a victim has leases broken: enough for
 # two restarts, not too many to wait for.
-LEASE_BREAK_TIME = Path("/proc/sys/fs/lease-break-time")
 LEASE_SECONDS = 8
 
 # Long enough to tell a clock that stood from one that went on.
@@ -46,23 +44,6 @@ def add(container: Container, name: str) -> Victim:
     if name == "lease_break":
         LEASE_BREAK_TIME.write_text(str(LEASE_SECONDS))
     return container.add_victim(name, tty=TTY.get(name, ""))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def huge_pages():
-    before = HUGE_PAGES.read_text()
-    if int(before) < 64:
-        HUGE_PAGES.write_text("64")
-    yield
-    HUGE_PAGES.write_text(before)
-
-
-@pytest.fixture(autouse=True)
-def _lease_break_time():
-    """Nobody may leave it changed, and a test that changes it puts it back."""
-    before = LEASE_BREAK_TIME.read_text()
-    yield
-    LEASE_BREAK_TIME.write_text(before)
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ struct header {
 	struct bytes machine;
 	uint64_t vdso;
 	struct bytes cpu;
-	struct list requires; /* struct required */
+	struct list requires;	   /* struct required */
+	struct list users, groups; /* struct id_range */
 };
 
 struct required {
@@ -29,6 +30,15 @@ static const struct field required_fields[] = {
 	FIELD_END,
 };
 
+static const struct field id_range_fields[] = {
+	FIELD_UINT(struct id_range, inside, 0, UINT32_MAX, "first id in the container"),
+	FIELD_UINT(struct id_range, outside, 0, UINT32_MAX, "the same on the host"),
+	FIELD_UINT(struct id_range, count, 1, UINT32_MAX, "how many"),
+	FIELD_END,
+};
+
+enum { MOST_RANGES = 340 }; /* UID_GID_MAP_MAX_EXTENTS */
+
 static const struct field header_fields[] = {
 	FIELD_TEXT(struct header, format, 16, "lxc-cr"),
 	FIELD_UINT(struct header, version, 1, UINT32_MAX, "of the format"),
@@ -37,6 +47,11 @@ static const struct field header_fields[] = {
 	FIELD_TEXT(struct header, cpu, 8192, "features of the processor, as in /proc/cpuinfo"),
 	FIELD_ROWS(struct header, requires, struct required, required_fields, 4096,
 		   "kinds that the reader must know"),
+	FIELD_ROWS(struct header, users, struct id_range, id_range_fields, MOST_RANGES,
+		   "user ids of a user namespace; all ids in the image are the host's",
+		   .optional = true),
+	FIELD_ROWS(struct header, groups, struct id_range, id_range_fields, MOST_RANGES,
+		   "its group ids", .optional = true),
 	FIELD_END,
 };
 
@@ -70,6 +85,8 @@ struct cr_error *header_write(struct image *image, struct record_writer *writer)
 		.version = VERSION,
 		.machine = text_bytes(ARCH_NAME),
 		.vdso = vdso_fingerprint(),
+		.users = image->ids.users,
+		.groups = image->ids.groups,
 	};
 	char *features;
 
@@ -121,6 +138,7 @@ struct cr_error *header_read(struct image *image, struct record_reader *reader)
 				 header.machine.data);
 	image->vdso = header.vdso;
 	image->cpu = (const char *)header.cpu.data;
+	image->ids = (struct id_map){header.users, header.groups};
 	return check_requires(&header);
 }
 

@@ -74,6 +74,30 @@ static struct cr_error *credentials_dump(struct dump *dump, struct thread *threa
 	return from_status(&thread->status, state);
 }
 
+/* The container's own numbers, which its threads have to use. */
+static struct cr_error *translate(struct restore *restore, struct credentials *c)
+{
+	const struct id_map *map = &restore->image.ids;
+	uint32_t *users[] = {&c->uid, &c->euid, &c->suid, &c->fsuid};
+	uint32_t *groups[] = {&c->gid, &c->egid, &c->sgid, &c->fsgid};
+	const uint32_t *group = c->groups.items;
+	struct list translated = {0};
+
+	for (int i = 0; i < 4; i++) {
+		TRY(id_map_user(map, *users[i], users[i]));
+		TRY(id_map_group(map, *groups[i], groups[i]));
+	}
+	for (size_t i = 0; i < c->groups.count; i++) {
+		uint32_t *slot = list_append(restore->image.pool, &translated, sizeof(*slot));
+
+		if (!slot)
+			return error_nomem();
+		TRY(id_map_group(map, group[i], slot));
+	}
+	c->groups = translated;
+	return NULL;
+}
+
 /* The set-uid fixups would empty the capability sets on the way; they are switched off until the
  * end. */
 static void set_ids(struct program *p, const struct credentials *c)
@@ -138,12 +162,13 @@ static struct cr_error *check_reachable(const struct thread *thread,
 static struct cr_error *credentials_restore(struct restore *restore, struct thread *thread,
 					    const void *state)
 {
-	const struct credentials *c = state;
+	struct credentials wanted = *(const struct credentials *)state, *c = &wanted;
 	struct program *p = restore->program;
 	const struct proc_status *now = &thread->status;
 
 	TRY(restore_status(restore, thread));
 	TRY(check_reachable(thread, c, now));
+	TRY(translate(restore, c));
 	TRY(program_reserve(p, 128, c->groups.count * sizeof(uint32_t) + 1024));
 	for (uint64_t cap = 0; cap <= CAP_LAST_CAP; cap++) {
 		if (now->cap_bounding & ~c->bounding & (1ull << cap))

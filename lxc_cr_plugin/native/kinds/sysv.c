@@ -54,12 +54,18 @@ struct cr_error *sysv_choose_id(const char *sysctl, int id)
 
 static const uint64_t KEEP = (uint64_t)-1;
 
-void sysv_become_creator(struct program *p, const struct sysv_ipc *ipc)
+struct cr_error *sysv_become_creator(struct restore *restore, const struct sysv_ipc *ipc)
 {
+	struct program *p = restore->program;
+	uint32_t uid, gid;
+
 	if (!ipc->cuid && !ipc->cgid)
-		return;
-	program_call(p, "become the creator's group", SYS_setresgid, KEEP, ipc->cgid, KEEP);
-	program_call(p, "become the creator", SYS_setresuid, KEEP, ipc->cuid, KEEP);
+		return NULL;
+	TRY(id_map_user(&restore->image.ids, ipc->cuid, &uid));
+	TRY(id_map_group(&restore->image.ids, ipc->cgid, &gid));
+	program_call(p, "become the creator's group", SYS_setresgid, KEEP, gid, KEEP);
+	program_call(p, "become the creator", SYS_setresuid, KEEP, uid, KEEP);
+	return NULL;
 }
 
 void sysv_become_root(struct program *p, const struct sysv_ipc *ipc)

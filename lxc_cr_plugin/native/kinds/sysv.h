@@ -48,7 +48,7 @@ int32_t sysv_process(const struct dump *dump, pid_t host_pid);
 /* The next object of its sort gets this id; @sysctl: shm_next_id and the like. */
 struct cr_error *sysv_choose_id(const char *sysctl, int id);
 /* Around the call that makes it: only who makes it is its creator. */
-void sysv_become_creator(struct program *p, const struct sysv_ipc *ipc);
+struct cr_error *sysv_become_creator(struct restore *restore, const struct sysv_ipc *ipc);
 void sysv_become_root(struct program *p, const struct sysv_ipc *ipc);
 /* The call has made what it was to make. */
 struct cr_error *sysv_check_id(const struct program *p, int call, const struct sysv_ipc *ipc);

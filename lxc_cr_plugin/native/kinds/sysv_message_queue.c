@@ -151,7 +151,7 @@ static struct cr_error *make_queue(struct restore *restore, const struct queue *
 	int call;
 
 	TRY(sysv_choose_id("msg_next_id", queue->ipc.id));
-	sysv_become_creator(p, &queue->ipc);
+	TRY(sysv_become_creator(restore, &queue->ipc));
 	/* whoever fills it may; its own permissions come last */
 	call = program_call(p, "make a System V message queue", SYS_msgget,
 			    (uint64_t)queue->ipc.key, IPC_CREAT | IPC_EXCL | 0666);

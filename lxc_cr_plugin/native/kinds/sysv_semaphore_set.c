@@ -209,7 +209,7 @@ static struct cr_error *make_set(struct restore *restore, const struct semaphore
 	int call;
 
 	TRY(sysv_choose_id("sem_next_id", set->ipc.id));
-	sysv_become_creator(p, &set->ipc);
+	TRY(sysv_become_creator(restore, &set->ipc));
 	/* whoever used it may now; its own permissions come last */
 	call = program_call(p, "make a System V semaphore set", SYS_semget, (uint64_t)set->ipc.key,
 			    set->semaphores.count, IPC_CREAT | IPC_EXCL | 0666);

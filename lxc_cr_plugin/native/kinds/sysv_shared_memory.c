@@ -151,12 +151,10 @@ static int create(struct program *p, const struct segment *segment)
 	uint64_t huge_page = segment->contents.huge_page;
 	int call;
 
-	sysv_become_creator(p, &segment->ipc);
 	call = program_call(p, "make a System V shared memory segment", SYS_shmget,
 			    (uint64_t)segment->ipc.key, segment->contents.size,
 			    IPC_CREAT | IPC_EXCL | 0600 |
 				    (huge_page ? SHM_HUGETLB | memory_huge_size(huge_page) : 0));
-	sysv_become_root(p, &segment->ipc);
 	return call;
 }
 
@@ -169,7 +167,9 @@ static struct cr_error *segment_restore(struct restore *restore, struct process 
 	int call;
 
 	TRY(sysv_choose_id("shm_next_id", segment->ipc.id));
+	TRY(sysv_become_creator(restore, &segment->ipc));
 	call = create(p, segment);
+	sysv_become_root(p, &segment->ipc);
 	TRY(program_run(p));
 	TRY(sysv_check_id(p, call, &segment->ipc));
 	call = program_call(p, "attach it", SYS_shmat, (uint64_t)segment->ipc.id, 0, 0);

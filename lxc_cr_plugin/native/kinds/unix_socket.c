@@ -294,16 +294,17 @@ static struct cr_error *make(struct restore *restore, const struct unix_socket *
 {
 	struct program *p = restore->program;
 	pid_t tid = find_creator(restore, socket);
+	uint32_t uid, gid;
 	uint64_t pair;
 	int theirs[2];
 
+	TRY(id_map_user(&restore->image.ids, socket->creator_uid, &uid));
+	TRY(id_map_group(&restore->image.ids, socket->creator_gid, &gid));
 	TRY(program_run(p));
 	program_begin(p, tid);
 	pair = program_data(p, NULL, sizeof(theirs));
-	program_call(p, "take a group id", SYS_setresgid, (uint64_t)-1, socket->creator_gid,
-		     (uint64_t)-1);
-	program_call(p, "take a user id", SYS_setresuid, (uint64_t)-1, socket->creator_uid,
-		     (uint64_t)-1);
+	program_call(p, "take a group id", SYS_setresgid, (uint64_t)-1, gid, (uint64_t)-1);
+	program_call(p, "take a user id", SYS_setresuid, (uint64_t)-1, uid, (uint64_t)-1);
 	program_call(p, "make a socket pair", SYS_socketpair, AF_UNIX, socket->type | SOCK_CLOEXEC,
 		     0, pair);
 	program_call(p, "put the user id back", SYS_setresuid, (uint64_t)-1, 0, (uint64_t)-1);

@@ -220,6 +220,7 @@ static struct cr_error *make_directories(struct restore *restore, const struct v
 
 	for (size_t i = 0; i < file->directories.count; i++, row++) {
 		struct bytes part = {.len = row->len};
+		uint32_t uid, gid;
 		uint64_t name;
 		int call;
 
@@ -238,9 +239,11 @@ static struct cr_error *make_directories(struct restore *restore, const struct v
 		TRY(program_run(p));
 		if (program_result(p, call) < 0)
 			continue; /* it is there already, and not ours to change */
+		TRY(id_map_user(&restore->image.ids, row->uid, &uid));
+		TRY(id_map_group(&restore->image.ids, row->gid, &gid));
 		name = program_bytes(p, &part);
-		program_call(p, "give it its owner", SYS_fchownat, (uint64_t)AT_FDCWD, name,
-			     row->uid, row->gid, AT_SYMLINK_NOFOLLOW);
+		program_call(p, "give it its owner", SYS_fchownat, (uint64_t)AT_FDCWD, name, uid,
+			     gid, AT_SYMLINK_NOFOLLOW);
 		program_call(p, "give it its mode", SYS_fchmodat, (uint64_t)AT_FDCWD, name,
 			     row->mode);
 		TRY(program_run(p));

@@ -149,10 +149,13 @@ static bool may_dump_core(struct restore *restore, const struct process *process
 static struct cr_error *take_looks(struct restore *restore, const struct zombie *zombie)
 {
 	struct program *p = restore->program;
+	uint32_t uid, gid;
 
+	TRY(id_map_user(&restore->image.ids, zombie->uid, &uid));
+	TRY(id_map_group(&restore->image.ids, zombie->gid, &gid));
 	program_call(p, "set the name", SYS_prctl, PR_SET_NAME, program_bytes(p, &zombie->comm));
-	program_call(p, "set group ids", SYS_setresgid, zombie->gid, zombie->gid, zombie->gid);
-	program_call(p, "set user ids", SYS_setresuid, zombie->uid, zombie->uid, zombie->uid);
+	program_call(p, "set group ids", SYS_setresgid, gid, gid, gid);
+	program_call(p, "set user ids", SYS_setresuid, uid, uid, uid);
 	/* another user's process would not dump core */
 	program_call(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
 	return program_run(p);

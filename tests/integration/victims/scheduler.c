@@ -85,7 +85,9 @@ static void batch(void *unused)
 
 	(void)unused;
 	must(sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &none));
-	must(setpriority(PRIO_PROCESS, 0, -5));
+	/* nor where only the host's root may */
+	if (setpriority(PRIO_PROCESS, 0, -5) < 0)
+		check(errno == EACCES, "setpriority: %s", strerror(errno));
 	arrive_and_compare("batch");
 }
 
