@@ -74,6 +74,17 @@ static struct cr_error *find(const struct list *ranges, const char *what, uint32
 		"Let the container's lxc.idmap cover it");
 }
 
+uid_t id_map_root(const struct id_map *map)
+{
+	const struct id_range *range = map->users.items;
+
+	for (size_t i = 0; i < map->users.count; i++) {
+		if (!range[i].inside)
+			return range[i].outside;
+	}
+	return 0;
+}
+
 struct cr_error *id_map_user(const struct id_map *map, uint32_t id, uint32_t *ret)
 {
 	return find(&map->users, "User", id, ret);

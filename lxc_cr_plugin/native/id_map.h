@@ -23,6 +23,9 @@ struct id_map {
 struct cr_error *id_map_read(pid_t pid, struct pool *pool, struct id_map *ret);
 bool id_map_equals(const struct id_map *a, const struct id_map *b);
 
+/* The user of the host that is root in the container. */
+uid_t id_map_root(const struct id_map *map);
+
 /* What the container calls this user or group of the host; an error when it knows none. */
 struct cr_error *id_map_user(const struct id_map *map, uint32_t id, uint32_t *ret);
 struct cr_error *id_map_group(const struct id_map *map, uint32_t id, uint32_t *ret);

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "../cleanup.h"
 
@@ -157,18 +159,31 @@ struct cr_error *ipc_namespace_dump(struct dump *dump)
 
 /* ---- restart ---- */
 
-static struct cr_error *write_sysctl(const struct sysctl *sysctl, const char *text)
+static bool write_text(const char *path, const char *text)
 {
 	_cleanup_close_ int dir = open("/proc/sys", O_PATH | O_DIRECTORY | O_CLOEXEC), fd = -1;
 	ssize_t len = (ssize_t)strlen(text);
 
-	fd = openat(dir, sysctl->path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, text, (size_t)len) != len)
-		return error_sys("Failed to set %s of the container to %s", sysctl->path, text);
-	return NULL;
+	fd = openat(dir, path, O_WRONLY | O_CLOEXEC);
+	return fd >= 0 && write(fd, text, (size_t)len) == len;
 }
 
-static struct cr_error *set(const struct sysctl *sysctl, void *state)
+/* As the root of the container's user namespace, in this thread only: capabilities do not help here. */
+static struct cr_error *write_sysctl(struct restore *restore, const struct sysctl *sysctl,
+				     const char *text)
+{
+	struct cr_error *error = NULL;
+
+	if (syscall(SYS_setresuid, -1, id_map_root(&restore->image.ids), -1) < 0)
+		return error_sys("Failed to become the container's root");
+	if (!write_text(sysctl->path, text))
+		error = error_sys("Failed to set %s of the container to %s", sysctl->path, text);
+	if (syscall(SYS_setresuid, -1, 0, -1) < 0 && !error)
+		error = error_sys("Failed to become root again");
+	return error;
+}
+
+static struct cr_error *set(struct restore *restore, const struct sysctl *sysctl, void *state)
 {
 	const uint64_t *number = numbers_of(sysctl, state);
 	char text[128];
@@ -178,7 +193,8 @@ static struct cr_error *set(const struct sysctl *sysctl, void *state)
 		len += snprintf(text + len, sizeof(text) - (size_t)len, "%llu ",
 				(unsigned long long)number[i]);
 	/* zero where there was no such file: POSIX queues, whose limits are all above it */
-	return !number[0] && !strncmp(sysctl->path, "fs/", 3) ? NULL : write_sysctl(sysctl, text);
+	return !number[0] && !strncmp(sysctl->path, "fs/", 3) ? NULL
+							      : write_sysctl(restore, sysctl, text);
 }
 
 struct cr_error *ipc_namespace_begin(struct restore *restore)
@@ -186,8 +202,9 @@ struct cr_error *ipc_namespace_begin(struct restore *restore)
 	TRY(ipc_namespace_enter(restore->init));
 	for_each (struct object *, object, &restore->image.objects) {
 		for (size_t i = 0; object->kind == &ipc_namespace_kind && i < SYSCTLS; i++)
-			TRY(sysctls[i].meanwhile ? write_sysctl(&sysctls[i], sysctls[i].meanwhile)
-						 : set(&sysctls[i], object->state));
+			TRY(sysctls[i].meanwhile
+				    ? write_sysctl(restore, &sysctls[i], sysctls[i].meanwhile)
+				    : set(restore, &sysctls[i], object->state));
 	}
 	return NULL;
 }
@@ -197,7 +214,7 @@ struct cr_error *ipc_namespace_finish(struct restore *restore)
 	for_each (struct object *, object, &restore->image.objects) {
 		for (size_t i = 0; object->kind == &ipc_namespace_kind && i < SYSCTLS; i++) {
 			if (sysctls[i].meanwhile)
-				TRY(set(&sysctls[i], object->state));
+				TRY(set(restore, &sysctls[i], object->state));
 		}
 	}
 	return NULL;

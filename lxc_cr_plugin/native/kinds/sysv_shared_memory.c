@@ -149,13 +149,11 @@ struct cr_error *sysv_dump_detached(struct dump *dump)
 static int create(struct program *p, const struct segment *segment)
 {
 	uint64_t huge_page = segment->contents.huge_page;
-	int call;
 
-	call = program_call(p, "make a System V shared memory segment", SYS_shmget,
+	return program_call(p, "make a System V shared memory segment", SYS_shmget,
 			    (uint64_t)segment->ipc.key, segment->contents.size,
 			    IPC_CREAT | IPC_EXCL | 0600 |
 				    (huge_page ? SHM_HUGETLB | memory_huge_size(huge_page) : 0));
-	return call;
 }
 
 static struct cr_error *segment_restore(struct restore *restore, struct process *process,
