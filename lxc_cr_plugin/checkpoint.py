@@ -12,12 +12,12 @@ import socket
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from . import __version__, check, manifest, native, snapshot
+from . import __version__, check, manifest, native, pending, snapshot
 from .container import STOPPED, Container
-from .errors import CheckpointError, LxcCrError
+from .errors import CheckpointError, ContainerError, LxcCrError
 from .freezer import memory_use
 from .image import required_kinds
-from .journal import CHECKPOINT, Journals, entry_of_this_process
+from .journal import CHECKPOINT, Journal, Journals, entry_of_this_process
 from .log import Reporter, human_size, human_time
 from .manifest import Manifest
 from .native import CheckpointResult
@@ -75,6 +75,7 @@ def checkpoint(
     store: Store,
     journals: Journals,
     report: Reporter,
+    resume: bool = False,
     deleted_file_limit: int = 0,
     fault: str | None = None,
 ) -> Checkpoint:
@@ -83,7 +84,7 @@ def checkpoint(
     With @stop the container ends at the instant of the image, else it runs on. If anything raises,
     it runs on and there is no image, unless the message says otherwise. @buffered leaves the image
     in memory. @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size. @files
-    is snapshot.SNAPSHOT or NONE.
+    is snapshot.SNAPSHOT or NONE. With @resume, which needs @stop and hooks, the next start resumes.
     """
     with ExitStack() as undo:
         lock = undo.enter_context(
@@ -107,7 +108,7 @@ def checkpoint(
                 lxcpath=container.lxcpath,
                 freezer=subject.cgroups.freezer,
             )
-            undo.enter_context(journals.written(entry))
+            journal = undo.enter_context(journals.written(entry))
 
         committed: list[Image] = []
 
@@ -119,7 +120,10 @@ def checkpoint(
             undo.enter_context(signals_ignored())
             with report.step("commit", f"Rename the image to {reference}"):
                 tag = reference.tag or DEFAULT_TAG
-                committed.append(store.commit(staging, container=reference.container, tag=tag))
+                image = store.commit(staging, container=reference.container, tag=tag)
+                committed.append(image)
+            if stop:
+                before_end(container, subject, journals, journal, image if resume else None, report)
 
         with report.step("engine", f"Checkpoint process {subject.target.init_pid} and all below"):
             try:
@@ -141,6 +145,40 @@ def checkpoint(
             with report.step("stopped", "Wait until LXC has cleaned up"):
                 wait_until_stopped(container)
         return Checkpoint(committed[0], numbers)
+
+
+def before_end(
+    container: Container,
+    subject: check.Subject,
+    journals: Journals,
+    journal: Journal,
+    resume: Image | None,
+    report: Reporter,
+) -> None:
+    """Tell the hooks of @container, if it has them, that it is we who end it.
+
+    With @resume the next start is to go on from that image; the journal takes that back if the
+    container does not end.
+    """
+    if not container.resumes():
+        return
+    init = subject.target.init_pid
+    announcement, mark = journals.announcement(init), pending.mark_of(container.directory)
+    with report.step("pending", "Tell hooks and the next start about this end"):
+        journal.ends(init, promises=[announcement, *([mark] if resume else [])])
+        announcement.touch(mode=0o600)
+        if resume:
+            pending.set_pending(container.directory, resume)
+
+
+def refuse_without_hooks(container: Container) -> None:
+    """Raise ContainerError when a plain start of @container would not resume it."""
+    if not container.resumes():
+        raise ContainerError(
+            f"Container '{container.name}' lacks the hooks that resume it at its start",
+            hint=f"`lxc-cr stanza >/etc/lxc/lxc-cr.conf`, and write "
+            f"`lxc.include = /etc/lxc/lxc-cr.conf` into {container.directory}/config",
+        )
 
 
 def take_files(

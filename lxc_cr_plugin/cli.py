@@ -10,7 +10,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-from . import __version__, commands, config
+from . import __version__, commands
 from .errors import HostError, LxcCrError, exit_codes
 from .log import Reporter
 from .run import signals_cancel
@@ -74,10 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with signals_cancel():
             refuse_user()
-            settings = config.load(
-                file=given.get("config"), store=given.get("store"), lxcpath=given.get("lxcpath")
-            )
-            code: int = arguments.run(Session(arguments, settings, report))
+            code: int = arguments.run(Session(arguments, report))
     except LxcCrError as error:
         report.error(error)
         return error.exit_code

@@ -1,26 +1,46 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Settings: the command line over the configuration file over the defaults below.
+"""Settings: the command line over the container's file over the system's file over the defaults below.
 
-The file is the one given with --config, else /etc/lxc-cr.toml if it exists. config/lxc-cr.toml
-holds the same defaults in comments, to copy from.
+The system's file is the one given with --config, else that of $LXC_CR_CONFIG, else
+/etc/lxc-cr.toml if it exists. A container's file is lxc-cr.toml beside its configuration; it holds
+policies, not the places that all containers of a host share. config/lxc-cr.toml holds the same
+defaults in comments, to copy from.
 """
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import UsageError, os_message
 from .schema import violations
+from .trusted import Untrusted, read_trusted
 
 SYSTEM_FILE = Path("/etc/lxc-cr.toml")
+FILE_VARIABLE = "LXC_CR_CONFIG"
+CONTAINER_FILE = "lxc-cr.toml"
+
+# What holds for the whole host: whoever repairs or lists knows no container.
+PLACES = ("store", "buffer_dir", "run_dir", "lxcpath")
+
+# Values of policies that code asks for; those of `files` and `restart_files` are in snapshot/.
+FAIL, FRESH = "fail", "fresh"
+CHECKPOINT = "checkpoint"
+DROP, FLUSH = "drop", "flush"
+FOLLOW = "follow"
+REMOVE = "remove"
+
+# The tag of what `lxc-cr shutdown` makes.
+SHUTDOWN_TAG = "shutdown"
 
 
 class Settings(NamedTuple):
-    """Where things lie, how long to wait (seconds), how much of a deleted file to save (MiB).
+    """Where things lie, how long to wait (seconds), how much of a deleted file to save (MiB), policies.
 
-    `lxcpath` None is LXC's own default, a limit of 0 none at all.
+    `lxcpath` None is LXC's own default, a limit of 0 none at all. docs/hooks.md explains the policies.
     """
 
     store: Path = Path("/var/lib/lxc-cr")
@@ -30,50 +50,95 @@ class Settings(NamedTuple):
     files: str = "snapshot"
     restart_timeout: int = 60
     deleted_file_limit: int = 256
+    restart_files: str = "rollback"
+    verify: str = "quick"
+    lease: str = "remaining"
+    resume_at_start: bool = False
+    on_failure: str = FAIL
+    on_stop: str = "keep"
+    on_clone: str = DROP
+    on_destroy: str = "keep"
+    at_shutdown: str = "stop"
 
 
-def load(*, file: Path | None = None, **over: Any) -> Settings:
+def load(*, file: Path | None = None, container: Path | None = None, **over: Any) -> Settings:
     """The settings of @file, or of the system's file, with those members of @over that are set.
 
-    Raises UsageError, naming file, line and key.
+    @container is the directory of a container, whose own file comes between the two. Raises
+    UsageError, naming file, line and key.
     """
     values: dict[str, Any] = {}
-    if file or SYSTEM_FILE.exists():
-        values = read(file or SYSTEM_FILE)
-    values.update((key, value) for key, value in over.items() if value is not None)
+    system = file or system_file()
+    if system:
+        values = read(system)
+    if container and os.path.lexists(container / CONTAINER_FILE):
+        values |= read(container / CONTAINER_FILE, places=False)
+    values |= {key: value for key, value in over.items() if value is not None}
     for key in ("store", "buffer_dir", "run_dir"):
         if key in values:
             values[key] = Path(values[key]).absolute()
     return Settings(**values)
 
 
-def read(file: Path) -> dict[str, Any]:
-    """The validated content of a configuration file; raises UsageError."""
+def system_file() -> Path | None:
+    """The file that holds for the whole host, None when there is none."""
+    named = os.environ.get(FILE_VARIABLE)
+    if named:
+        return Path(named)
+    return SYSTEM_FILE if SYSTEM_FILE.exists() else None
+
+
+def read(file: Path, *, places: bool = True) -> dict[str, Any]:
+    """The validated content of a configuration file; raises UsageError.
+
+    Without @places it is a container's, which has no say in PLACES.
+    """
     import tomllib
 
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_trusted(file).decode()
         values = tomllib.loads(text)
+    except Untrusted as error:
+        raise UsageError(
+            f"'{file}' {error}", hint=f"chown root {file}; chmod go-w {file}"
+        ) from error
     except OSError as error:
         raise UsageError(f"Failed to read '{file}': {os_message(error)}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"'{file}' is not UTF-8: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"'{file}' is not TOML: {error}") from error
-    found = violations(values, schema="config.json")
+    found = mistakes(values, places=places)
     if found:
-        lines = [
-            f"{_place(file, text, violation.path)}: {violation.message}" for violation in found
-        ]
         raise UsageError(
-            "\n".join(lines), hint="The file config/lxc-cr.toml of lxc-cr explains every setting"
+            "\n".join(f"{_place(file, text, key)}: {reason}" for key, reason in found),
+            hint="The file config/lxc-cr.toml of lxc-cr explains every setting",
         )
     return values
 
 
+def mistakes(values: dict[str, Any], *, places: bool) -> list[tuple[str, str]]:
+    """Keys and what is wrong with each."""
+    found = []
+    known = set(Settings._fields) - (set() if places else set(PLACES))
+    for key in values.keys() - known:
+        if key in PLACES:
+            found.append((key, f"holds for the whole host: it belongs into {SYSTEM_FILE}"))
+        else:
+            similar = difflib.get_close_matches(key, known, n=1)
+            guess = f", did you mean '{similar[0]}'?" if similar else ""
+            found.append((key, f"there is no such setting{guess}"))
+    known_values = {key: value for key, value in values.items() if key in known}
+    found += [
+        (found.path, found.message) for found in violations(known_values, schema="config.json")
+    ]
+    return sorted(found)
+
+
 def _place(file: Path, text: str, key: str) -> str:
     """FILE:LINE: KEY, as far as they are known."""
+    name = re.escape(key)
     for number, line in enumerate(text.splitlines(), start=1):
-        if key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
+        if re.match(rf"\s*\[*\s*[\"']?{name}[\"']?\s*[=.\]]", line):
             return f"{file}:{number}: {key}"
-    return f"{file}: {key}" if key else str(file)
+    return f"{file}: {key}"

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -25,7 +25,8 @@ from . import snapshot
 from .errors import ContainerError, HostError, LxcCrError, os_message
 from .freezer import Freezer
 from .log import Reporter
-from .run import start_time, until
+from .run import is_alive, start_time, until
+from .trusted import remove_durably
 
 CHECKPOINT = "checkpoint"
 RESTART = "restart"
@@ -42,8 +43,9 @@ class Entry(NamedTuple):
     """One command under way.
 
     `freezer` is a directory that was not frozen when it began, `kept` the place where it keeps the
-    previous state of the container's files; `init` is the init of a container that a restart has
-    taken over, `init_started` its start time.
+    previous state of the container's files; `init` is the init of the container that a checkpoint
+    ends or a restart has taken over, `init_started` its start time. `promises` are files that hold for
+    the next start: a checkpoint makes them before it ends the container, a restart fulfils them.
     """
 
     operation: str
@@ -55,6 +57,7 @@ class Entry(NamedTuple):
     freezer_is_v2: bool = False
     meeting_place: str | None = None
     kept: str | None = None
+    promises: Sequence[str] = ()
     init: int | None = None
     init_started: int = 0
     confirmed: bool = False
@@ -99,6 +102,10 @@ class Journals:
                     raise _busy(container, entry)
             self._repair(path)
             yield fd
+
+    def announcement(self, init: int) -> Path:
+        """A file that tells the hook post-stop of the container of @init that we have ended it."""
+        return self._dir / f"end-of-{init}"
 
     def written(self, entry: Entry) -> Journal:
         """A journal of @entry for a `with` block; the container must be locked."""
@@ -163,10 +170,21 @@ class Journal:
         Should the command die before it has confirmed that, the container is good and stays.
         """
         _write(self._path, self._entry._replace(confirmed=True))
+        # Here too: the container runs from now on, and its next start must not go back.
+        _forget(self._entry.promises)
 
     def confirm(self) -> None:
         """Note that a restart succeeded: from here on the container is not to be stopped."""
         self._entry = self._entry._replace(confirmed=True)
+        _write(self._path, self._entry)
+
+    def ends(self, init: int, *, promises: list[Path]) -> None:
+        """Note that a checkpoint makes @promises, and then ends the container of @init."""
+        self._entry = self._entry._replace(
+            promises=[str(path) for path in promises],
+            init=init,
+            init_started=start_time(init) or 0,
+        )
         _write(self._path, self._entry)
 
 
@@ -192,6 +210,7 @@ def entry_of_this_process(
     freezer: Freezer | None = None,
     meeting_place: Path | None = None,
     kept: Path | None = None,
+    promises: Sequence[Path] = (),
 ) -> Entry:
     """A journal entry for the command that runs in this process."""
     pid = os.getpid()
@@ -205,6 +224,7 @@ def entry_of_this_process(
         freezer_is_v2=bool(freezer and freezer.is_v2),
         meeting_place=str(meeting_place) if meeting_place else None,
         kept=str(kept) if kept else None,
+        promises=[str(path) for path in promises],
     )
 
 
@@ -226,7 +246,21 @@ def undo(entry: Entry, *, stop_container: StopContainer) -> list[str]:
         # After the container was stopped: nobody may run while its files are exchanged.
         restored = snapshot.repair(Path(entry.kept), confirmed=entry.confirmed)
         done += [restored] if restored else []
+    if _is_void(entry):
+        _forget(entry.promises)
     return done
+
+
+def _is_void(entry: Entry) -> bool:
+    """Whether promises do not hold any more: they are fulfilled, or what was to end runs on."""
+    if entry.operation == RESTART:
+        return entry.confirmed
+    return entry.init is not None and is_alive(entry.init, started=entry.init_started)
+
+
+def _forget(promises: Sequence[str]) -> None:
+    for path in promises:
+        remove_durably(Path(path))
 
 
 @contextlib.contextmanager

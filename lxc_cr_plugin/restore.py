@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import image as images
-from . import native, snapshot
+from . import native, pending, snapshot
 from .container import RUNNING, STOPPED, Container
 from .errors import ContainerError, ImageError, RestartError
 from .journal import RESTART, Journals, entry_of_this_process
@@ -115,7 +115,7 @@ def restart(
         refuse_running(container)
         with report.step("manifest", f"Read and check the manifest of {image.reference()}"):
             manifest = image.manifest()
-            refuse_foreign(container, manifest)
+            refuse_foreign(container, image, manifest)
             images.verify_records(image, manifest)
         with report.step("journal", "Make the meeting place and write down where it is"):
             place = meeting_place(run_dir)
@@ -128,6 +128,7 @@ def restart(
                 lxcpath=container.lxcpath,
                 meeting_place=place,
                 kept=kept,
+                promises=[pending.mark_of(container.directory)],
             )
             journal = undo.enter_context(journals.written(entry))
             make_fifos(place)
@@ -211,11 +212,12 @@ def refuse_running(container: Container) -> None:
         )
 
 
-def refuse_foreign(container: Container, manifest: Manifest) -> None:
+def refuse_foreign(container: Container, image: Image, manifest: Manifest) -> None:
     """Raise ImageError when the image cannot be restarted by this version as this container."""
     manifest.check_requires(known=native.kinds())
     name = manifest.container["name"]
-    if name != container.name:
+    # An image that lies with this container has followed it when it was copied.
+    if container.name not in (name, image.container):
         raise ImageError(f"The image is of container '{name}', not of '{container.name}'")
     machine = manifest.host["machine"]
     if machine != os.uname().machine:

@@ -44,28 +44,25 @@ def roll_back(
     container: Container,
     *,
     image: Image,
-    end: Callable[[], Image] | None,
+    end: Callable[[], Image | None],
     restart: Callable[[Image], Restarted],
     report: Reporter,
 ) -> RolledBack:
     """Bring @container back to @image, from whatever it is doing.
 
-    @end checkpoints and ends it and returns that image; None: it is killed, and cannot come back.
+    @end checkpoints and ends it and returns that image; None: it was killed, and cannot come back.
     @restart restarts it from an image. If anything raises, the container is as before, or stopped
     when it was, unless the message says otherwise.
     """
     with report.step("verify", f"Verify {image.reference()} before anything is ended"):
         manifest = image.manifest()
-        refuse_foreign(container, manifest)
+        refuse_foreign(container, image, manifest)
         images.verify_records(image, manifest)
         images.verify_pages(image, manifest)
     before = None
     if container.defined() and container.state() != STOPPED:
         with report.step("end", "End what runs now"):
-            if end:
-                before = end()
-            else:
-                container.kill()
+            before = end()
     try:
         return RolledBack(restart(image), before)
     except LxcCrError as error:

@@ -142,11 +142,23 @@ def start_time(pid: int) -> int | None:
 
     Together with the pid it names a process for ever, field 22 of /proc/PID/stat.
     """
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def is_alive(pid: int, *, started: int) -> bool:
+    """Whether the process that start_time() told apart is there, and no zombie."""
+    fields = _stat(pid)
+    return fields is not None and int(fields[19]) == started and fields[0] not in (b"Z", b"X")
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """Fields 3 and following of /proc/PID/stat; None when there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(stat.rpartition(b")")[2].split()[19])
+    return stat.rpartition(b")")[2].split()
 
 
 def kill_process(pid: int, *, started: int) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import config
 from .config import Settings
-from .errors import ContainerError, HostError
+from .errors import ContainerError, HostError, StoreError
 from .lease import REMAINING, LeasePolicy
 from .log import Reporter
 
@@ -26,12 +28,34 @@ FAULT_VARIABLE = "LXC_CR_FAULT"
 class Session:
     """What every command works with, made when it is first needed."""
 
-    def __init__(self, arguments: argparse.Namespace, settings: Settings, report: Reporter) -> None:
+    def __init__(self, arguments: argparse.Namespace, report: Reporter) -> None:
         self.arguments = arguments
-        self.settings = settings
         self.report = report
         self.fault = os.environ.get(FAULT_VARIABLE)
-        self.deleted_file_limit = settings.deleted_file_limit << 20
+        self.settings = self._load(None)
+
+    @cached_property
+    def policy(self) -> Settings:
+        """The settings for the container that the command names: with those of its own file."""
+        return self.policy_of(self.container().directory)
+
+    def policy_of(self, directory: Path) -> Settings:
+        """The same for the container that lives in @directory; raises UsageError."""
+        return self._load(directory)
+
+    def _load(self, container: Path | None) -> Settings:
+        given = vars(self.arguments)
+        return config.load(
+            file=given.get("config"),
+            container=container,
+            store=given.get("store"),
+            lxcpath=given.get("lxcpath"),
+        )
+
+    @property
+    def deleted_file_limit(self) -> int:
+        """How large a deleted file may be, bytes."""
+        return self.policy.deleted_file_limit << 20
 
     def store(self) -> Store:
         """The image store, without what killed commands had begun to write."""
@@ -51,16 +75,38 @@ class Session:
         journals.repair()
         return journals
 
+    def of(self, **arguments: str) -> Session:
+        """The same session with other arguments: for another container, say."""
+        return Session(argparse.Namespace(**{**vars(self.arguments), **arguments}), self.report)
+
     def container(self) -> LxcContainer:
         """The container that the command names."""
         return open_container(self.arguments.name, self.settings.lxcpath)
 
+    def is_pending(self, image: Image) -> bool:
+        """Whether the next start of its container needs @image."""
+        from .pending import pending
+
+        wanted = pending(open_container(image.container, self.settings.lxcpath).directory)
+        return wanted is not None and wanted.digest == image.digest
+
+    def refuse_pending(self, image: Image) -> None:
+        """Raise StoreError when the next start of its container needs @image."""
+        if self.is_pending(image):
+            raise StoreError(
+                f"Container '{image.container}' resumes from {image.reference()} at its next start",
+                hint=f"`lxc-cr pending {image.container} --clear` lets it start afresh",
+            )
+
     def make_image(
-        self, reference: Reference, *, stop: bool, buffered: bool, files: str
+        self, reference: Reference, *, stop: bool, buffered: bool, files: str, resume: bool = False
     ) -> Checkpoint:
         """Checkpoint the container that the command names."""
         from .checkpoint import checkpoint as run
+        from .checkpoint import refuse_without_hooks
 
+        if resume:
+            refuse_without_hooks(self.container())
         return run(
             self.container(),
             reference=reference,
@@ -68,6 +114,7 @@ class Session:
             buffered=buffered,
             deleted_file_limit=self.deleted_file_limit,
             files=files,
+            resume=resume,
             store=self.store(),
             journals=self.journals(),
             report=self.report,
@@ -90,7 +137,7 @@ class Session:
             image=image,
             journals=self.journals(),
             run_dir=self.settings.run_dir,
-            timeout=self.settings.restart_timeout,
+            timeout=self.policy.restart_timeout,
             files=files,
             full=full,
             lease=lease,

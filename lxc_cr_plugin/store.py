@@ -28,6 +28,7 @@ from . import manifest
 from .errors import StoreError, UsageError, os_message
 from .manifest import Manifest
 from .run import until
+from .trusted import sync
 
 DEFAULT_TAG = "latest"
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -186,6 +187,21 @@ class Store:
         with self._buffer.locked():
             self._buffer.remove(container=image.container, digest=image.digest)
         return stored._replace(tags=image.tags)
+
+    def copy(self, image: Image, *, container: str) -> Image:
+        """Give @container an image of another one, tags included; their files are shared."""
+        with (
+            self.staging(buffered=image.buffered) as staging,
+            writing(f"Failed to add an image to '{staging.shelf.path}'"),
+        ):
+            shutil.copytree(
+                image.path, staging.path, copy_function=os.link, symlinks=True, dirs_exist_ok=True
+            )
+            with staging.shelf.locked():
+                copied = staging.shelf.adopt(staging.path, container=container)
+                for tag in image.tags:
+                    staging.shelf.set_tag(container=container, tag=tag, digest=image.digest)
+        return copied._replace(tags=image.tags)
 
     def check_space(self, need: int, *, buffered: bool) -> None:
         """Raise StoreError when @need bytes will not fit."""
@@ -411,15 +427,6 @@ def writing(what: str) -> Iterator[None]:
         raise StoreError(
             f"{what}: {os_message(error)}", hint=hints.get(number), errno=number
         ) from error
-
-
-def sync(path: Path) -> None:
-    """Wait until @path, a file or a directory, is on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def seal_tree(directory: Path) -> None:

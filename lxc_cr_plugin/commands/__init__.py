@@ -14,6 +14,7 @@ NAMES = (
     "restart",
     "rollback",
     "check",
+    "pending",
     "ls",
     "inspect",
     "verify",
@@ -22,6 +23,9 @@ NAMES = (
     "import_",
     "rm",
     "flush",
+    "shutdown",
+    "stanza",
+    "hook",
 )
 
 

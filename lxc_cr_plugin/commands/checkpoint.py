@@ -24,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("snapshot", "none"),
         help="take the container's files too, or not (default: snapshot)",
     )
+    parser.add_argument(
+        "--resume-at-start",
+        action=argparse.BooleanOptionalAction,
+        help="with --stop: let the next start of the container, by whatever means, resume from it",
+    )
 
 
 def run(session: Session) -> int:
@@ -34,11 +39,20 @@ def run(session: Session) -> int:
     reference = Reference.parse(arguments.image or arguments.name, container=arguments.name)
     if reference.digest:
         raise UsageError("A new image cannot be given its digest", hint="Write --image NAME:TAG")
+    resume = arguments.resume_at_start
+    if resume and not arguments.stop:
+        raise UsageError(
+            "--resume-at-start needs --stop",
+            hint="To resume a container later from an image of now, use `lxc-cr pending`",
+        )
+    if resume is None:
+        resume = arguments.stop and session.policy.resume_at_start
     done = session.make_image(
         reference,
         stop=arguments.stop,
         buffered=arguments.buffered,
-        files=arguments.files or session.settings.files,
+        files=arguments.files or session.policy.files,
+        resume=bool(resume),
     )
     session.report.result(
         {"command": "checkpoint", **done.as_json()}, text=done.summary(stopped=arguments.stop)

@@ -38,7 +38,7 @@ def run(session: Session) -> int:
     store = session.store()
     rules = Rules(arguments.keep_last, arguments.keep_days, arguments.tagged)
     images = [i for i in store.images() if arguments.name in (None, i.container)]
-    found = superfluous(images, rules)
+    found = [i for i in superfluous(images, rules) if not session.is_pending(i)]
     for image in found:
         if not arguments.dry_run:
             store.remove(image)

@@ -19,22 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--files",
         choices=("rollback", "keep", "refuse"),
-        default="rollback",
         help="what to do about files that were changed since the checkpoint: bring them back "
         "(the default), leave them, or refuse to restart",
     )
     parser.add_argument(
         "--verify",
         choices=("quick", "full"),
-        default="quick",
         help="how to find them: by their times (the default), or by reading all of them",
     )
     parser.add_argument(
         "--lease",
         metavar="WHOM",
-        default="remaining",
         help="what is left to the holder of a file lease that is being broken: remaining (what was "
-        "left), holder (at least a whole lease-break-time), breaker (nothing), +SECONDS more",
+        "left, the default), holder (at least a whole lease-break-time), breaker (nothing), +SECONDS more",
     )
 
 
@@ -43,12 +40,13 @@ def run(session: Session) -> int:
     from ..store import Reference
 
     arguments = session.arguments
-    lease = LeasePolicy.parse(arguments.lease)
+    policy = session.policy
+    lease = LeasePolicy.parse(arguments.lease or policy.lease)
     reference = Reference.parse(arguments.reference or arguments.name, container=arguments.name)
     done = session.start_from(
         session.store().resolve(reference),
-        files=arguments.files,
-        full=arguments.verify == "full",
+        files=arguments.files or policy.restart_files,
+        full=(arguments.verify or policy.verify) == "full",
         lease=lease,
     )
     session.report.result(

@@ -23,6 +23,7 @@ def run(session: Session) -> int:
     store = session.store()
     for text in session.arguments.reference:
         image = store.resolve(Reference.parse(text))
+        session.refuse_pending(image)
         store.remove(image)
         session.report.result(
             {"command": "rm", "digest": f"sha256:{image.digest}", "tags": list(image.tags)},

@@ -40,12 +40,18 @@ def run(session: Session) -> int:
             hint="Write --no-checkpoint, or name the image by its digest",
         )
 
+    def kill() -> None:
+        container = session.container()
+        if container.resumes():
+            session.journals().announcement(container.init_pid()).touch(mode=0o600)
+        container.kill()
+
     def end() -> Image:
         made = session.make_image(
             Reference(name, BEFORE),
             stop=True,
             buffered=False,
-            files=session.settings.files,
+            files=session.policy.files,
         )
         return made.image
 
@@ -53,7 +59,7 @@ def run(session: Session) -> int:
     done = roll_back(
         session.container(),
         image=session.store().resolve(reference),
-        end=None if session.arguments.no_checkpoint else end,
+        end=kill if session.arguments.no_checkpoint else end,
         restart=lambda image: session.start_from(image, files=ROLLBACK),
         report=session.report,
     )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol, Self
 
 from ..errors import ContainerError, LxcCrError
@@ -47,6 +48,10 @@ class Container(Protocol):
         """The absolute directory that holds the runtime's containers."""
 
     @property
+    def directory(self) -> Path:
+        """Where its configuration lies, and what belongs to it and to no other container."""
+
+    @property
     def address(self) -> str:
         """Options that name it to the runtime's own tools, for advice that can be pasted."""
 
@@ -77,6 +82,9 @@ class Container(Protocol):
 
     def cgroup_hint(self) -> str | None:
         """A name that the cgroup of its init will contain after a start; None: unknown."""
+
+    def resumes(self) -> bool:
+        """Whether its configuration has the hooks that resume it by a plain start."""
 
     def start(self, *, hook: list[str], keep: tuple[int, ...] = ()) -> Start:
         """Start it; @hook, a command, runs on the host while its init stands before exec.

@@ -26,6 +26,19 @@ from . import STOPPED
 STOP_TIMEOUT = 30.0
 
 
+# Tells hooks that lxc-cr itself starts the container.
+RESTARTING = "LXC_CR_RESTART"
+
+# By this the hooks of config/lxc/resume.conf are known.
+RESUME_HOOK = "lxc-pre-start"
+
+
+def running(lxcpath: str | None) -> list[str]:
+    """Names of the containers in @lxcpath (None: LXC's default) that run now."""
+    path = str(Path(lxcpath or lxc.default_config_path).absolute())
+    return sorted(lxc.list_containers(active=True, defined=False, config_path=path))
+
+
 class LxcStart(Child):
     """The process in which liblxc starts a container; what it prints is kept for the error."""
 
@@ -62,6 +75,7 @@ class LxcContainer:
             raise ContainerError(f"'{name}' cannot be the name of a container")
         self.name = name
         self.lxcpath = str(Path(lxcpath or lxc.default_config_path).absolute())
+        self.directory = Path(self.lxcpath, name)
         self.address = f"-n {shlex.quote(name)}"
         if self.lxcpath != lxc.default_config_path:
             self.address = f"-P {shlex.quote(self.lxcpath)} {self.address}"
@@ -112,7 +126,17 @@ class LxcContainer:
             return None
         return f"lxc.payload.{self.name}"
 
+    def resumes(self) -> bool:
+        return any(RESUME_HOOK in line for line in self._items("lxc.hook.pre-start"))
+
     def start(self, *, hook: list[str], keep: tuple[int, ...] = ()) -> LxcStart:
+        return self._start(hook, keep=keep)
+
+    def start_afresh(self) -> LxcStart:
+        """Start it as LXC always does, with its own init."""
+        return self._start(None)
+
+    def _start(self, hook: list[str] | None, *, keep: tuple[int, ...] = ()) -> LxcStart:
         output = os.memfd_create("lxc-start", os.MFD_CLOEXEC)
 
         def work() -> int:
@@ -120,9 +144,11 @@ class LxcContainer:
             os.dup2(output, 2)
             # LXC sets this at a reboot, which the hook must let pass; ours may come from a hook.
             os.environ.pop("LXC_TARGET", None)
+            # The hooks of config/lxc/resume.conf, if the container has them, leave this start to us.
+            os.environ[RESTARTING] = "1"
             container = self._open()
             # LXC hands a hook to the shell.
-            if not container.append_config_item("lxc.hook.start-host", shlex.join(hook)):
+            if hook and not container.append_config_item("lxc.hook.start-host", shlex.join(hook)):
                 return 2
             # No arguments: an empty tuple would become an init without argv[0].
             return 0 if container.start() else 1

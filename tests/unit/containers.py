@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A container without a runtime, for tests of what drives one."""
 
+from pathlib import Path
+
 from lxc_cr_plugin.container import RUNNING, STOPPED
 from lxc_cr_plugin.errors import ContainerError, RestartError
 
@@ -31,6 +33,7 @@ class FakeContainer:
 
     name = "web"
     lxcpath = "/var/lib/lxc"
+    directory = Path("/nonexistent/web")
     address = "-n web"
     runtime = "lxc"
 
@@ -63,6 +66,9 @@ class FakeContainer:
 
     def mount_places(self):
         return []
+
+    def resumes(self):
+        return False
 
     def cgroup_hint(self):
         return "lxc.payload.web"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The configuration file: defaults, precedence, and messages that lead to the line."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -76,8 +77,89 @@ def test_a_bad_value_is_found_by_line(file, text, line, reason):
 
 
 def test_an_unknown_key(file):
-    with pytest.raises(UsageError, match="'stoer' was unexpected"):
-        config.load(file=file('stoer = "/x"'))
+    with pytest.raises(UsageError, match=r"lxc-cr\.toml:2: stoer: .* did you mean 'store'"):
+        config.load(file=file('\nstoer = "/x"'))
+    with pytest.raises(UsageError, match=r"lxc-cr\.toml:1: web: there is no such setting"):
+        config.load(file=file('[web]\nfiles = "none"'))
+
+
+@pytest.fixture
+def container(tmp_path):
+    def write(text):
+        directory = tmp_path / "web"
+        directory.mkdir(exist_ok=True)
+        (directory / config.CONTAINER_FILE).write_text(text)
+        return directory
+
+    return write
+
+
+def test_precedence(file, container, tmp_path):
+    system = file('files = "none"\nverify = "full"\nrestart_timeout = 5')
+    web = container('verify = "quick"\nrestart_timeout = 6')
+    settings = config.load(file=system, container=web, restart_timeout=7, lease=None)
+    assert (settings.files, settings.verify, settings.restart_timeout) == ("none", "quick", 7)
+    assert settings.lease == "remaining"
+    assert config.load(file=system, container=tmp_path / "other").verify == "full"
+
+
+def test_a_container_has_no_say_in_places(container):
+    directory = container('on_stop = "drop"\nstore = "/tmp/mine"')
+    with pytest.raises(UsageError, match=r"web/lxc-cr\.toml:2: store: holds for the whole host"):
+        config.load(container=directory)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['lease = "+x"', "resume_at_start = 1", 'on_failure = "ignore"', 'at_shutdown = ""'],
+)
+def test_bad_policies(text, container):
+    directory = container(text)
+    with pytest.raises(UsageError, match=rf"lxc-cr\.toml:1: {text.split()[0]}: "):
+        config.load(container=directory)
+
+
+@pytest.mark.parametrize("text", ['lease = "+1.5"', 'lease = "holder"', "resume_at_start = true"])
+def test_good_policies(text, container):
+    assert config.load(container=container(text)) != Settings()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.chmod(0o664), "can be written by others than root"),
+        (lambda path: path.chmod(0o646), "can be written by others than root"),
+        (lambda path: os.chown(path, 1000, 0), "does not belong to root"),
+        (lambda path: (path.unlink(), os.mkfifo(path, 0o600)), "is not a plain file"),
+        (lambda path: path.write_bytes(b"#" * (2 << 20)), "is larger than"),
+    ],
+)
+def test_a_file_of_somebody_else(spoil, reason, file, container):
+    """Settings say where code comes from that root runs."""
+    for path, options in (
+        (file(""), lambda path: {"file": path}),
+        (container("") / config.CONTAINER_FILE, lambda path: {"container": path.parent}),
+    ):
+        config.load(**options(path))
+        spoil(path)
+        with pytest.raises(UsageError, match=reason):
+            config.load(**options(path))
+
+
+def test_a_dangling_link_is_no_missing_file(container):
+    directory = container("")
+    (directory / config.CONTAINER_FILE).unlink()
+    (directory / config.CONTAINER_FILE).symlink_to("nowhere")
+    with pytest.raises(UsageError, match="No such file"):
+        config.load(container=directory)
+
+
+def test_the_environment_names_the_file(file, monkeypatch, tmp_path):
+    monkeypatch.setenv(config.FILE_VARIABLE, str(file("restart_timeout = 9")))
+    assert config.load().restart_timeout == 9
+    other = tmp_path / "other.toml"
+    other.write_text("restart_timeout = 8")
+    assert config.load(file=other).restart_timeout == 8
 
 
 def test_not_toml(file):

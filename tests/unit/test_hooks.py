@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The start-host hook, run under every POSIX shell that is here, with the test as the engine."""
+"""The hooks, run under every POSIX shell that is here, with the test as the engine."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lxc_cr_plugin.resources import hook
+from lxc_cr_plugin.resources import data_file, hook
 
 SHELLS = [
     [path, *arguments]
@@ -177,3 +177,104 @@ def test_a_path_with_everything_in_it(shell, tmp_path):
 
 def test_the_hook_is_executable():
     assert os.access(hook("lxc-start-host"), os.X_OK)
+
+
+# ---- the scripts of config/lxc/resume.conf ----
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Stands in for lxc-cr: tells what it was called with."""
+    path = tmp_path / "lxc cr"
+    path.write_text('#!/bin/sh\necho "$*" >"$0.called"\n[ ! -e "$0.fails" ]\n')
+    path.chmod(0o700)
+    return path
+
+
+def called(program):
+    path = program.with_name(f"{program.name}.called")
+    return path.read_text() if path.exists() else None
+
+
+def call(shell, name, program, *arguments, **variables):
+    done = subprocess.run(
+        [*shell, hook(name), program, *arguments],
+        env={"PATH": os.environ["PATH"], "LXC_CONFIG_FILE": "/nonexistent/web/config", **variables},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+def test_pre_start(shell, program):
+    assert call(shell, "lxc-pre-start", program, "web", "lxc", "pre-start") == (0, "")
+    assert called(program) == "hook pre-start\n"
+    program.with_name(f"{program.name}.fails").touch()
+    assert call(shell, "lxc-pre-start", program)[0] == 1
+
+
+@pytest.mark.parametrize("variables", [{"LXC_TARGET": "reboot"}, {"LXC_CR_RESTART": "1"}])
+def test_pre_start_of_somebody_else(variables, shell, program):
+    assert call(shell, "lxc-pre-start", program, **variables) == (0, "")
+    assert called(program) is None
+
+
+def test_pre_start_without_the_program(shell, tmp_path):
+    code, err = call(shell, "lxc-pre-start", tmp_path / "gone")
+    assert code == 1
+    assert "remove '/nonexistent/web/lxc-cr.pending'" in err
+
+
+@pytest.mark.parametrize("kind", ["post-stop", "clone", "destroy"])
+def test_after(kind, shell, program, tmp_path):
+    """Whatever happens, LXC goes on."""
+    assert call(shell, "lxc-after", program, kind, "web", "lxc", kind) == (0, "")
+    assert called(program) == f"hook {kind}\n"
+    program.with_name(f"{program.name}.fails").touch()
+    code, err = call(shell, "lxc-after", program, kind)
+    assert code == 0
+    assert "failed" in err
+    assert call(shell, "lxc-after", tmp_path / "gone", kind) == (0, "")
+
+
+def test_after_a_reboot_nothing_is_cleaned_up(shell, program):
+    assert call(shell, "lxc-after", program, "post-stop", LXC_TARGET="reboot") == (0, "")
+    assert called(program) is None
+
+
+def test_stop_removes_the_way_to_the_meeting_place(shell, program, tmp_path):
+    link = tmp_path / "lxc-cr.resume"
+    link.symlink_to("/nonexistent")
+    variables = {"LXC_CONFIG_FILE": f"{tmp_path}/config"}
+    assert call(shell, "lxc-after", program, "stop", "web", "lxc", "stop", **variables) == (0, "")
+    assert not link.is_symlink()
+    assert called(program) is None
+
+
+def stanza_lines():
+    text = data_file("lxc/resume.conf").read_text()
+    pairs = [line.split(" = ", 1) for line in text.splitlines() if line.startswith("lxc.")]
+    return {key.removeprefix("lxc.hook."): line for key, line in pairs}
+
+
+@pytest.mark.parametrize("kind", list(stanza_lines()))
+@pytest.mark.parametrize("arguments", ["", " web lxc hook"])
+def test_an_ordinary_life_needs_nothing_of_ours(kind, arguments, shell, tmp_path):
+    """LXC has a shell run "exec LINE ARGUMENTS"; builtins alone decide, without a PATH."""
+    line = stanza_lines()[kind]
+    done = subprocess.run(
+        [*shell, "-c", f"exec {line}{arguments}"],
+        env={"LXC_CONFIG_FILE": f"{tmp_path}/config", "LXC_NAME": "web", "PATH": "/nonexistent"},
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("kind", ["pre-start", "start-host"])
+def test_a_pending_start_needs_our_hooks(kind, shell, tmp_path):
+    (tmp_path / "lxc-cr.pending").touch()
+    environment = {"LXC_CONFIG_FILE": f"{tmp_path}/config", "LXC_NAME": "web"}
+    line = stanza_lines()[kind].replace("/usr/share/lxc-cr/hooks", str(tmp_path / "gone"))
+    done = subprocess.run(
+        [*shell, "-c", f"exec {line}"], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 127

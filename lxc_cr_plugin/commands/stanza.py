@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`lxc-cr stanza`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from ..errors import HostError
+from ..session import Session
+
+HELP = "Print the lines for LXC by which containers resume at their start."
+
+# The places in config/lxc/resume.conf as it lies there.
+HOOKS, PROGRAM, BUFFER = "/usr/share/lxc-cr/hooks", "/usr/bin/lxc-cr", "/dev/shm/lxc-cr"
+
+
+def add_arguments(_parser: argparse.ArgumentParser) -> None:
+    """There are none."""
+
+
+def run(session: Session) -> int:
+    """Run the command; returns its exit code."""
+    from ..resources import data_file, hook
+
+    text = data_file("lxc/resume.conf").read_text()
+    text = text.replace(PROGRAM, shlex.quote(str(program())))
+    text = text.replace(HOOKS, quoted(hook("lxc-pre-start").parent))
+    text = text.replace(f'"{BUFFER}/', f'"{session.settings.buffer_dir}/')
+    session.report.result({"command": "stanza", "text": text}, text=text.rstrip("\n"))
+    return 0
+
+
+def program() -> Path:
+    """The program lxc-cr of this installation; raises HostError."""
+    path = Path(sys.executable).with_name("lxc-cr")
+    for found in (Path(sys.argv[0]).absolute(), path):
+        if found.name == "lxc-cr" and found.exists():
+            return found
+    raise HostError("The program lxc-cr was not found", hint="Call it by its name")
+
+
+def quoted(directory: Path) -> str:
+    """The directory for a shell, in front of a slash and a name."""
+    return shlex.quote(str(directory))

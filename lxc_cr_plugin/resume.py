@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A plain start of a container becomes a restart, when one is pending.
+
+    LXC (lxc-start, lxc-autostart, ...)      hook pre-start             supervisor, engine
+    monitor: pre-start hook ───────────────▶ fork ────────────────────▶ lock, files, load the image
+                                             wait ◀──────────────────── ready
+             network, namespaces, init ◀──── end
+             start-host hook (hooks/lxc-start-host) ──────────────────▶ take over, build, release
+             keeps a container that runs                                confirm, remove the mark
+
+It is the restart of restore.py; only the start is not ours. The supervisor must outlive the hook,
+whose output LXC reads to its end: it has a session of its own, and writes to a log beside the
+container's configuration. LXC's monitor is not its parent and not its child. Each learns of the
+other's death: the supervisor by a pidfd, LXC because nobody answers at the meeting place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from . import pending
+from .config import FRESH, Settings
+from .container.starting import Monitor, StartingContainer
+from .errors import LxcCrError, RestartError
+from .journal import Entry, Journals
+from .lease import LeasePolicy
+from .restore import Restarted, restart
+from .run import Pipe, fork, is_alive, kill_process, readable, until
+from .session import Session, stop_container
+
+# What the supervisor says to the hook; nothing at all means that the start must fail.
+READY, AFRESH = b"R", b"F"
+
+# How long a killed init may take to end, seconds.
+END_TIMEOUT = 10.0
+
+
+def resume(session: Session, directory: Path) -> int:
+    """What the hook pre-start does: 0 lets the start go on, to be taken over or afresh.
+
+    @directory is where the container lives. Raises RestartError when the start must fail.
+    """
+    # The shell that LXC has started was replaced, twice, by what we are now.
+    monitor = os.getppid()
+    with Pipe() as word:
+        log = os.open(
+            directory / pending.LOG,
+            os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC,
+            0o600,
+        )
+
+        def work() -> int:
+            for fd in (1, 2):
+                os.dup2(log, fd)
+            return supervise(session, directory, monitor=monitor, word=word.write)
+
+        # Neither ended nor waited for: it lives until the container runs.
+        fork(work, keep=(log, word.write), session=True)
+        word.close_write()
+        readable(word.read, timeout=None)
+        if os.read(word.read, 1):
+            return 0
+        told = os.pread(log, 1 << 16, 0).decode(errors="replace").strip()
+    raise RestartError(
+        f"The pending restart of container '{directory.name}' failed: {told or 'its process was killed'}",
+        hint=f"`lxc-cr pending {directory.name} --clear` lets it start afresh",
+    )
+
+
+def supervise(session: Session, directory: Path, *, monitor: int, word: int) -> int:
+    """The process behind the hook."""
+    with Monitor(monitor) as keeper:
+        container = StartingContainer(
+            name=directory.name,
+            lxcpath=str(directory.parent),
+            monitor=keeper,
+            go_on=lambda: say(word, READY),
+        )
+        return Supervisor(session, container=container, word=word).run()
+
+
+def say(word: int, what: bytes) -> None:
+    """Tell the hook how the start goes on."""
+    # Whoever has killed the hook has killed the start.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(word, what)
+
+
+class Supervisor:
+    """The process that sees the restart through; @word is where the hook listens."""
+
+    def __init__(self, session: Session, *, container: StartingContainer, word: int) -> None:
+        self._session = session
+        self._container = container
+        self._word = word
+
+    def run(self) -> int:
+        """Restart the container from what its mark says; the exit code."""
+        report = self._session.report
+        policy = None
+        try:
+            policy = self._session.policy_of(self._container.directory)
+            done = self._restart(policy)
+        except LxcCrError as error:
+            report.error(error)
+            if policy and policy.on_failure == FRESH:
+                self._start_afresh()
+            return error.exit_code
+        if done:
+            report.result(done.as_json(), text=done.summary(self._container.name))
+        return 0
+
+    def _restart(self, policy: Settings) -> Restarted | None:
+        container, session = self._container, self._session
+        journals = Journals(
+            run_dir=session.settings.run_dir, report=session.report, stop_container=self._stop
+        )
+        # What was killed may have been the rest of a restart that is done: then nothing is pending.
+        journals.repair()
+        wanted = pending.pending(container.directory)
+        if wanted is None:
+            say(self._word, AFRESH)
+            return None
+        return restart(
+            container,
+            image=session.store().resolve(wanted),
+            journals=journals,
+            run_dir=session.settings.run_dir,
+            timeout=policy.restart_timeout,
+            files=policy.restart_files,
+            full=policy.verify == "full",
+            lease=LeasePolicy.parse(policy.lease),
+            report=session.report,
+            fault=session.fault,
+        )
+
+    def _stop(self, entry: Entry) -> bool:
+        """End what a failed restart has left; LXC cannot be asked before it goes on."""
+        container = self._container
+        ours = (entry.container, entry.lxcpath) == (container.name, container.lxcpath)
+        if not ours or container.begun:
+            return stop_container(entry)
+        if entry.init is None or not kill_process(entry.init, started=entry.init_started):
+            return False
+        init, started = entry.init, entry.init_started
+        until(lambda: not is_alive(init, started=started), timeout=END_TIMEOUT)
+        return True
+
+    def _start_afresh(self) -> None:
+        """As the policy asks for. Everything of the restart is undone by now, files included."""
+        container = self._container
+        pending.clear(container.directory)
+        self._session.report.warning(f"Container '{container.name}' starts afresh")
+        if not container.begun:
+            say(self._word, AFRESH)
+        elif container.monitor.is_daemon:
+            # The start has failed; nobody waits for it in the foreground, so another may follow.
+            with container.start_afresh() as start:
+                if start.wait() != 0:
+                    self._session.report.error(start.failure())
