@@ -9,6 +9,7 @@
 #include "kernel/epolls.h"
 #include "kernel/files.h"
 #include "kernel/locks.h"
+#include "kernel/numa.h"
 #include "kernel/peek.h"
 #include "kernel/semaphore_undo.h"
 #include "kernel/tasks.h"
@@ -73,6 +74,7 @@ struct dump {
 	struct kernel_epolls *kernel_epolls;	    /* NULL until there is an epoll instance */
 	struct list seccomp_filters;		    /* struct object * */
 	struct list seccomp_chains;		    /* struct known_chain: kinds/seccomp_filter.c */
+	struct kernel_numa_reader *numa_reader;	    /* NULL until there is a policy */
 	struct kernel_undo_reader *undo_reader;	    /* NULL until there is a semaphore */
 	struct kernel_unix_sockets *kernel_sockets; /* NULL until there is a unix socket */
 	struct list unix_sockets; /* struct object *, in order: kinds/unix_socket.c */

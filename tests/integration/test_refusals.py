@@ -37,6 +37,7 @@ OBJECTS = {
     "namespace_of_thread": "namespace",
     "posix_message_queue": "message queue",
     "unlinked_posix_queue": "no file with contents",
+    "shared_numa_policy": "NUMA policy of its own",
     "mount_point": "mount",
     "hidden_directory": "leads to",
 }

@@ -35,6 +35,8 @@ struct cr_error *kernel_fields_read(struct bpf_code *code, const struct btf *btf
 	for (size_t i = 0; i < count; i++) {
 		if (fields[i].offset < part->start || fields[i].offset >= part->end)
 			continue;
+		if (fields[i].optional && !btf_locate(btf, type, fields[i].paths[0], &place))
+			continue;
 		TRY(kernel_field_locate(btf, type, &fields[i], &place));
 		bpf_probe_place(code, part->slot + (int)(fields[i].offset - part->start), &place,
 				first ? NULL : &previous);

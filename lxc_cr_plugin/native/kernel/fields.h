@@ -17,12 +17,17 @@ struct kernel_field {
 	size_t offset; /* in the record */
 	size_t size;
 	const char *paths[KERNEL_NAMES_MAX]; /* from the struct; newest kernel first */
+	bool optional;			     /* zero where a kernel has it not */
 };
 
 /* clang-format off */
 #define KERNEL_FIELD(record, member, ...)                                                          \
 	{                                                                                          \
-		offsetof(record, member), sizeof(((record *)NULL)->member), { __VA_ARGS__ }        \
+		offsetof(record, member), sizeof(((record *)NULL)->member), { __VA_ARGS__ }, false \
+	}
+#define KERNEL_FIELD_IF_ANY(record, member, path)                                                  \
+	{                                                                                          \
+		offsetof(record, member), sizeof(((record *)NULL)->member), { path }, true         \
 	}
 /* clang-format on */
 

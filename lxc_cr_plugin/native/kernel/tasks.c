@@ -74,7 +74,8 @@ static const struct kernel_field fields[] = {
 	FIELD(seccomp, "seccomp.mode"),
 	FIELD(seccomp_filters, "seccomp.filter_count"),
 	FIELD(tracer, "parent->pid"),
-	FIELD(undo_list, "sysvsem.undo_list"),
+	KERNEL_FIELD_IF_ANY(struct kernel_task, numa_policy, "mempolicy"),
+	KERNEL_FIELD_IF_ANY(struct kernel_task, undo_list, "sysvsem.undo_list"),
 	FIELD(umask, "fs->umask"),
 	FIELD(depth, "thread_pid->level"),
 	FIELD(securebits, "cred->securebits"),
@@ -129,7 +130,8 @@ enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
 
 static const struct kernel_field actions = {offsetof(struct kernel_task, actions),
 					    sizeof(((struct kernel_task *)NULL)->actions),
-					    {"sighand->action"}};
+					    {"sighand->action"},
+					    false};
 
 struct kernel_reader {
 	struct bpf_task_iterator iterator;

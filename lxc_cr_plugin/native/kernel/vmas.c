@@ -12,10 +12,12 @@ struct record {
 	uint64_t start;
 	uint64_t end;
 	uint64_t flags;
+	uint64_t policy;
+	uint64_t file;
 };
 
 enum {
-	BUFFER_SIZE = 48 << 10, /* a multiple of the record */
+	BUFFER_SIZE = 1200 * sizeof(struct record), /* at least 32 KiB */
 	SLOT_RECORD = -(int)sizeof(struct record) - 8,
 	NAMES_MAX = 2,
 };
@@ -23,10 +25,13 @@ enum {
 static const struct {
 	size_t offset;
 	const char *names[NAMES_MAX]; /* in struct vm_area_struct; newest kernel first */
+	bool optional;		      /* zero where a kernel has it not */
 } fields[] = {
-	{offsetof(struct record, start), {"vm_start"}},
-	{offsetof(struct record, end), {"vm_end"}},
-	{offsetof(struct record, flags), {"vm_flags", "flags"}},
+	{offsetof(struct record, start), {"vm_start"}, false},
+	{offsetof(struct record, end), {"vm_end"}, false},
+	{offsetof(struct record, flags), {"vm_flags", "flags"}, false},
+	{offsetof(struct record, policy), {"vm_policy"}, true},
+	{offsetof(struct record, file), {"vm_file"}, false},
 };
 
 struct kernel_vma_program {
@@ -43,12 +48,15 @@ static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf)
 	uint32_t vm_area_struct = btf_find(btf, BTF_KIND_STRUCT, "vm_area_struct");
 
 	TRY(bpf_begin(code, btf, "bpf_iter__task_vma", "vma"));
+	bpf_zero(code, SLOT_RECORD, sizeof(struct record));
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
 		struct btf_place place = {0};
 		bool found = false;
 
 		for (int j = 0; !found && j < NAMES_MAX && fields[i].names[j]; j++)
 			found = btf_locate(btf, vm_area_struct, fields[i].names[j], &place);
+		if (!found && fields[i].optional)
+			continue;
 		if (!found || place.size != 8 || place.bits)
 			return error_new(
 				CR_HOST,
@@ -137,6 +145,8 @@ static struct cr_error *take_vma(void *context, const void *data, bool *done)
 	vma->start = record->start;
 	vma->end = record->end;
 	vma->flags = record->flags;
+	vma->policy = record->policy;
+	vma->file = record->file;
 	taker->end = record->end;
 	return NULL;
 }

@@ -22,6 +22,8 @@ struct kernel_vma {
 	 * ABI: only the low 28 or so have stood still since 6.1; see VmFlags in proc(5) for the
 	 * ones that are one. */
 	uint64_t flags;
+	uint64_t policy; /* struct mempolicy, numa.h; 0: none */
+	uint64_t file;	 /* struct file; 0: none */
 };
 
 struct kernel_vma_program; /* the loaded program, one for all processes */

@@ -21,8 +21,9 @@
 			row(posix_timer) row(rlimits) row(itimer) row(prctl)                       \
 				row(zombie) /* of a thread */                                      \
 		row(thread) row(seccomp) row(robust_list) row(tid_address) row(rseq)               \
-			row(sigaltstack) row(signals) row(credentials) row(scheduler)              \
-				row(syscall_dispatch) row(restart_block) row(registers)
+			row(sigaltstack) row(signals) row(credentials) row(numa_policy)            \
+				row(scheduler) row(syscall_dispatch) row(restart_block)            \
+					row(registers)
 
 #define DECLARE(name) extern const struct kind name##_kind;
 KINDS(DECLARE)

@@ -31,6 +31,7 @@ static const struct field vma_fields[] = {
 	FIELD_PATH(struct vma, name, "path in the container, or [vdso] and the like"),
 	FIELD_UINT(struct vma, file_size, 0, INT64_MAX, "size of the file at checkpoint"),
 	FIELD_UINT(struct vma, file_mtime, 0, UINT64_MAX, "its modification time, ns since 1970"),
+	FIELD_STRUCT(struct vma, policy, numa_policy_fields, "mbind(2)", .optional = true),
 	FIELD_END,
 };
 
@@ -208,11 +209,23 @@ static bool is_same_file(const struct proc_map *a, const struct proc_map *b)
 	       a->shared == b->shared && same_bytes(&a->name, &b->name);
 }
 
+/* Shared memory has one for all who map it, and none of them shows it. */
+static struct cr_error *check_policy(struct dump *dump, const struct proc_map *map,
+				     const struct kernel_vma *known, const struct vma *vma)
+{
+	if (!vma->object)
+		return NULL;
+	return error_wrap(numa_policy_check_shared(dump, known->file),
+			  "Cannot save mapping 0x%lx-0x%lx (%s)", (unsigned long)map->start,
+			  (unsigned long)map->end, (const char *)map->name.data);
+}
+
 /* @previous: the mapping before it, NULL for the first; neighbours often show the same file. */
 static struct cr_error *dump_vma(struct dump *dump, struct process *process,
 				 const struct proc_map *previous, const struct proc_map *map,
-				 uint64_t flags, struct memory_map *memory)
+				 const struct kernel_vma *known, struct memory_map *memory)
 {
+	uint64_t flags = known->flags;
 	struct vma *vma, *last;
 
 	TRY(check_name(map));
@@ -231,10 +244,13 @@ static struct cr_error *dump_vma(struct dump *dump, struct process *process,
 	vma->flags = flags & (VM_RESTORED | VM_MAYWRITE);
 	vma->offset = map->inode && vma->type != VMA_ANONYMOUS ? map->offset : 0;
 	vma->name = map->name;
+	TRY(numa_policy_dump(dump, known->policy, &vma->policy));
 	if (!map->inode || vma->type == VMA_SPECIAL)
 		return NULL;
-	if (!previous || !is_same_file(previous, map))
-		return find_backing(dump, process, map, vma);
+	if (!previous || !is_same_file(previous, map)) {
+		TRY(find_backing(dump, process, map, vma));
+		return check_policy(dump, map, known, vma);
+	}
 	last = vma - 1;
 	vma->name = last->name;
 	vma->object = last->object;
@@ -269,7 +285,7 @@ static struct cr_error *dump_vmas(struct dump *dump, struct process *process,
 		if (k == vmas.count || known[k].start > map->start)
 			return error_new(CR_INTERNAL, "Failed to find the flags of mapping 0x%lx",
 					 (unsigned long)map->start);
-		TRY(dump_vma(dump, process, i ? map - 1 : NULL, map, known[k].flags, memory));
+		TRY(dump_vma(dump, process, i ? map - 1 : NULL, map, &known[k], memory));
 	}
 	return NULL;
 }

@@ -5,6 +5,7 @@
 
 #include "../dump.h"
 #include "../restore.h"
+#include "numa_policy.h"
 
 /* What a VMA shows. */
 enum vma_type {
@@ -27,6 +28,7 @@ struct vma {
 	struct bytes name;  /* path, or [vdso] and the like */
 	uint64_t file_size; /* of the file at checkpoint: a mapped file must not have changed */
 	uint64_t file_mtime; /* ns */
+	struct numa_policy policy;
 };
 
 struct memory_map {

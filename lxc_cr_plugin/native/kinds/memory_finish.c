@@ -85,8 +85,10 @@ struct cr_error *memory_finish(struct restore *restore, struct process *process)
 	if (process->shared & SHARES_MEMORY)
 		return NULL;
 	for (size_t i = 0; i < memory->vmas.count; i++) {
-		if (vma[i].type != VMA_SPECIAL)
-			TRY(advise(p, &vma[i]));
+		if (vma[i].type == VMA_SPECIAL)
+			continue;
+		TRY(advise(p, &vma[i]));
+		TRY(numa_policy_bind(p, &vma[i].policy, vma[i].start, vma[i].end));
 	}
 	TRY(install_guards(p, &memory->guards));
 	for (size_t i = 0; i < memory->vmas.count; i++)

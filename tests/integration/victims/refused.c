@@ -4,6 +4,7 @@
  * checkpoint was refused it must still work.
  */
 #include <linux/io_uring.h>
+#include <linux/mempolicy.h>
 #include <linux/userfaultfd.h>
 #include <mqueue.h>
 #include <netinet/in.h>
@@ -492,6 +493,26 @@ static void unlinked_posix_queue(void)
 	must(mq_unlink("/victim"));
 }
 
+/* Of the memory itself, not of who maps it. */
+static void shared_numa_policy(void)
+{
+	unsigned long first = 1;
+
+	secret = victim_shared(4096);
+	strcpy(secret, "content");
+	if (syscall(SYS_mbind, secret, 4096, MPOL_PREFERRED, &first, 8, 0) < 0 && errno == ENOSYS)
+		absent();
+}
+
+static void shared_numa_policy_verify(void)
+{
+	int mode = -1;
+
+	must(syscall(SYS_get_mempolicy, &mode, NULL, 0, secret, MPOL_F_ADDR));
+	check(mode == MPOL_PREFERRED, "policy %d", mode);
+	check(strcmp(secret, "content") == 0, "content: %s", secret);
+}
+
 static const struct object {
 	const char *name;
 	void (*build)(void);
@@ -518,6 +539,7 @@ static const struct object {
 	{"namespace_of_thread", namespace_of_thread, namespace_of_thread_verify},
 	{"posix_message_queue", posix_message_queue, posix_message_queue_verify},
 	{"unlinked_posix_queue", unlinked_posix_queue, check_posix_queue},
+	{"shared_numa_policy", shared_numa_policy, shared_numa_policy_verify},
 	{"mount_point", mount_point, mount_point_verify},
 	{"hidden_directory", hidden_directory, hidden_directory_verify},
 };
