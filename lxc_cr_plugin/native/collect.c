@@ -226,6 +226,7 @@ void collect_forget(struct dump *dump)
 	memset(&dump->seccomp_filters, 0, sizeof(dump->seccomp_filters));
 	memset(&dump->seccomp_chains, 0, sizeof(dump->seccomp_chains));
 	memset(&dump->pipes, 0, sizeof(dump->pipes));
+	memset(&dump->tty_inputs, 0, sizeof(dump->tty_inputs));
 	memset(&dump->unix_sockets, 0, sizeof(dump->unix_sockets));
 	memset(&image->objects, 0, sizeof(image->objects));
 	memset(&image->processes, 0, sizeof(image->processes));

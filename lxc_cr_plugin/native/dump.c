@@ -266,6 +266,7 @@ static void dump_deinit(struct dump *dump)
 	kernel_wait_reader_close(dump->wait_reader);
 	kernel_timer_reader_close(dump->timer_reader);
 	kernel_vma_program_close(dump->vma_program);
+	kernel_tty_reader_close(dump->tty_reader);
 	kernel_numa_reader_close(dump->numa_reader);
 	kernel_undo_reader_close(dump->undo_reader);
 	kernel_unix_sockets_close(dump->kernel_sockets);

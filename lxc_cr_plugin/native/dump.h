@@ -14,6 +14,7 @@
 #include "kernel/semaphore_undo.h"
 #include "kernel/tasks.h"
 #include "kernel/timers.h"
+#include "kernel/tty_input.h"
 #include "kernel/unix_sockets.h"
 #include "kernel/vmas.h"
 #include "kernel/waits.h"
@@ -74,6 +75,8 @@ struct dump {
 	struct kernel_epolls *kernel_epolls;	    /* NULL until there is an epoll instance */
 	struct list seccomp_filters;		    /* struct object * */
 	struct list seccomp_chains;		    /* struct known_chain: kinds/seccomp_filter.c */
+	struct kernel_tty_reader *tty_reader;	    /* NULL until there is a terminal */
+	struct list tty_inputs;			    /* struct tty_input *: kinds/tty_input.c */
 	struct kernel_numa_reader *numa_reader;	    /* NULL until there is a policy */
 	struct kernel_undo_reader *undo_reader;	    /* NULL until there is a semaphore */
 	struct kernel_unix_sockets *kernel_sockets; /* NULL until there is a unix socket */

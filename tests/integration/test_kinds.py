@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("huge_pages", "lease_break_time")
 VICTIM_OF_KIND = {"terminal": "tty"}
 
 # Victims that need a terminal of their own.
-TTY = {"tty": "tty1"}
+TTY = {"tty": "tty1", "tty_input": "tty2"}
 
 # Seconds that the kernel gives the holder of a lease, while a victim has leases broken: enough for
 # two restarts, not too many to wait for.

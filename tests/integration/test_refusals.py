@@ -9,6 +9,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import lxc
 import pytest
 
 from .container import Container, Outcome, Victim, wait_until
@@ -244,6 +245,22 @@ def test_socket_that_a_process_outside_holds(container):
     finally:
         os.close(ours)
     container.checkpoint()
+    victim.verify()
+
+
+@pytest.mark.support("full_terminal", "refuses")
+def test_more_typed_than_a_terminal_holds(container, laboratory):
+    victim = container.add_victim("files", tty="tty1")
+    container.start()
+    victim.ready()
+    terminal = lxc.Container(container.name, laboratory.lxcpath).console_getfd(1)
+    try:
+        os.write(terminal, b"line\n" * 1000)
+        outcome = container.try_cr("checkpoint", container.name)
+        assert_refused(outcome, words="more has been typed", process="files")
+        assert container.state == "RUNNING"
+    finally:
+        os.close(terminal)
     victim.verify()
 
 

@@ -13,6 +13,7 @@
 #include "file.h"
 #include "files.h"
 #include "tty.h"
+#include "tty_input.h"
 
 enum {
 	TTY_MAJOR = 4,
@@ -26,6 +27,7 @@ struct tty {
 	struct bytes termios; /* struct termios2 */
 	uint32_t rows, columns, width, height;
 	int32_t session; /* /dev/tty: whose controlling terminal */
+	struct tty_input input;
 };
 
 static const struct field tty_fields[] = {
@@ -36,6 +38,7 @@ static const struct field tty_fields[] = {
 	FIELD_UINT(struct tty, width, 0, UINT16_MAX, "window size, pixels"),
 	FIELD_UINT(struct tty, height, 0, UINT16_MAX, "window size, pixels"),
 	FIELD_INT(struct tty, session, 0, MAX_TASKS, "of /dev/tty: the session it stands for"),
+	FIELD_STRUCT(struct tty, input, tty_input_fields, "what waits in it", .optional = true),
 	FIELD_END,
 };
 
@@ -78,7 +81,9 @@ static struct cr_error *tty_dump(struct dump *dump, const struct descriptor *des
 	tty->columns = size.ws_col;
 	tty->width = size.ws_xpixel;
 	tty->height = size.ws_ypixel;
-	return tty->termios.data ? NULL : error_nomem();
+	if (!tty->termios.data)
+		return error_nomem();
+	return tty_input_dump(dump, descriptor, fd, &tty->input);
 }
 
 static struct cr_error *apply_settings(struct object *object, const struct tty *tty)
@@ -95,7 +100,9 @@ static struct cr_error *apply_settings(struct object *object, const struct tty *
 	if (ioctl(object->fd, TCSETS2, tty->termios.data) < 0 ||
 	    ioctl(object->fd, TIOCSWINSZ, &size) < 0)
 		return error_sys("Failed to set up terminal '%s'", tty->file.path.data);
-	return NULL;
+	return error_wrap(tty_input_restore(&tty->input, object->fd,
+					    (struct termios2 *)(void *)tty->termios.data),
+			  "Failed to restore what waits in terminal '%s'", tty->file.path.data);
 }
 
 static struct process *session_leader(struct restore *restore, pid_t sid)

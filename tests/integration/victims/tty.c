@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The terminal that init gave a program: settings, size, foreground group, /dev/tty. */
+/* The terminal that init gave a program: settings, size, input, foreground group, /dev/tty. */
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <termios.h>
@@ -7,6 +7,9 @@
 #include "victim.h"
 
 static uint32_t *arrived;
+
+/* Waits to be read, byte for byte: nothing in it means anything. */
+static const char typed[] = "q\3\n\4\026\177\377";
 
 static void foreground(void *unused)
 {
@@ -51,6 +54,8 @@ int main(int argc, char **argv)
 	must(tcsetattr(0, TCSANOW, &before));
 	must(tcgetattr(0, &before));
 	must(ioctl(0, TIOCSWINSZ, &size));
+	for (size_t i = 0; i < sizeof(typed); i++)
+		must(ioctl(0, TIOCSTI, typed + i));
 	own = must(open("/dev/tty", O_RDWR | O_CLOEXEC));
 	by_name = must(open(name, O_WRONLY | O_NOCTTY | O_NONBLOCK));
 	child = victim_child(foreground, NULL);
@@ -75,6 +80,9 @@ int main(int argc, char **argv)
 	check(tcgetsid(0) == session, "session of the terminal is %d", tcgetsid(0));
 	victim_reap(child);
 	must(tcsetpgrp(0, getpgrp()));
+	check(read(0, name_now, sizeof(name_now)) == sizeof(typed) &&
+		      memcmp(name_now, typed, sizeof(typed)) == 0,
+	      "what was typed is lost");
 	check(write(own, "still here\r\n", 12) == 12, "write");
 	close(must(open("/dev/tty", O_RDWR)));
 	victim_ok();
