@@ -48,6 +48,7 @@ class Settings(NamedTuple):
     run_dir: Path = Path("/run/lxc-cr")
     lxcpath: str | None = None
     files: str = "snapshot"
+    time: str = "continue"
     restart_timeout: int = 60
     deleted_file_limit: int = 256
     restart_files: str = "rollback"

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from . import image as images
 from . import native, pending, snapshot
+from .clocks import CONTINUE, POLICIES
 from .container import RUNNING, STOPPED, Container
 from .errors import ContainerError, ImageError, RestartError
 from .journal import RESTART, Journals, entry_of_this_process
@@ -97,12 +98,13 @@ def restart(
     files: str = snapshot.ROLLBACK,
     full: bool = False,
     lease: LeasePolicy = REMAINING,
+    time_policy: str = CONTINUE,
     fault: str | None = None,
 ) -> Restarted:
     """Restart a stopped container from @image.
 
     @files says what becomes of files that were changed since: snapshot.ROLLBACK, KEEP or REFUSE;
-    with @full all of them are read to find out.
+    with @full all of them are read to find out. @time_policy is clocks.CONTINUE or WALL.
 
     If anything raises, the container is stopped, its files and the image are as before. @timeout, in seconds,
     is for the runtime to come to the point where its init is taken over.
@@ -143,6 +145,7 @@ def restart(
                     container=container,
                     timeout=timeout,
                     lease=lease,
+                    time_policy=POLICIES[time_policy],
                     report=report,
                     keep=(lock,),
                     seized=journal.seized,
@@ -247,6 +250,7 @@ def engine_at(
     container: Container,
     timeout: float,
     lease: LeasePolicy,
+    time_policy: int,
     report: Reporter,
     keep: tuple[int, ...],
     seized: Callable[[int], None],
@@ -266,6 +270,7 @@ def engine_at(
             cgroup_hint=container.cgroup_hint(),
             timeout=timeout,
             lease=lease,
+            time_policy=time_policy,
             listener=report,
             seized=seized,
             released=released,

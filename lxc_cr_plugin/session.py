@@ -128,8 +128,9 @@ class Session:
         files: str,
         full: bool = False,
         lease: LeasePolicy = REMAINING,
+        time_policy: str | None = None,
     ) -> Restarted:
-        """Restart the container that the command names."""
+        """Restart the container that the command names; @time_policy None is the configured one."""
         from .restore import restart as run
 
         return run(
@@ -141,6 +142,7 @@ class Session:
             files=files,
             full=full,
             lease=lease,
+            time_policy=time_policy or self.settings.time,
             report=self.report,
             fault=self.fault,
         )

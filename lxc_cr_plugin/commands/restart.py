@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..clocks import CONTINUE, WALL
 from ..lease import LeasePolicy
 from ..session import Session
 
@@ -33,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is left to the holder of a file lease that is being broken: remaining (what was "
         "left, the default), holder (at least a whole lease-break-time), breaker (nothing), +SECONDS more",
     )
+    parser.add_argument(
+        "--time",
+        choices=(CONTINUE, WALL),
+        help="what it sees of the time that it was away: nothing, but on the wall clock (continue, "
+        "the default), or all of it (wall): its clocks include it, and what came due ends at once",
+    )
 
 
 def run(session: Session) -> int:
@@ -48,6 +55,7 @@ def run(session: Session) -> int:
         files=arguments.files or policy.restart_files,
         full=(arguments.verify or policy.verify) == "full",
         lease=lease,
+        time_policy=arguments.time,
     )
     session.report.result(
         {"command": "restart", **done.as_json()}, text=done.summary(arguments.name)

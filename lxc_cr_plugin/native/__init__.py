@@ -88,13 +88,17 @@ class CheckpointResult(NamedTuple):
 
 
 class RestartResult(NamedTuple):
-    """Numbers of a restart; times in nanoseconds, `pages` of 4096 bytes, `init_pid` of the host."""
+    """Numbers of a restart; times in nanoseconds, `pages` of 4096 bytes, `init_pid` of the host.
+
+    `late` is how far the container's clocks have gone on while it was not running yet.
+    """
 
     init_pid: int
     loading: int
     building: int
     releasing: int
     released: int
+    late: int
     processes: int
     threads: int
     files: int
@@ -288,7 +292,7 @@ class Restart:
 
     @request_fd and @reply_fd are the two fifos of the meeting place; @timeout, in seconds, is for
     the runtime's hook to come there and its init to be executed; @lease favours the holders or the
-    breakers of leases. Two functions are called inside the engine's process: @seized with the pid
+    breakers of leases, @time_policy is one of clocks.POLICIES. Two functions are called inside the engine's process: @seized with the pid
     of the init that is about to be taken over, which is not if that raises, and @released as soon
     as all tasks run. @keep lists descriptors that the engine holds until its end (a lock, say).
     Leaving the `with` block early calls the engine off.
@@ -303,6 +307,7 @@ class Restart:
         cgroup_hint: str | None,
         timeout: float,
         lease: LeasePolicy = REMAINING,
+        time_policy: int = 0,
         listener: Listener,
         seized: Callable[[int], None],
         released: Callable[[], None],
@@ -327,6 +332,7 @@ class Restart:
             options.timeout = int(timeout * 1e9)
             options.lease_policy = lease.number
             options.lease_extra = lease.extra
+            options.time_policy = time_policy
             error = _keeping(alive, lib.cr_restart(options, ears, self._numbers))
             if not error:
                 released()

@@ -97,6 +97,12 @@ enum cr_lease_policy {
 	CR_LEASE_BREAKER = 2,	/* nothing */
 };
 
+/* How much of the time between T0 and R the container is to notice. */
+enum cr_time_policy {
+	CR_TIME_CONTINUE = 0, /* nothing, but on the wall clock */
+	CR_TIME_WALL = 1,     /* all of it */
+};
+
 struct cr_restart_options {
 	int image_fd;
 	int request_fd;	   /* fifo, read: the runtime's hook writes the host pid of the init to take
@@ -109,6 +115,7 @@ struct cr_restart_options {
 	uint64_t timeout;	 /* for the runtime to come to its hook and execute init */
 	int lease_policy;	 /* enum cr_lease_policy */
 	uint64_t lease_extra;
+	int time_policy; /* enum cr_time_policy */
 	const char *fault;
 };
 
@@ -118,6 +125,7 @@ struct cr_restart_result {
 	uint64_t building; /* from the hook's call until all tasks stood ready */
 	uint64_t releasing;
 	uint64_t released; /* R: CLOCK_MONOTONIC */
+	uint64_t late;	   /* how far the container's clocks have gone on: R could not be kept */
 	uint32_t processes;
 	uint32_t threads;
 	uint32_t files;

@@ -82,6 +82,7 @@ static struct cr_error *prepare(struct dump *dump)
 				 "The container cannot be checkpointed: %zu obstacles",
 				 dump->obstacles.found.count);
 	TRY(page_store_prepare(&dump->image.pages, memory / PAGE));
+	TRY(proc_boot_id(dump->image.pool, &dump->image.clocks.boot));
 	TRY(wait_sample(dump));
 	log_progress(&dump->log, "prepare", 1, 1);
 	return NULL;
@@ -118,11 +119,14 @@ static struct cr_error *collect(struct dump *dump)
 	return step(dump->options->fault, CHECKPOINT_PAGES);
 }
 
-static void read_clocks(struct cr_clocks *clocks)
+static void read_clocks(struct dump *dump)
 {
-	clocks->monotonic = clock_ns(CLOCK_MONOTONIC);
-	clocks->boottime = clock_ns(CLOCK_BOOTTIME);
-	clocks->realtime = clock_ns(CLOCK_REALTIME);
+	struct cr_clocks *clocks = &dump->clocks;
+	struct image_clocks *saved = &dump->image.clocks;
+
+	clocks->monotonic = saved->monotonic = clock_ns(CLOCK_MONOTONIC);
+	clocks->boottime = saved->boottime = clock_ns(CLOCK_BOOTTIME);
+	clocks->realtime = saved->realtime = clock_ns(CLOCK_REALTIME);
 }
 
 static void release(struct dump *dump)
@@ -210,7 +214,7 @@ static struct cr_error *checkpoint(struct dump *dump, struct cr_checkpoint_resul
 	TRY(prepare(dump));
 	begin = clock_ns(CLOCK_MONOTONIC);
 	error = stop(dump);
-	read_clocks(&dump->clocks);
+	read_clocks(dump);
 	stopped = dump->clocks.monotonic;
 	if (!error)
 		error = collect_with_files(dump, &collected);

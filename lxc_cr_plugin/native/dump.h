@@ -59,8 +59,8 @@ struct dump {
 
 	struct thread *init;	  /* leader of the container's init */
 	int root;		  /* its root directory, O_PATH: paths in the image start there */
-	ino_t host_namespaces[8]; /* of this process when it began */
-	ino_t namespaces[8];	  /* of init: namespace_names[] */
+	ino_t host_namespaces[9]; /* of this process when it began */
+	ino_t namespaces[9];	  /* of init: namespace_names[] */
 	void *files;		  /* tsearch(3) tree of open file descriptions: file.c */
 	struct list pipes;	  /* struct noted_pipe: outsiders.c */
 	void *pipe_ends;	  /* tsearch(3) tree of the first end of each pipe: pipe.c */
@@ -81,6 +81,7 @@ struct dump {
 	struct kernel_undo_reader *undo_reader;	    /* NULL until there is a semaphore */
 	struct kernel_unix_sockets *kernel_sockets; /* NULL until there is a unix socket */
 	struct list unix_sockets; /* struct object *, in order: kinds/unix_socket.c */
+	bool has_sockets;	  /* a descriptor of one was seen */
 	uint32_t open_files;
 	struct obstacles obstacles;
 };

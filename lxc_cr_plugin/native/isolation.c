@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "isolation.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "cleanup.h"
@@ -8,7 +9,9 @@
 
 /* What every task of a container shares with its init. The order is that of dump->namespaces. */
 static const char *const namespace_names[] = {
-	"ns/pid", "ns/mnt", "ns/net", "ns/ipc", "ns/uts", "ns/user", "ns/cgroup", "ns/time",
+	"ns/pid",    "ns/mnt",	"ns/net",
+	"ns/ipc",    "ns/uts",	"ns/user",
+	"ns/cgroup", "ns/time", "ns/time_for_children",
 };
 
 enum { NAMESPACES = sizeof(namespace_names) / sizeof(namespace_names[0]) };
@@ -27,6 +30,43 @@ static struct cr_error *read_namespaces(pid_t pid, ino_t ret[NAMESPACES])
 	return NULL;
 }
 
+enum { TIME = 7, TIME_FOR_CHILDREN = 8 }; /* in namespace_names */
+
+/* "monotonic  -100  500000000": seconds, and nanoseconds that are added to them. */
+static struct cr_error *read_offset(const char *text, const char *clock, int64_t *ret)
+{
+	const char *line = strstr(text, clock);
+	long seconds, rest;
+
+	if (!line || sscanf(line + strlen(clock), "%ld %ld", &seconds, &rest) != 2)
+		return error_new(CR_HOST, "timens_offsets does not tell of the %s clock", clock);
+	*ret = seconds * 1000000000 + rest;
+	return NULL;
+}
+
+/* What the container's clocks show beyond those of the host. */
+static struct cr_error *read_offsets(struct dump *dump)
+{
+	_cleanup_close_ int proc = -1;
+	char *text;
+
+	if (!dump->namespaces[TIME])
+		return NULL; /* a kernel without time namespaces */
+	if (dump->namespaces[TIME] != dump->namespaces[TIME_FOR_CHILDREN]) {
+		struct cr_error *error = error_new(
+			CR_UNSUPPORTED,
+			"The container's init has made a time namespace for its children");
+
+		error = error_object(error, "namespace");
+		return dump_refuse(dump,
+				   error_remedy(error, "Nested namespaces are not supported yet"));
+	}
+	TRY(proc_open(dump->init->host_tid, dump->init->host_tid, &proc));
+	TRY(proc_read(proc, "timens_offsets", dump->image.pool, &text, NULL));
+	TRY(read_offset(text, "monotonic", &dump->image.clocks.monotonic_offset));
+	return read_offset(text, "boottime", &dump->image.clocks.boottime_offset);
+}
+
 /* A container of its own has at least these apart from the host. */
 static struct cr_error *check_init(struct dump *dump)
 {
@@ -34,6 +74,7 @@ static struct cr_error *check_init(struct dump *dump)
 	const ino_t *ours;
 
 	TRY(read_namespaces(dump->init->host_tid, dump->namespaces));
+	TRY(read_offsets(dump));
 	if (!dump->running)
 		return NULL;
 	/* before this process enters the container's ipc namespace, which it never leaves */

@@ -141,6 +141,13 @@ struct process {
 		*mother; /* an orphan's: whose memory it was born with, tree.c; NULL: the parent */
 };
 
+/* T0, ns; all zero in images that do not tell. */
+struct image_clocks {
+	uint64_t monotonic, boottime, realtime;	   /* of the host */
+	int64_t monotonic_offset, boottime_offset; /* what the container's time namespace adds */
+	struct bytes boot;			   /* proc_boot_id() */
+};
+
 struct image {
 	struct pool *pool;
 	struct list objects;   /* struct object * */
@@ -152,6 +159,7 @@ struct image {
 	uint64_t vdso;	   /* fingerprint, when read */
 	const char *cpu;   /* features of the processor, when read */
 	struct id_map ids; /* of the container; all ids in the image are the host's */
+	struct image_clocks clocks;
 	struct page_store pages;
 };
 

@@ -76,6 +76,17 @@ struct cr_error *proc_read_of(pid_t tid, const char *name, struct pool *pool, ch
 	return proc_read(dir, name, pool, ret, NULL);
 }
 
+struct cr_error *proc_boot_id(struct pool *pool, struct bytes *ret)
+{
+	char *text;
+
+	TRY(proc_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", pool, &text, NULL));
+	ret->data = (uint8_t *)text;
+	ret->len = strcspn(text, "\n");
+	text[ret->len] = 0;
+	return NULL;
+}
+
 struct cr_error *proc_link(int dir, const char *name, struct pool *pool, struct bytes *ret)
 {
 	char target[PATH_MAX];

@@ -69,6 +69,9 @@ struct proc_map {
 /* *ret: list of struct proc_map. */
 struct cr_error *proc_maps(int dir, struct pool *pool, struct list *ret);
 
+/* What no other boot of any host has. */
+struct cr_error *proc_boot_id(struct pool *pool, struct bytes *ret);
+
 /* This process may have as many descriptors as the system lets it: the soft limit of open files to the hard one. */
 void proc_raise_own_limit(void);
 

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "clocks.h"
 #include "kinds/lease.h"
 #include "kinds/lock.h"
 #include "kinds/memory.h"
@@ -12,6 +13,7 @@
 #include "kinds/restart_block.h"
 #include "kinds/sigaction.h"
 #include "kinds/signals.h"
+#include "kinds/socket_wait.h"
 #include "kinds/syscall_dispatch.h"
 #include "sharing.h"
 
@@ -23,22 +25,16 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-uint64_t restore_delay(const struct restore *restore)
-{
-	uint64_t now = now_ns();
-
-	return restore->release > now ? restore->release - now : 0;
-}
-
-/* R: soon, but so that everything can be armed before. Being late only makes waits as much longer.
- */
+/* R: soon, but so that everything can be armed before. */
 static void choose_release(struct restore *restore)
 {
 	enum { BASE = 500000, EACH = 60000, EACH_WAITER = 200000 };
 
-	restore->release = now_ns() + BASE +
-			   EACH * (restore->image.threads + restore->image.processes.count) +
-			   EACH_WAITER * lock_waiters_count(restore) + leases_prepare_ns(restore);
+	restore->release =
+		now_ns() + BASE + EACH * (restore->image.threads + restore->image.processes.count) +
+		EACH_WAITER * (lock_waiters_count(restore) + socket_waits_count(restore)) +
+		leases_prepare_ns(restore);
+	clocks_settle(restore);
 }
 
 static struct cr_error *last_kinds(struct restore *restore, struct process *process)
@@ -65,19 +61,6 @@ static struct cr_error *leave(struct restore *restore, struct process *process)
 			  : NULL;
 }
 
-/* To a stop from which the kernel itself decides how an interrupted system call goes on. */
-static struct cr_error *settle(pid_t tid)
-{
-	struct stop stop;
-
-	TRY(task_interrupt(tid));
-	do {
-		TRY(task_continue(tid, 0));
-		TRY(task_wait(tid, &stop));
-	} while (!stop_is_trap(&stop));
-	return NULL;
-}
-
 /* The restart block is armed while the program area is still there; the registers go in behind it.
  */
 static struct cr_error *arm_threads(struct restore *restore, struct process *process,
@@ -94,7 +77,7 @@ static struct cr_error *arm_threads(struct restore *restore, struct process *pro
 static struct cr_error *set_threads(struct process *process, const struct arch_regs *regs)
 {
 	for_each (struct thread *, thread, &process->threads) {
-		TRY(settle(thread->host_tid));
+		TRY(task_settle(thread->host_tid));
 		TRY(registers_set(thread, regs++));
 		TRY(task_set_mask(thread->host_tid, signals_mask(thread)));
 		TRY(syscall_dispatch_set(thread));
@@ -185,6 +168,7 @@ struct cr_error *release_all(struct restore *restore)
 	TRY(finish_all(restore));
 	TRY(leases_break(restore));
 	TRY(lock_waiters_restore(restore));
+	TRY(socket_waits_restore(restore));
 	wait_until(restore->release);
 	return detach_all(restore);
 }

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "cleanup.h"
+#include "clocks.h"
 #include "image/header.h"
 #include "image/inventory.h"
 #include "kinds/file.h"
@@ -173,7 +174,11 @@ static struct cr_error *finish_tree(struct restore *restore)
 	for_each (struct process *, process, &restore->image.processes) {
 		TRY(error_task(memory_finish(restore, process), process->pid, ""));
 		TRY(error_task(program_run(restore->program), process->pid, ""));
-		TRY(error_task(tree_threads(restore, process), process->pid, ""));
+	}
+	TRY(clocks_enter(restore));
+	for_each (struct process *, leader, &restore->image.processes) {
+		restore_begin(restore, leader);
+		TRY(error_task(tree_threads(restore, leader), leader->pid, ""));
 	}
 	return NULL;
 }
@@ -209,6 +214,7 @@ static void count(const struct restore *restore, struct cr_restart_result *resul
 {
 	result->init_pid = restore->init;
 	result->released = restore->release;
+	result->late = restore->clocks.late;
 	result->processes = (uint32_t)restore->image.processes.count;
 	result->threads = restore->image.threads;
 	result->pages = restore->image.pages.count;

@@ -8,6 +8,18 @@
 #include "target/channel.h"
 #include "target/program.h"
 
+/* What the programs see: clocks.c */
+struct container_clocks {
+	bool same_boot;	 /* this host has been up since before T0 */
+	bool own;	 /* they are in a time namespace of their own, */
+	bool late_entry; /* which is entered when all processes stand */
+	uint64_t
+		planned; /* R that the namespace was made for, CLOCK_MONOTONIC ns; 0: any will do */
+	uint64_t late;	 /* by which R has come after that */
+	int64_t passed;	 /* since T0, that everything which is armed has lost */
+	int64_t monotonic_offset, boottime_offset; /* to the clocks of the host */
+};
+
 struct restore {
 	const struct cr_restart_options *options;
 	struct log log;
@@ -30,6 +42,7 @@ struct restore {
 	struct list leases;	/* struct object *: kinds/lease.c */
 	struct lease_break_time *lease_break_time; /* NULL: nothing is being broken */
 	uint64_t release; /* R, CLOCK_MONOTONIC ns: every remaining time counts from here */
+	struct container_clocks clocks;
 };
 
 /* pid of the leader on this host: who runs programs for the process. */
@@ -50,7 +63,14 @@ struct cr_error *restore_open(struct restore *restore, const struct bytes *path,
 /* What the thread has from the runtime, in thread->status: read once, when first asked for. */
 struct cr_error *restore_status(struct restore *restore, struct thread *thread);
 
-/* How long from now to the release R, ns: what a remaining time grows by when it is armed now. */
-uint64_t restore_delay(const struct restore *restore);
+/*
+ * For what is armed now: from now to the end of something of which @remaining ns were left at T0.
+ * restore_span() is below 0 when it has come to its end while the container was away and this is
+ * to be seen (--time wall), restore_left() then is 0. clocks.c
+ */
+int64_t restore_span(const struct restore *restore, uint64_t remaining);
+uint64_t restore_left(const struct restore *restore, uint64_t remaining);
+/* The same for what begins to count at the release. */
+uint64_t restore_left_then(const struct restore *restore, uint64_t remaining);
 
 #endif

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clocks.h"
 #include "kinds/epoll.h"
 #include "kinds/files.h"
 #include "kinds/memory.h"
@@ -112,7 +113,8 @@ static struct cr_error *seize_threads(struct restore *restore, pid_t pid)
 	TRY(proc_open(pid, pid, &proc));
 	TRY(proc_numbers(proc, "task", restore->image.pool, &tids));
 	for (size_t i = 0; i < tids.count; i++)
-		TRY(task_seize(((int *)tids.items)[i], PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL));
+		TRY(task_seize(((int *)tids.items)[i],
+			       PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD));
 	return NULL;
 }
 
@@ -206,6 +208,7 @@ static struct cr_error *seize_init(struct restore *restore, pid_t pid)
 
 	TRY(check_init(restore, pid));
 	TRY(seize_threads(restore, pid));
+	TRY(clocks_prepare(restore, pid));
 	TRY(step(restore->options->fault, RESTART_SEIZED));
 	if (listener && listener->seized && listener->seized(listener->context, pid))
 		return error_new(CR_SYSTEM, "Failed to note which process is the new init");

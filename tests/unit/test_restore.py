@@ -27,6 +27,7 @@ NUMBERS = native.RestartResult(
     building=2_000_000,
     releasing=3,
     released=5,
+    late=0,
     processes=3,
     threads=4,
     files=5,

@@ -17,6 +17,7 @@ struct header {
 	struct bytes machine;
 	uint64_t vdso;
 	struct bytes cpu;
+	struct image_clocks clocks;
 	struct list requires;	   /* struct required */
 	struct list users, groups; /* struct id_range */
 };
@@ -39,12 +40,27 @@ static const struct field id_range_fields[] = {
 
 enum { MOST_RANGES = 340 }; /* UID_GID_MAP_MAX_EXTENTS */
 
+/* Offsets may be as large as clocks; the kernel refuses what it cannot count. */
+enum { LATEST = INT64_MAX / 4 };
+
+static const struct field clock_fields[] = {
+	FIELD_UINT(struct image_clocks, monotonic, 0, LATEST, "the host's CLOCK_MONOTONIC"),
+	FIELD_UINT(struct image_clocks, boottime, 0, LATEST, "the host's CLOCK_BOOTTIME"),
+	FIELD_UINT(struct image_clocks, realtime, 0, LATEST, "CLOCK_REALTIME"),
+	FIELD_INT(struct image_clocks, monotonic_offset, -LATEST, LATEST,
+		  "what the container's time namespace adds to CLOCK_MONOTONIC"),
+	FIELD_INT(struct image_clocks, boottime_offset, -LATEST, LATEST, "and to CLOCK_BOOTTIME"),
+	FIELD_TEXT(struct image_clocks, boot, 64, "the kernel's boot_id"),
+	FIELD_END,
+};
+
 static const struct field header_fields[] = {
 	FIELD_TEXT(struct header, format, 16, "lxc-cr"),
 	FIELD_UINT(struct header, version, 1, UINT32_MAX, "of the format"),
 	FIELD_TEXT(struct header, machine, 32, "architecture"),
 	FIELD_UINT(struct header, vdso, 0, UINT64_MAX, "fingerprint of the kernel's vdso"),
 	FIELD_TEXT(struct header, cpu, 8192, "features of the processor, as in /proc/cpuinfo"),
+	FIELD_STRUCT(struct header, clocks, clock_fields, "T0, ns", .optional = true),
 	FIELD_ROWS(struct header, requires, struct required, required_fields, 4096,
 		   "kinds that the reader must know"),
 	FIELD_ROWS(struct header, users, struct id_range, id_range_fields, MOST_RANGES,
@@ -87,6 +103,7 @@ struct cr_error *header_write(struct image *image, struct record_writer *writer)
 		.vdso = vdso_fingerprint(),
 		.users = image->ids.users,
 		.groups = image->ids.groups,
+		.clocks = image->clocks,
 	};
 	char *features;
 
@@ -139,6 +156,7 @@ struct cr_error *header_read(struct image *image, struct record_reader *reader)
 	image->vdso = header.vdso;
 	image->cpu = (const char *)header.cpu.data;
 	image->ids = (struct id_map){header.users, header.groups};
+	image->clocks = header.clocks;
 	return check_requires(&header);
 }
 

@@ -3,7 +3,6 @@
 
 #include <linux/btf.h>
 #include <string.h>
-#include <time.h>
 
 #include "../cleanup.h"
 
@@ -249,18 +248,4 @@ struct cr_error *kernel_locks_read(struct kernel_locks *locks, uint64_t context,
 	}
 	*ret = list;
 	return NULL;
-}
-
-struct cr_error *kernel_locks_now(struct kernel_locks *locks, uint64_t *jiffies)
-{
-	return kernel_jiffies(locks->peek, jiffies);
-}
-
-uint64_t kernel_tick_ns(void)
-{
-	struct timespec tick;
-
-	/* the coarse clocks advance with the tick */
-	clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
-	return (uint64_t)tick.tv_nsec;
 }

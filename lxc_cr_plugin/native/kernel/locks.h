@@ -53,7 +53,5 @@ struct cr_error *kernel_locks_read(struct kernel_locks *locks, uint64_t context,
 				   struct list *ret);
 
 /* The clock of deadlines, and how long one of its ticks takes. */
-struct cr_error *kernel_locks_now(struct kernel_locks *locks, uint64_t *jiffies);
-uint64_t kernel_tick_ns(void);
 
 #endif

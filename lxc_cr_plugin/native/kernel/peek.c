@@ -4,6 +4,7 @@
 #include <linux/bpf.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../cleanup.h"
@@ -150,11 +151,48 @@ struct cr_error *kernel_peek(struct kernel_peek *peek, uint64_t address, void *b
 	return NULL;
 }
 
-struct cr_error *kernel_jiffies(struct kernel_peek *peek, uint64_t *ret)
+static struct cr_error *read_jiffies(struct kernel_peek *peek, uint64_t *ret)
 {
 	struct context context = {.size = 0};
 
 	TRY(run(peek, &context));
 	*ret = context.jiffies;
 	return NULL;
+}
+
+uint64_t kernel_tick_ns(void)
+{
+	struct timespec tick;
+
+	/* the coarse clocks advance with the tick */
+	clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
+	return (uint64_t)tick.tv_nsec;
+}
+
+static uint64_t coarse_ns(void)
+{
+	struct timespec last;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &last);
+	return (uint64_t)last.tv_sec * 1000000000u + (uint64_t)last.tv_nsec;
+}
+
+struct cr_error *kernel_last_tick(struct kernel_peek *peek, struct kernel_tick *ret)
+{
+	/* the coarse clock stands at the last tick: both must be of the same one */
+	do {
+		ret->ns = coarse_ns();
+		TRY(read_jiffies(peek, &ret->jiffies));
+	} while (coarse_ns() != ret->ns);
+	return NULL;
+}
+
+uint64_t kernel_tick_to_ns(const struct kernel_tick *last, uint64_t jiffies)
+{
+	uint64_t tick = kernel_tick_ns();
+	int64_t ticks = (int64_t)(jiffies - last->jiffies);
+
+	if (ticks >= 0)
+		return last->ns + (uint64_t)ticks * tick;
+	return last->ns > (uint64_t)-ticks * tick ? last->ns - (uint64_t)-ticks * tick : 0;
 }

@@ -23,7 +23,17 @@ void kernel_peek_close(struct kernel_peek *peek); /* NULL is fine */
 /* @size: 1 .. PEEK_MAX bytes. Takes about a microsecond. */
 struct cr_error *kernel_peek(struct kernel_peek *peek, uint64_t address, void *buffer, size_t size);
 
-/* The kernel's tick counter, which its own deadlines are written in. */
-struct cr_error *kernel_jiffies(struct kernel_peek *peek, uint64_t *ret);
+/* What the kernel's tick counter adds up, ns. */
+uint64_t kernel_tick_ns(void);
+
+/* The last tick: its number, which the kernel's own deadlines are written in, and its time,
+ * CLOCK_MONOTONIC ns of the initial time namespace. */
+struct kernel_tick {
+	uint64_t jiffies, ns;
+};
+
+struct cr_error *kernel_last_tick(struct kernel_peek *peek, struct kernel_tick *ret);
+/* When the clock of ticks shows @jiffies, ns; 0: before the host was up. */
+uint64_t kernel_tick_to_ns(const struct kernel_tick *last, uint64_t jiffies);
 
 #endif

@@ -33,9 +33,20 @@ enum {
 _Static_assert(SLOT_CHUNK >= -BPF_STACK_SIZE, "the stack is full");
 
 /* Where struct hrtimer_sleeper keeps what tells it from anything else on the stack. */
-struct layout {
-	struct btf_place task, soft_expires, expires, queued;
+struct sleeper_layout {
+	struct btf_place task, soft_expires, expires, queued, base;
 	uint32_t size;
+};
+
+/* The same for struct process_timer, by which schedule_timeout() sleeps; not in every kernel's BTF. */
+struct timer_layout {
+	struct btf_place task, pending, expires, function;
+	uint32_t size; /* 0: not known */
+};
+
+struct layout {
+	struct sleeper_layout sleeper;
+	struct timer_layout timer;
 };
 
 struct kernel_wait_reader {
@@ -43,17 +54,29 @@ struct kernel_wait_reader {
 	struct bpf_task_iterator iterator;
 };
 
-static struct cr_error *find_layout(const struct btf *btf, struct layout *ret)
+static struct cr_error *find_sleeper(const struct btf *btf, struct sleeper_layout *ret)
 {
 	uint32_t sleeper = btf_find(btf, BTF_KIND_STRUCT, "hrtimer_sleeper");
 
 	TRY(btf_require(btf, "hrtimer_sleeper", "task", &ret->task));
 	TRY(btf_require(btf, "hrtimer_sleeper", "timer._softexpires", &ret->soft_expires));
 	TRY(btf_require(btf, "hrtimer_sleeper", "timer.node.expires", &ret->expires));
+	TRY(btf_require(btf, "hrtimer_sleeper", "timer.base", &ret->base));
 	if (!btf_locate(btf, sleeper, "timer.is_queued", &ret->queued))
 		TRY(btf_require(btf, "hrtimer_sleeper", "timer.state", &ret->queued));
 	ret->size = btf_struct_size(btf, "hrtimer_sleeper");
 	return NULL;
+}
+
+static void find_timer(const struct btf *btf, struct timer_layout *ret)
+{
+	uint32_t timer = btf_find(btf, BTF_KIND_STRUCT, "process_timer");
+
+	if (timer && btf_locate(btf, timer, "task", &ret->task) &&
+	    btf_locate(btf, timer, "timer.entry.pprev", &ret->pending) &&
+	    btf_locate(btf, timer, "timer.expires", &ret->expires) &&
+	    btf_locate(btf, timer, "timer.function", &ret->function))
+		ret->size = btf_struct_size(btf, "process_timer");
 }
 
 static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf)
@@ -100,7 +123,8 @@ struct cr_error *kernel_wait_reader_open(const struct btf *btf, struct kernel_wa
 
 	if (!reader || !code)
 		return error_nomem();
-	TRY(find_layout(btf, &reader->layout));
+	TRY(find_sleeper(btf, &reader->layout.sleeper));
+	find_timer(btf, &reader->layout.timer);
 	TRY(assemble(code, btf));
 	TRY(bpf_task_iterator_open(btf, code, &reader->iterator));
 	*ret = steal_pointer(&reader);
@@ -117,6 +141,7 @@ void kernel_wait_reader_close(struct kernel_wait_reader *reader)
 
 struct taker {
 	const struct layout *layout;
+	struct kernel_tick last;
 	struct pool *pool;
 	struct list list;
 };
@@ -129,8 +154,17 @@ static uint64_t word(const uint8_t *at, const struct btf_place *place)
 	return value;
 }
 
-/* 0: no armed timer that wakes this task. What an earlier call has left behind is not armed. */
-static uint64_t find_deadline(const struct layout *layout, const struct record *record)
+static bool is_kernel_address(uint64_t address)
+{
+	return (int64_t)address < 0;
+}
+
+/*
+ * 0: no armed timer that wakes this task. What an earlier call has left behind is not armed, and
+ * where its frame was written over by chance so that it looks as if it were, its time has passed.
+ */
+static uint64_t find_sleeper_end(const struct sleeper_layout *layout,
+				 const struct kernel_tick *last, const struct record *record)
 {
 	for (size_t at = 0; at + layout->size <= WINDOW; at += sizeof(uint64_t)) {
 		const uint8_t *sleeper = record->stack + at;
@@ -138,11 +172,36 @@ static uint64_t find_deadline(const struct layout *layout, const struct record *
 		uint64_t hard = word(sleeper, &layout->expires);
 
 		if (word(sleeper, &layout->task) == record->task &&
-		    sleeper[layout->queued.offset] == 1 && soft && soft <= hard &&
-		    hard <= INT64_MAX)
+		    sleeper[layout->queued.offset] == 1 &&
+		    is_kernel_address(word(sleeper, &layout->base)) && soft && soft <= hard &&
+		    hard >= last->ns && hard <= INT64_MAX)
 			return soft;
 	}
 	return 0;
+}
+
+/* The same for a timer of ticks: by its place in a list, its function, and a time that is to come. */
+static uint64_t find_timer_end(const struct timer_layout *layout, const struct kernel_tick *last,
+			       const struct record *record)
+{
+	for (size_t at = 0; layout->size && at + layout->size <= WINDOW; at += sizeof(uint64_t)) {
+		const uint8_t *timer = record->stack + at;
+		uint64_t expires = word(timer, &layout->expires);
+
+		if (word(timer, &layout->task) == record->task &&
+		    is_kernel_address(word(timer, &layout->pending)) &&
+		    is_kernel_address(word(timer, &layout->function)) &&
+		    expires - last->jiffies <= INT32_MAX)
+			return kernel_tick_to_ns(last, expires);
+	}
+	return 0;
+}
+
+static uint64_t find_end(const struct taker *taker, const struct record *record)
+{
+	uint64_t end = find_sleeper_end(&taker->layout->sleeper, &taker->last, record);
+
+	return end ? end : find_timer_end(&taker->layout->timer, &taker->last, record);
 }
 
 static struct cr_error *take_wait(void *context, const void *data, bool *done)
@@ -155,7 +214,7 @@ static struct cr_error *take_wait(void *context, const void *data, bool *done)
 	(void)done;
 	if (!(record->state & TASK_INTERRUPTIBLE))
 		return NULL;
-	deadline = find_deadline(taker->layout, record);
+	deadline = find_end(taker, record);
 	if (!deadline)
 		return NULL;
 	wait = list_append(taker->pool, &taker->list, sizeof(*wait));
@@ -174,7 +233,8 @@ static int by_tid(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-struct cr_error *kernel_wait_reader_read(struct kernel_wait_reader *reader, struct pool *pool,
+struct cr_error *kernel_wait_reader_read(struct kernel_wait_reader *reader,
+					 struct kernel_peek *peek, struct pool *pool,
 					 struct list *ret)
 {
 	struct taker taker = {.layout = &reader->layout, .pool = pool};
@@ -184,6 +244,7 @@ struct cr_error *kernel_wait_reader_read(struct kernel_wait_reader *reader, stru
 		.context = &taker,
 	};
 
+	TRY(kernel_last_tick(peek, &taker.last));
 	TRY(bpf_task_iterator_run(&reader->iterator, records));
 	if (taker.list.count)
 		qsort(taker.list.items, taker.list.count, sizeof(struct kernel_wait), by_tid);

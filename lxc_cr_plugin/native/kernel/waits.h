@@ -13,6 +13,7 @@
 #include "../error.h"
 #include "../pool.h"
 #include "btf.h"
+#include "peek.h"
 
 struct kernel_wait {
 	int32_t tid;	   /* in the initial pid namespace */
@@ -27,7 +28,8 @@ struct cr_error *kernel_wait_reader_open(const struct btf *btf, struct kernel_wa
 void kernel_wait_reader_close(struct kernel_wait_reader *reader); /* NULL is fine */
 
 /* *ret: list of struct kernel_wait, ascending by tid: tasks of the host that sleep with an end. */
-struct cr_error *kernel_wait_reader_read(struct kernel_wait_reader *reader, struct pool *pool,
+struct cr_error *kernel_wait_reader_read(struct kernel_wait_reader *reader,
+					 struct kernel_peek *peek, struct pool *pool,
 					 struct list *ret);
 
 #endif

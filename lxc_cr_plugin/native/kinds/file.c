@@ -243,6 +243,7 @@ struct cr_error *file_check(struct dump *dump, struct process *process, int fd)
 
 	TRY(descriptor_look(dump, process, fd, &descriptor));
 	TRY(outsiders_note(dump, &descriptor));
+	dump->has_sockets |= S_ISSOCK(descriptor.stat.st_mode);
 	if (descriptor.locked)
 		TRY(locks_note(dump, &descriptor, NULL));
 	return check(dump, &descriptor, &kind);

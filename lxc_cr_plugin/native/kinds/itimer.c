@@ -83,11 +83,12 @@ static struct cr_error *itimer_dump(struct dump *dump, struct process *process, 
 	return NULL;
 }
 
-static void arm(struct program *p, int which, const struct interval_timer *timer, uint64_t delay)
+/* @left: ns, 0: not armed */
+static void arm(struct program *p, int which, const struct interval_timer *timer, uint64_t left)
 {
 	struct itimerval value = {
 		.it_interval = to_timeval(timer->interval),
-		.it_value = to_timeval(timer->remaining ? timer->remaining + delay : 0),
+		.it_value = to_timeval(left),
 	};
 
 	program_call(p, "arm an interval timer", SYS_setitimer, (uint64_t)which,
@@ -97,24 +98,26 @@ static void arm(struct program *p, int which, const struct interval_timer *timer
 /* setitimer(2) adds a tick to a time of the CPU, and it was added before. */
 static void arm_cpu(struct program *p, int which, const struct interval_timer *timer)
 {
-	struct interval_timer without = *timer;
+	uint64_t remaining = timer->remaining;
 	struct timespec tick = {0};
 
 	clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
 	if (!timer->remaining)
 		return;
-	without.remaining -= without.remaining > (uint64_t)tick.tv_nsec ? (uint64_t)tick.tv_nsec
-									: without.remaining - 1;
-	arm(p, which, &without, 0);
+	remaining -= remaining > (uint64_t)tick.tv_nsec ? (uint64_t)tick.tv_nsec : remaining - 1;
+	arm(p, which, timer, remaining);
 }
 
 static struct cr_error *itimer_restore(struct restore *restore, struct process *process,
 				       const void *state)
 {
 	const struct interval_timers *timers = state;
+	uint64_t left = restore_left(restore, timers->real.remaining);
 
 	(void)process;
-	arm(restore->program, ITIMER_REAL, &timers->real, restore_delay(restore));
+	/* one that came due while the container was away fires now, once */
+	if (timers->real.remaining)
+		arm(restore->program, ITIMER_REAL, &timers->real, left ? left : 1);
 	arm_cpu(restore->program, ITIMER_VIRTUAL, &timers->virtual);
 	arm_cpu(restore->program, ITIMER_PROF, &timers->prof);
 	return NULL;

@@ -57,9 +57,11 @@ struct cr_error *lease_check(const struct kernel_lock *lock, uint64_t flags, con
 /* A deadline in ticks, as ns from T0 on. */
 static struct cr_error *remaining_of(struct dump *dump, uint64_t deadline, uint64_t *ret)
 {
+	struct kernel_tick last;
 	uint64_t end;
 
-	TRY(lease_tick_to_ns(dump->kernel_locks, deadline, &end));
+	TRY(kernel_last_tick(dump->peek, &last));
+	end = kernel_tick_to_ns(&last, deadline);
 	*ret = end > dump->clocks.monotonic ? end - dump->clocks.monotonic : 0;
 	return NULL;
 }
@@ -161,7 +163,7 @@ bool lease_is_breaking(const struct restore *restore, const struct object *file)
 	return false;
 }
 
-/* What the user wants to be left of @remaining. */
+/* What the user wants to be left of @remaining at the release. */
 static uint64_t chosen(const struct restore *restore, const struct lease_break_time *time,
 		       uint64_t remaining)
 {
@@ -171,7 +173,7 @@ static uint64_t chosen(const struct restore *restore, const struct lease_break_t
 	switch (options->lease_policy) {
 	case CR_LEASE_HOLDER: return remaining > whole ? remaining : whole;
 	case CR_LEASE_BREAKER: return 0;
-	default: return remaining + options->lease_extra;
+	default: return restore_left_then(restore, remaining) + options->lease_extra;
 	}
 }
 

@@ -30,24 +30,6 @@ static uint64_t clock_ns(clockid_t clock)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-struct cr_error *lease_tick_to_ns(struct kernel_locks *locks, uint64_t jiffies, uint64_t *ret)
-{
-	uint64_t now, last, tick = kernel_tick_ns();
-	int64_t ticks;
-
-	/* the coarse clock stands at the last tick: both must be of the same one */
-	do {
-		last = clock_ns(CLOCK_MONOTONIC_COARSE);
-		TRY(kernel_locks_now(locks, &now));
-	} while (clock_ns(CLOCK_MONOTONIC_COARSE) != last);
-	ticks = (int64_t)(jiffies - now);
-	if (ticks < 0)
-		*ret = last > (uint64_t)-ticks * tick ? last - (uint64_t)-ticks * tick : 0;
-	else
-		*ret = last + (uint64_t)ticks * tick;
-	return NULL;
-}
-
 static bool put(int number, const char *text)
 {
 	ssize_t len = (ssize_t)strlen(text);

@@ -8,7 +8,7 @@
 #define CR_LEASE_BREAK_TIME_H
 
 #include "../error.h"
-#include "../kernel/locks.h"
+#include "../kernel/peek.h"
 
 struct lease_break_time;
 
@@ -22,8 +22,5 @@ uint64_t lease_break_time_default(const struct lease_break_time *time);
 /* Break the lease on @fd as somebody would who opens the file with @flags; it ends at @end,
  * CLOCK_MONOTONIC ns, to a few milliseconds. */
 struct cr_error *lease_break_at(struct lease_break_time *time, int fd, int flags, uint64_t end);
-
-/* The end of a tick of the kernel's clock of deadlines, CLOCK_MONOTONIC ns. */
-struct cr_error *lease_tick_to_ns(struct kernel_locks *locks, uint64_t jiffies, uint64_t *ret);
 
 #endif

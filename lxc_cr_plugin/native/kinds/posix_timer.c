@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "../clocks.h"
 #include "../dump.h"
 
 #ifndef PR_TIMER_CREATE_RESTORE_IDS
@@ -320,8 +321,9 @@ static bool counts_cpu_time(const struct posix_timer *timer)
 /* From now to when it fires; below 0: it should have fired. */
 static int64_t span(const struct restore *restore, const struct posix_timer *timer)
 {
+	/* what has passed at the checkpoint already counts from there too */
 	return counts_cpu_time(timer) ? timer->remaining
-				      : timer->remaining + (int64_t)restore_delay(restore);
+				      : timer->remaining + restore_span(restore, 0);
 }
 
 /* The moment when it fires, or should have fired, on its own clock. */
@@ -331,7 +333,14 @@ static int64_t moment(const struct restore *restore, const struct posix_timer *t
 		return timer->remaining;
 	/* the CPU time of the new process has just begun */
 	return counts_cpu_time(timer) ? timer->remaining
-				      : clock_ns(timer->clock) + span(restore, timer);
+				      : clocks_now(restore, timer->clock) + span(restore, timer);
+}
+
+/* Clocks of which a moment and a span mean the same: on CLOCK_REALTIME a moment is a date. */
+static bool has_absolute(const struct posix_timer *timer)
+{
+	return timer->clock == CLOCK_MONOTONIC || timer->clock == CLOCK_BOOTTIME ||
+	       timer->clock == CLOCK_BOOTTIME_ALARM;
 }
 
 static void arm(struct restore *restore, const struct posix_timer *timer)
@@ -340,6 +349,11 @@ static void arm(struct restore *restore, const struct posix_timer *timer)
 
 	if (timer->realtime) {
 		set_time(restore->program, timer, TIMER_ABSTIME, timer->remaining);
+		return;
+	}
+	/* due while the container was away: it fires once, at once, and says how often it would have */
+	if (value <= 0 && timer->interval && timer->notify != SIGEV_NONE && has_absolute(timer)) {
+		set_time(restore->program, timer, TIMER_ABSTIME, moment(restore, timer));
 		return;
 	}
 	/* with SIGEV_NONE the kernel moves it on only when it is asked for it */

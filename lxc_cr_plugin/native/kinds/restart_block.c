@@ -14,27 +14,35 @@
 #include "../dump.h"
 #include "wait.h"
 
-struct restart_block {
-	uint32_t syscall;
-	bool timed;
-	uint64_t remaining; /* ns at the checkpoint */
-};
-
 static const struct field restart_block_fields[] = {
-	FIELD_UINT(struct restart_block, syscall, 0, 4096,
-		   "interrupted system call, 0: none of this sort"),
-	FIELD_BOOL(struct restart_block, timed, "false: it waits without end"),
-	FIELD_UINT(struct restart_block, remaining, 0, INT64_MAX, "ns left at the checkpoint"),
+	FIELD_UINT(struct wait, syscall, 0, 4096, "interrupted system call, 0: none of this sort"),
+	FIELD_BOOL(struct wait, timed, "false: it waits without end"),
+	FIELD_UINT(struct wait, remaining, 0, INT64_MAX, "ns left at the checkpoint"),
+	FIELD_BOOL(struct wait, in_place, "the kernel has written what is left to the time-out",
+		   .optional = true),
 	FIELD_END,
 };
 
-static uint64_t clock_at(const struct dump *dump, int clock)
+static struct cr_error *clock_at(const struct dump *dump, const struct thread *thread, int clock,
+				 uint64_t *ret)
 {
+	const struct cr_clocks *clocks = &dump->clocks;
+	clockid_t cpu_time = (clockid_t)(~(uint32_t)thread->process->host_tgid << 3) | 2;
+	struct timespec now = {0};
+
 	switch (clock) {
-	case CLOCK_REALTIME: return dump->clocks.realtime;
-	case CLOCK_BOOTTIME: return dump->clocks.boottime;
-	default: return dump->clocks.monotonic;
+	case CLOCK_REALTIME: *ret = clocks->realtime; return NULL;
+	case CLOCK_BOOTTIME: *ret = clocks->boottime; return NULL;
+	case CLOCK_MONOTONIC: *ret = clocks->monotonic; return NULL;
+	case CLOCK_TAI: clock_gettime(CLOCK_TAI, &now); break;
+	/* it stands still */
+	case CLOCK_PROCESS_CPUTIME_ID: clock_gettime(cpu_time, &now); break;
+	default:
+		return error_new(CR_UNSUPPORTED, "Thread %d sleeps by clock %d, which is not known",
+				 thread->tid, clock);
 	}
+	*ret = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	return NULL;
 }
 
 /* Absolute end of the wait; false: it has none. */
@@ -87,36 +95,35 @@ static bool is_known(uint32_t nr)
 
 static struct cr_error *restart_block_dump(struct dump *dump, struct thread *thread, void *state)
 {
-	struct restart_block *block = state;
+	struct wait *block = state;
 	struct arch_regs regs;
-	uint64_t deadline, now;
+	uint64_t deadline, now = 0;
 	int clock;
 
 	TRY(task_get_regs(thread->host_tid, &regs));
 	if (arch_syscall_nr(&regs) < 0)
 		return NULL;
-	if (arch_result(&regs) != -ERESTART_RESTARTBLOCK) {
-		TRY(wait_dump(dump, thread, &regs, &block->timed, &block->remaining));
-		block->syscall = block->timed ? (uint32_t)arch_syscall_nr(&regs) : 0;
-		return NULL;
-	}
+	if (arch_result(&regs) != -ERESTART_RESTARTBLOCK)
+		return wait_dump(dump, thread, &regs, block);
 	block->syscall = interrupted_call(&regs, thread->kernel);
 	if (!is_known(block->syscall))
 		return error_new(CR_UNSUPPORTED,
 				 "Thread %d waits in system call %u, whose restart is not known",
 				 thread->tid, block->syscall);
 	block->timed = deadline_of(thread->kernel, block->syscall, &clock, &deadline);
-	now = clock_at(dump, clock);
+	TRY(clock_at(dump, thread, clock, &now));
 	block->remaining = block->timed && deadline > now ? deadline - now : 0;
 	return NULL;
 }
 
 /* Arguments of the call that is made in place of the interrupted one: its own, but for the time. */
-static void fill_args(struct restore *restore, const struct restart_block *block,
+static void fill_args(struct restore *restore, const struct wait *block,
 		      const struct arch_regs *regs, uint64_t args[6])
 {
 	struct program *p = restore->program;
-	uint64_t remaining = block->remaining + restore_delay(restore);
+	bool on_cpu = block->syscall == SYS_clock_nanosleep &&
+		      arch_syscall_arg(regs, 0) == CLOCK_PROCESS_CPUTIME_ID;
+	uint64_t remaining = on_cpu ? block->remaining : restore_left(restore, block->remaining);
 	struct timespec time = {.tv_sec = (time_t)(remaining / 1000000000u),
 				.tv_nsec = (long)(remaining % 1000000000u)};
 
@@ -138,15 +145,20 @@ static void fill_args(struct restore *restore, const struct restart_block *block
 struct cr_error *restart_block_arm(struct restore *restore, struct thread *thread,
 				   struct arch_regs *regs)
 {
-	const struct restart_block *block = thread_state(thread, &restart_block_kind);
+	const struct wait *block = thread_state(thread, &restart_block_kind);
 	struct program *p = restore->program;
 	uint64_t args[6];
 	int64_t result;
 
 	if (!block || !block->syscall)
 		return NULL;
-	if (block->timed && wait_shorten(thread->host_tid, regs, block->syscall,
-					 block->remaining + restore_delay(restore)))
+	/* right as it is, unless the time away counts */
+	if (block->in_place && restore->clocks.passed)
+		return wait_rewrite(thread->host_tid, regs, block->syscall,
+				    restore_left_then(restore, block->remaining));
+	if (block->in_place ||
+	    (block->timed && wait_shorten(thread->host_tid, regs, block->syscall,
+					  restore_left_then(restore, block->remaining))))
 		return NULL;
 	if (arch_result(regs) != -ERESTART_RESTARTBLOCK)
 		return NULL;
@@ -170,7 +182,7 @@ const struct kind restart_block_kind = {
 	.name = "restart_block",
 	.doc = "Interrupted waits with a relative time-out",
 	.scope = SCOPE_THREAD,
-	.size = sizeof(struct restart_block),
+	.size = sizeof(struct wait),
 	.fields = restart_block_fields,
 	.dump_thread = restart_block_dump,
 };

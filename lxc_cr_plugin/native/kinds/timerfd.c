@@ -155,31 +155,47 @@ static struct cr_error *timerfd_restore(struct restore *restore, struct object *
 	return file_set_flags(object, &saved->file);
 }
 
-/* What is armed absolutely stays so: the flags are the program's, and so is cancelling by a change
- * of the clock. */
-static uint64_t expiry(const struct restore *restore, const struct timerfd *saved)
+/*
+ * What is left of it; *ticks grows by what came due while the container was away. A date comes due
+ * by itself, by the wall clock.
+ */
+static uint64_t left_of(const struct restore *restore, const struct timerfd *saved, uint64_t *ticks)
 {
-	uint64_t left = saved->remaining + restore_delay(restore);
+	int64_t span = restore_span(restore, saved->remaining);
+	uint64_t over;
 
-	if (!saved->remaining)
+	if (!saved->remaining || span > 0 || is_date(saved))
+		return saved->remaining ? (uint64_t)span : 0;
+	over = (uint64_t)-span;
+	++*ticks;
+	if (!saved->interval)
 		return 0;
-	if (is_date(saved))
+	*ticks += over / saved->interval;
+	return saved->interval - over % saved->interval;
+}
+
+/* What is armed absolutely stays so: the flags are the program's, and so is cancelling by a change
+ * of the clock. The clock is that of this process, which is in no time namespace. */
+static uint64_t expiry(const struct timerfd *saved, uint64_t left)
+{
+	if (left && is_date(saved))
 		return saved->deadline;
-	return saved->settime_flags & TFD_TIMER_ABSTIME ? now_of(saved) + left : left;
+	return left && saved->settime_flags & TFD_TIMER_ABSTIME ? now_of(saved) + left : left;
 }
 
 static struct cr_error *timerfd_release(struct restore *restore, struct object *object,
 					const void *state)
 {
 	const struct timerfd *saved = state;
+	uint64_t ticks = saved->ticks, left = left_of(restore, saved, &ticks);
 	struct itimerspec time = {
-		.it_value = to_timespec(expiry(restore, saved)),
+		.it_value = to_timespec(expiry(saved, left)),
 		.it_interval = to_timespec(saved->interval),
 	};
 
 	if (timerfd_settime(object->fd, (int)saved->settime_flags, &time, NULL) < 0)
 		return error_sys("Failed to arm timerfd %u", object->id);
-	if (saved->ticks && ioctl(object->fd, TFD_IOC_SET_TICKS, &saved->ticks) < 0)
+	if (ticks && ioctl(object->fd, TFD_IOC_SET_TICKS, &ticks) < 0)
 		return error_remedy(
 			error_sys("Failed to set the expirations of timerfd %u", object->id),
 			"The kernel needs CONFIG_CHECKPOINT_RESTORE");

@@ -4,21 +4,23 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 
 #include "../kernel/waits.h"
 #include "process.h"
+#include "socket_wait.h"
 
 enum { ERESTARTNOHAND = 514 };
 
-/* How a call is told when to end. */
-enum timeout { NONE, MILLISECONDS, TIMESPEC, TIMEVAL };
+/* How a call is told when to end: by an argument, or by an option of the socket that it waits at. */
+enum timeout { NONE, MILLISECONDS, TIMESPEC, TIMEVAL, RECEIVING, SENDING };
 
 static const struct call {
 	long nr;
-	int arg; /* the one that tells */
+	int arg; /* the one that tells, or that is the socket */
 	enum timeout timeout;
 } calls[] = {
 	{SYS_epoll_wait, 3, MILLISECONDS},
@@ -26,25 +28,36 @@ static const struct call {
 	{SYS_epoll_pwait2, 3, TIMESPEC},
 	{SYS_rt_sigtimedwait, 2, TIMESPEC},
 	{SYS_semtimedop, 3, TIMESPEC},
+	{SYS_semop, 0, NONE},
 	{SYS_io_getevents, 4, TIMESPEC},
+	{SYS_io_pgetevents, 4, TIMESPEC},
 	/* when the kernel could not write what is left to where the time-out is */
 	{SYS_ppoll, 2, TIMESPEC},
 	{SYS_pselect6, 4, TIMESPEC},
 	{SYS_select, 4, TIMEVAL},
-	{SYS_semop, 0, NONE},
-	/* of a socket with SO_RCVTIMEO or SO_SNDTIMEO, which begins anew */
-	{SYS_read, 0, NONE},
-	{SYS_write, 0, NONE},
-	{SYS_readv, 0, NONE},
-	{SYS_writev, 0, NONE},
-	{SYS_recvfrom, 0, NONE},
-	{SYS_sendto, 0, NONE},
-	{SYS_recvmsg, 0, NONE},
-	{SYS_sendmsg, 0, NONE},
-	{SYS_accept, 0, NONE},
-	{SYS_accept4, 0, NONE},
-	{SYS_connect, 0, NONE},
+	{SYS_read, 0, RECEIVING},
+	{SYS_readv, 0, RECEIVING},
+	{SYS_preadv2, 0, RECEIVING},
+	{SYS_recvfrom, 0, RECEIVING},
+	{SYS_recvmsg, 0, RECEIVING},
+	{SYS_recvmmsg, 0, RECEIVING},
+	{SYS_accept, 0, RECEIVING},
+	{SYS_accept4, 0, RECEIVING},
+	{SYS_splice, 0, RECEIVING},
+	{SYS_write, 0, SENDING},
+	{SYS_writev, 0, SENDING},
+	{SYS_pwritev2, 0, SENDING},
+	{SYS_sendto, 0, SENDING},
+	{SYS_sendmsg, 0, SENDING},
+	{SYS_sendmmsg, 0, SENDING},
+	{SYS_sendfile, 0, SENDING},
+	{SYS_connect, 0, SENDING},
 };
+
+static bool is_of_socket(const struct call *call)
+{
+	return call->timeout == RECEIVING || call->timeout == SENDING;
+}
 
 static const struct call *find_call(int64_t nr)
 {
@@ -116,12 +129,14 @@ struct cr_error *wait_sample(struct dump *dump)
 	for (size_t i = 0; !wanted && i < dump->kernel_tasks.count; i++) {
 		const struct call *call = find_call(tasks[i].syscall);
 
-		wanted = call && call->timeout != NONE;
+		wanted =
+			call && call->timeout != NONE && (!is_of_socket(call) || dump->has_sockets);
 	}
 	if (!wanted)
 		return NULL;
 	TRY(kernel_wait_reader_open(dump->btf, &dump->wait_reader));
-	return kernel_wait_reader_read(dump->wait_reader, dump->image.pool, &dump->kernel_waits);
+	return kernel_wait_reader_read(dump->wait_reader, dump->peek, dump->image.pool,
+				       &dump->kernel_waits);
 }
 
 static int by_tid(const void *a, const void *b)
@@ -172,44 +187,58 @@ static struct cr_error *read_timeout(const struct thread *thread, const struct c
 
 /* A wait whose end must be told to the kernel anew. */
 struct running_wait {
-	pid_t tid;
+	pid_t tid, leader;
 	uint32_t syscall;
 	uint64_t deadline;
-	bool in_place; /* the kernel keeps what is left where the program keeps the time-out */
+	bool in_place;
 };
 
-static struct cr_error *note(struct dump *dump, const struct thread *thread, uint32_t nr,
-			     uint64_t deadline, bool in_place)
+static struct cr_error *note(struct dump *dump, const struct thread *thread,
+			     const struct wait *wait)
 {
-	struct running_wait *wait = list_append(dump->image.pool, &dump->waits, sizeof(*wait));
+	struct running_wait *running =
+		list_append(dump->image.pool, &dump->waits, sizeof(*running));
 
-	if (!wait)
+	if (!running)
 		return error_nomem();
-	*wait = (struct running_wait){thread->host_tid, nr, deadline, in_place};
+	*running = (struct running_wait){
+		.tid = thread->host_tid,
+		.leader = process_leader(thread->process)->host_tid,
+		.syscall = wait->syscall,
+		.deadline = dump->clocks.monotonic + wait->remaining,
+		.in_place = wait->in_place,
+	};
 	return NULL;
 }
 
 struct cr_error *wait_dump(struct dump *dump, const struct thread *thread,
-			   const struct arch_regs *regs, bool *timed, uint64_t *remaining)
+			   const struct arch_regs *regs, struct wait *ret)
 {
 	const struct call *call = find_call(arch_syscall_nr(regs));
 	bool in_place = call && arch_result(regs) == -ERESTARTNOHAND &&
 			!process_is_stopped(thread->process);
-	uint64_t now = dump->clocks.monotonic, deadline, timeout = 0;
+	uint64_t now = dump->clocks.monotonic, deadline = 0, timeout = 0;
+	bool timed, sampled;
 
-	*timed = false;
 	if (!call || (!in_place && !wait_is_ours_to_hide(thread, regs)))
 		return NULL;
-	TRY(read_timeout(thread, call, regs, timed, &timeout));
-	if (!*timed)
+	sampled = was_sampled(dump, thread, &deadline);
+	if (is_of_socket(call))
+		timed = sampled;
+	else
+		TRY(read_timeout(thread, call, regs, &timed, &timeout));
+	if (!timed)
 		return NULL;
 	/* one that was not seen has begun since the look */
-	if (!was_sampled(dump, thread, &deadline))
+	if (!sampled)
 		deadline = now + timeout;
-	*remaining = deadline > now ? deadline - now : 0;
-	if (in_place)
-		*timed = false; /* for the image: it is in the program's memory */
-	return note(dump, thread, (uint32_t)call->nr, deadline, in_place);
+	*ret = (struct wait){
+		.syscall = (uint32_t)call->nr,
+		.timed = true,
+		.in_place = in_place,
+		.remaining = deadline > now ? deadline - now : 0,
+	};
+	return note(dump, thread, ret);
 }
 
 /* ---- the call again, for a shorter time ---- */
@@ -245,28 +274,48 @@ bool wait_shorten(pid_t tid, struct arch_regs *regs, uint32_t syscall, uint64_t 
 		return false;
 	if (call->timeout == TIMEVAL)
 		pair[1] = (pair[1] + 999) / 1000 % 1000000;
-	if (call->timeout == NONE ||
+	if (call->timeout == NONE || is_of_socket(call) ||
 	    (call->timeout != MILLISECONDS && !write_below_stack(tid, regs, pair, &value)))
 		return true;
 	arch_set_syscall_arg(regs, call->arg, value);
 	return true;
 }
 
+struct cr_error *wait_rewrite(pid_t tid, const struct arch_regs *regs, uint32_t syscall,
+			      uint64_t ns)
+{
+	const struct call *call = find_call(syscall);
+	uint64_t fraction = ns % 1000000000u;
+	int64_t pair[2] = {(int64_t)(ns / 1000000000u)};
+
+	if (!call || (call->timeout != TIMESPEC && call->timeout != TIMEVAL))
+		return NULL;
+	pair[1] = (int64_t)(call->timeout == TIMEVAL ? fraction / 1000 : fraction);
+	return task_write(tid, arch_syscall_arg(regs, call->arg), pair, sizeof(pair));
+}
+
+int wait_socket(const struct arch_regs *regs, uint32_t syscall, int *option)
+{
+	const struct call *call = find_call(syscall);
+
+	if (!call || !is_of_socket(call))
+		return -1;
+	*option = call->timeout == RECEIVING ? SO_RCVTIMEO : SO_SNDTIMEO;
+	return (int)arch_syscall_arg(regs, call->arg);
+}
+
 static struct cr_error *resume(const struct running_wait *wait)
 {
-	const struct call *call = find_call(wait->syscall);
 	uint64_t now = monotonic_ns(), left = wait->deadline > now ? wait->deadline - now : 0;
-	uint64_t fraction = left % 1000000000u;
 	struct arch_regs regs;
-	int64_t pair[2];
+	int option, fd;
 
 	TRY(task_get_regs(wait->tid, &regs));
-	if (wait->in_place) {
-		pair[0] = (int64_t)(left / 1000000000u);
-		pair[1] = (int64_t)(call->timeout == TIMEVAL ? fraction / 1000 : fraction);
-		return task_write(wait->tid, arch_syscall_arg(&regs, call->arg), pair,
-				  sizeof(pair));
-	}
+	if (wait->in_place)
+		return wait_rewrite(wait->tid, &regs, wait->syscall, left);
+	fd = wait_socket(&regs, wait->syscall, &option);
+	if (fd >= 0)
+		return socket_wait_release(wait->tid, wait->leader, fd, option, left);
 	wait_shorten(wait->tid, &regs, wait->syscall, left);
 	return task_set_regs(wait->tid, &regs);
 }

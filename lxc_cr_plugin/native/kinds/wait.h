@@ -12,18 +12,32 @@
 /* The thread was interrupted by the stop alone, in a call that says so to the program. */
 bool wait_is_ours_to_hide(const struct thread *thread, const struct arch_regs *regs);
 
-/* The call that was interrupted ends by itself: *remaining ns after T0. Noted for wait_resume(). */
+/* A wait with an end, as the image has it. */
+struct wait {
+	uint32_t syscall; /* 0: none of this sort */
+	bool timed;
+	bool in_place;	    /* what is left is where the program keeps the time-out, too */
+	uint64_t remaining; /* ns at T0 */
+};
+
+/* The call that was interrupted, if it ends by itself. Noted for wait_resume(). */
 struct cr_error *wait_dump(struct dump *dump, const struct thread *thread,
-			   const struct arch_regs *regs, bool *timed, uint64_t *remaining);
+			   const struct arch_regs *regs, struct wait *ret);
 
 /* The call that @regs is about to enter again is to last @ns. False: it is none of these. */
 bool wait_shorten(pid_t tid, struct arch_regs *regs, uint32_t syscall, uint64_t ns);
+/* The same for a time-out that is in the program's memory. */
+struct cr_error *wait_rewrite(pid_t tid, const struct arch_regs *regs, uint32_t syscall,
+			      uint64_t ns);
 
 /* Just before the stop: until when does everybody sleep? */
 struct cr_error *wait_sample(struct dump *dump);
 
 /* At the end of the stop: what is left of the waits has become less. */
 void wait_resume(struct dump *dump);
+
+/* The fd that the call waits at when its time-out is the socket's; *option is that. -1: it is not. */
+int wait_socket(const struct arch_regs *regs, uint32_t syscall, int *option);
 
 /* The stop ends early: tasks that nobody has come to. */
 void wait_hide_all(struct dump *dump);

@@ -230,6 +230,18 @@ struct cr_error *task_write(pid_t tid, uint64_t address, const void *buffer, siz
 	return NULL;
 }
 
+struct cr_error *task_settle(pid_t tid)
+{
+	struct stop stop;
+
+	TRY(task_interrupt(tid));
+	do {
+		TRY(task_continue(tid, 0));
+		TRY(task_wait(tid, &stop));
+	} while (!stop_is_trap(&stop));
+	return NULL;
+}
+
 /* Run to the next system call stop: entry or exit. An interrupt that was still on its way is passed
  * by. */
 static struct cr_error *to_syscall_stop(pid_t tid)

@@ -68,6 +68,10 @@ struct cr_error *task_set_mask(pid_t tid, uint64_t mask);
 struct cr_error *task_read(pid_t tid, uint64_t address, void *buffer, size_t len);
 struct cr_error *task_write(pid_t tid, uint64_t address, const void *buffer, size_t len);
 
+/* To a stop from which the kernel itself decides how an interrupted system call goes on: the
+ * registers that are set there count. */
+struct cr_error *task_settle(pid_t tid);
+
 /* One system call by the instruction at @insn, the registers put back; *result is negative errno on
  * failure. */
 struct cr_error *task_syscall(pid_t tid, uint64_t insn, long nr, const uint64_t args[6],

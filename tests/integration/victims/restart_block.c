@@ -5,6 +5,8 @@
  */
 #include <linux/futex.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
 
@@ -109,6 +111,41 @@ static void wait_for_signal(void)
 	check(constant.tv_sec == SECONDS && !constant.tv_nsec, "the constant has changed");
 }
 
+/* An epoll instance with nothing in it, as it is waited at in three ways. */
+static void epoll_milliseconds(void)
+{
+	struct epoll_event event;
+	int fd = must(epoll_create1(0));
+
+	check(epoll_wait(fd, &event, 1, SECONDS * 1000) == 0, "epoll_wait: %s", strerror(errno));
+	close(fd);
+}
+
+static void epoll_with_mask(void)
+{
+	struct epoll_event event;
+	sigset_t mask, before, now;
+	int fd = must(epoll_create1(0));
+
+	sigprocmask(SIG_BLOCK, NULL, &before);
+	sigfillset(&mask);
+	check(epoll_pwait(fd, &event, 1, SECONDS * 1000, &mask) == 0, "epoll_pwait: %s",
+	      strerror(errno));
+	sigprocmask(SIG_BLOCK, NULL, &now);
+	check(!memcmp(&before, &now, 8), "epoll_pwait has left its mask");
+	close(fd);
+}
+
+static void epoll_timespec(void)
+{
+	struct epoll_event event;
+	int fd = must(epoll_create1(0));
+
+	check(syscall(SYS_epoll_pwait2, fd, &event, 1, &constant, NULL, 8) == 0, "epoll_pwait2: %s",
+	      strerror(errno));
+	close(fd);
+}
+
 static void wait_for_child(void)
 {
 	pid_t child = must(fork());
@@ -174,6 +211,9 @@ static const struct sleeper {
 	{"pselect, constant", select_constant, false},
 	{"futex", futex_relative, false},
 	{"rt_sigtimedwait", wait_for_signal, false},
+	{"epoll_wait", epoll_milliseconds, false},
+	{"epoll_pwait", epoll_with_mask, false},
+	{"epoll_pwait2", epoll_timespec, false},
 	{"wait4", wait_for_child, false},
 	{"read", read_pipe, false},
 	{"open", open_fifo, false},
@@ -194,21 +234,48 @@ static void run(void *argument)
 	ticker_check(ticker, took, nominal, sleeper->name);
 }
 
-/* An absolute deadline is one of the clock that the program sees: not early, whatever happened. */
-static void run_absolute(void *unused)
+/*
+ * An absolute deadline is one of the clock that the program sees, which stands while the container
+ * is away: it comes when it would have come.
+ */
+static void run_absolute(void *argument)
 {
-	int64_t deadline = ticker_now() + nominal;
-	struct timespec time = {deadline / 1000000000, deadline % 1000000000};
+	clockid_t clock = *(const clockid_t *)argument;
+	int64_t begun = ticker_read(ticker), deadline;
+	struct timespec time, now;
 
-	(void)unused;
+	must(clock_gettime(clock, &time));
+	time.tv_sec += SECONDS;
+	deadline = ticker_now() + nominal;
 	victim_arrive(arrived);
-	check(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL) == 0, "absolute sleep");
-	check(ticker_now() >= deadline, "absolute sleep ended early");
+	check(clock_nanosleep(clock, TIMER_ABSTIME, &time, NULL) == 0, "absolute sleep");
+	must(clock_gettime(clock, &now));
+	check(now.tv_sec > time.tv_sec ||
+		      (now.tv_sec == time.tv_sec && now.tv_nsec >= time.tv_nsec),
+	      "absolute sleep ended early");
+	check(ticker_now() >= deadline - 1000000, "the clocks have gone apart");
+	ticker_check(ticker, ticker_read(ticker) - begun, nominal, "absolute sleep");
 }
 
-/* A futex with an absolute deadline, as pthread_cond_timedwait() waits. */
-static void run_futex_absolute(void *unused)
+/* The call that reads the clock, and the page by which programs read it, tell the same time. */
+static void check_clock(clockid_t clock)
 {
+	struct timespec page, call, later;
+
+	must(clock_gettime(clock, &page));
+	must(syscall(SYS_clock_gettime, clock, &call));
+	must(clock_gettime(clock, &later));
+	check((call.tv_sec - page.tv_sec) * 1000000000LL + call.tv_nsec - page.tv_nsec >= 0 &&
+		      (later.tv_sec - call.tv_sec) * 1000000000LL + later.tv_nsec - call.tv_nsec >=
+			      0,
+	      "clock %d: %lld.%09ld by the page, %lld.%09ld by the call", clock,
+	      (long long)page.tv_sec, page.tv_nsec, (long long)call.tv_sec, call.tv_nsec);
+}
+
+/* A futex with an absolute deadline, as pthread_cond_timedwait() waits; in a second thread. */
+static void *futex_absolute(void *unused)
+{
+	int64_t begun = ticker_read(ticker);
 	int64_t deadline = ticker_now() + nominal;
 	struct timespec time = {deadline / 1000000000, deadline % 1000000000};
 
@@ -219,6 +286,19 @@ static void run_futex_absolute(void *unused)
 		      errno == ETIMEDOUT,
 	      "absolute futex: %s", strerror(errno));
 	check(ticker_now() >= deadline, "absolute futex ended early");
+	check_clock(CLOCK_MONOTONIC);
+	check_clock(CLOCK_BOOTTIME);
+	ticker_check(ticker, ticker_read(ticker) - begun, nominal, "absolute futex");
+	return NULL;
+}
+
+static void run_futex_absolute(void *unused)
+{
+	pthread_t thread;
+
+	(void)unused;
+	check(!pthread_create(&thread, NULL, futex_absolute, NULL), "pthread_create");
+	check(!pthread_join(thread, NULL), "pthread_join");
 }
 
 /* The new call that waits for several, until an absolute time. */
@@ -256,7 +336,8 @@ static void run_futex_pi(void *unused)
 
 int main(int argc, char **argv)
 {
-	pid_t pids[SLEEPERS], others[4];
+	static const clockid_t clocks[] = {CLOCK_MONOTONIC, CLOCK_BOOTTIME};
+	pid_t pids[SLEEPERS], others[5];
 	sigset_t usr1, old;
 	int fd;
 
@@ -279,11 +360,12 @@ int main(int argc, char **argv)
 		sigprocmask(SIG_SETMASK, &old, NULL);
 	}
 	word[3] = getpid();
-	others[0] = victim_child(run_absolute, NULL);
+	others[0] = victim_child(run_absolute, (void *)&clocks[0]);
+	others[4] = victim_child(run_absolute, (void *)&clocks[1]);
 	others[1] = victim_child(run_futex_absolute, NULL);
 	others[2] = victim_child(run_futex_waitv, NULL);
 	others[3] = victim_child(run_futex_pi, NULL);
-	victim_meet(arrived, SLEEPERS + 4);
+	victim_meet(arrived, SLEEPERS + 5);
 	victim_ready();
 
 	sleep_relative();
@@ -295,7 +377,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < SLEEPERS; i++)
 		victim_reap(pids[i]);
 	close(fd);
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 5; i++)
 		victim_reap(others[i]);
 	ticker_stop(ticker);
 	victim_wait();

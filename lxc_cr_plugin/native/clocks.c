@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "clocks.h"
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "cleanup.h"
+#include "kinds/lease.h"
+#include "kinds/lock.h"
+#include "sharing.h"
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
+
+enum { SECOND = 1000000000 };
+
+static int64_t host_ns(clockid_t clock)
+{
+	struct timespec now = {0};
+
+	clock_gettime(clock, &now);
+	return now.tv_sec * (int64_t)SECOND + now.tv_nsec;
+}
+
+/* ---- how much time the container is to see ---- */
+
+static bool sees_all_time(const struct restore *restore)
+{
+	return restore->options->time_policy == CR_TIME_WALL;
+}
+
+/* Has this host been up since before T0? */
+static struct cr_error *read_boot(struct restore *restore)
+{
+	const struct bytes *then = &restore->image.clocks.boot;
+	struct bytes now;
+
+	TRY(proc_boot_id(restore->image.pool, &now));
+	restore->clocks.same_boot =
+		now.len && now.len == then->len && !memcmp(now.data, then->data, now.len);
+	return NULL;
+}
+
+/* Are the container's clocks to show something else than those of the host? */
+static bool needs_own(const struct restore *restore)
+{
+	const struct image_clocks *saved = &restore->image.clocks;
+
+	if (!saved->monotonic)
+		return false; /* an image that does not tell */
+	return !sees_all_time(restore) || !restore->clocks.same_boot || saved->monotonic_offset ||
+	       saved->boottime_offset;
+}
+
+/* From T0 to now. A wall clock that has been set back has not turned back the time. */
+static int64_t since_checkpoint(const struct restore *restore)
+{
+	const struct image_clocks *saved = &restore->image.clocks;
+	int64_t passed = restore->clocks.same_boot
+				 ? host_ns(CLOCK_BOOTTIME) - (int64_t)saved->boottime
+				 : host_ns(CLOCK_REALTIME) - (int64_t)saved->realtime;
+
+	return passed > 0 ? passed : 0;
+}
+
+/* What the namespace must add to the host's clocks, when the container is let go in @delay ns. */
+static void choose_offsets(struct restore *restore, int64_t delay)
+{
+	const struct image_clocks *saved = &restore->image.clocks;
+	struct container_clocks *clocks = &restore->clocks;
+	int64_t monotonic = host_ns(CLOCK_MONOTONIC), boottime = host_ns(CLOCK_BOOTTIME);
+	int64_t passed = sees_all_time(restore) ? since_checkpoint(restore) : -delay;
+
+	clocks->monotonic_offset = saved->monotonic_offset;
+	clocks->boottime_offset = saved->boottime_offset;
+	if (sees_all_time(restore) && restore->clocks.same_boot)
+		return;
+	clocks->monotonic_offset += (int64_t)saved->monotonic + passed - monotonic;
+	clocks->boottime_offset += (int64_t)saved->boottime + passed - boottime;
+	if (!sees_all_time(restore))
+		clocks->planned = (uint64_t)(monotonic + delay);
+}
+
+void clocks_settle(struct restore *restore)
+{
+	struct container_clocks *clocks = &restore->clocks;
+	uint64_t now = (uint64_t)host_ns(CLOCK_MONOTONIC);
+
+	if (restore->release < clocks->planned)
+		restore->release = clocks->planned;
+	else if (clocks->planned)
+		clocks->late = restore->release - clocks->planned;
+	if (sees_all_time(restore) && restore->image.clocks.monotonic)
+		clocks->passed = since_checkpoint(restore) + (int64_t)(restore->release - now);
+}
+
+int64_t restore_span(const struct restore *restore, uint64_t remaining)
+{
+	uint64_t now = (uint64_t)host_ns(CLOCK_MONOTONIC);
+	/* being late only makes waits as much longer */
+	int64_t delay = restore->release > now ? (int64_t)(restore->release - now) : 0;
+	int64_t left = remaining < INT64_MAX / 2 ? (int64_t)remaining : INT64_MAX / 2;
+
+	return left + delay - restore->clocks.passed;
+}
+
+uint64_t restore_left(const struct restore *restore, uint64_t remaining)
+{
+	int64_t span = restore_span(restore, remaining);
+
+	return span > 0 ? (uint64_t)span : 0;
+}
+
+uint64_t restore_left_then(const struct restore *restore, uint64_t remaining)
+{
+	uint64_t passed = (uint64_t)restore->clocks.passed;
+
+	return remaining > passed ? remaining - passed : 0;
+}
+
+int64_t clocks_now(const struct restore *restore, clockid_t clock)
+{
+	switch (clock) {
+	case CLOCK_MONOTONIC: return host_ns(clock) + restore->clocks.monotonic_offset;
+	case CLOCK_BOOTTIME:
+	case CLOCK_BOOTTIME_ALARM: return host_ns(clock) + restore->clocks.boottime_offset;
+	default: return host_ns(clock);
+	}
+}
+
+/* ---- the namespace ---- */
+
+static struct cr_error *explain(struct cr_error *error)
+{
+	return error_remedy(
+		error_wrap(error, "Failed to give the container clocks of its own"),
+		"That needs time namespaces, and CAP_SYS_TIME; with --time wall the container sees "
+		"the clocks of this host instead");
+}
+
+static int print_offset(char *text, size_t size, const char *clock, int64_t ns)
+{
+	int64_t seconds = ns / SECOND, rest = ns % SECOND;
+
+	if (rest < 0) {
+		seconds--;
+		rest += SECOND;
+	}
+	return snprintf(text, size, "%s %ld %ld\n", clock, (long)seconds, (long)rest);
+}
+
+/* Of the namespace that task @pid has made for its children. */
+static struct cr_error *write_offsets(const struct restore *restore, int proc)
+{
+	char text[128];
+	_cleanup_close_ int file = openat(proc, "timens_offsets", O_WRONLY | O_CLOEXEC);
+	int len = print_offset(text, sizeof(text), "monotonic", restore->clocks.monotonic_offset);
+
+	if (file < 0)
+		return error_sys("Failed to open timens_offsets");
+	len += print_offset(text + len, sizeof(text) - (size_t)len, "boottime",
+			    restore->clocks.boottime_offset);
+	if (write(file, text, (size_t)len) != len)
+		return error_sys("Failed to set the clocks");
+	return NULL;
+}
+
+/* ---- early: by execve(2) ---- */
+
+static bool shares_memory(const struct image *image)
+{
+	for_each (struct process *, process, &image->processes) {
+		if (process->shared & SHARES_MEMORY)
+			return true;
+	}
+	return false;
+}
+
+/* From the hook to the release; mostly copying of memory. */
+static int64_t estimate_all(const struct restore *restore)
+{
+	enum { BASE = 100000000, EACH_PAGE = 400 };
+
+	return BASE + EACH_PAGE * (int64_t)restore->image.pages.count;
+}
+
+/* From when all processes stand to the release. */
+static int64_t estimate_rest(const struct restore *restore)
+{
+	enum { BASE = 5000000, EACH_PROCESS = 800000, EACH_THREAD = 200000, EACH_OBJECT = 100000 };
+	const struct image *image = &restore->image;
+
+	return BASE + EACH_PROCESS * (int64_t)image->processes.count +
+	       EACH_THREAD * (int64_t)image->threads + EACH_OBJECT * (int64_t)image->objects.count;
+}
+
+/* A system call instruction in the vdso of a process that is not ours yet. */
+static struct cr_error *find_instruction(struct restore *restore, int proc, uint64_t *ret)
+{
+	const uint8_t *vdso = (const uint8_t *)getauxval(AT_SYSINFO_EHDR);
+	struct list maps = {0};
+
+	TRY(proc_maps(proc, restore->image.pool, &maps));
+	for (size_t i = 0; vdso && i < maps.count; i++) {
+		const struct proc_map *map = (struct proc_map *)maps.items + i;
+		long offset = -1;
+
+		if (map->name.len && !strcmp((char *)map->name.data, "[vdso]"))
+			offset = arch_find_syscall(vdso, map->end - map->start);
+		if (offset < 0)
+			continue;
+		*ret = map->start + (uint64_t)offset;
+		return NULL;
+	}
+	return error_new(CR_HOST, "There is no vdso, or it holds no system call");
+}
+
+/* The call that it stands in goes on afterwards as if nothing had been. */
+static struct cr_error *unshare_in(struct restore *restore, pid_t pid, int proc)
+{
+	const uint64_t args[6] = {CLONE_NEWTIME};
+	struct arch_regs regs;
+	struct stop stop;
+	uint64_t insn = 0;
+	int64_t result;
+
+	TRY(find_instruction(restore, proc, &insn));
+	TRY(task_interrupt(pid));
+	TRY(task_wait(pid, &stop));
+	if (!stop_is_trap(&stop))
+		return error_new(CR_INTERNAL, "Process %d stopped in another way", pid);
+	TRY(task_get_regs(pid, &regs));
+	TRY(task_syscall(pid, insn, SYS_unshare, args, &result));
+	TRY(task_settle(pid));
+	TRY(task_set_regs(pid, &regs));
+	if (result < 0)
+		return error_errno((int)result, "Failed to make a time namespace");
+	return NULL;
+}
+
+struct cr_error *clocks_prepare(struct restore *restore, pid_t pid)
+{
+	struct container_clocks *clocks = &restore->clocks;
+	struct proc_status status;
+	_cleanup_close_ int proc = -1;
+
+	TRY(read_boot(restore));
+	clocks->own = needs_own(restore);
+	if (!clocks->own)
+		return NULL;
+	TRY(proc_open(pid, pid, &proc));
+	TRY(proc_status(proc, restore->image.pool, &status));
+	/* later, init has what the bounding set lets it have */
+	clocks->late_entry =
+		!shares_memory(&restore->image) && status.cap_bounding & (1ull << CAP_SYS_ADMIN);
+	if (clocks->late_entry)
+		return NULL;
+	TRY(explain(unshare_in(restore, pid, proc)));
+	choose_offsets(restore, estimate_all(restore) + estimate_rest(restore) +
+					(int64_t)leases_prepare_ns(restore));
+	TRY(explain(write_offsets(restore, proc)));
+	return task_continue(pid, 0);
+}
+
+/* ---- late: everybody by itself ---- */
+
+static struct cr_error *enter(struct restore *restore, struct process *process, int namespace)
+{
+	struct program *p = restore->program;
+	uint64_t received;
+
+	restore_begin(restore, process);
+	TRY(channel_send(&restore->channel, &namespace, 1));
+	received = channel_receive(&restore->channel, p, 1);
+	program_call(p, "enter the time namespace", SYS_setns, received, CLONE_NEWTIME);
+	program_indirect(p, 0);
+	program_call(p, "close the time namespace", SYS_close, received);
+	program_indirect(p, 0);
+	return program_run(p);
+}
+
+struct cr_error *clocks_enter(struct restore *restore)
+{
+	_cleanup_close_ int proc = -1, namespace = -1;
+
+	if (!restore->clocks.own || !restore->clocks.late_entry)
+		return NULL;
+	program_begin(restore->program, restore->init);
+	program_call(restore->program, "make a time namespace", SYS_unshare, CLONE_NEWTIME);
+	TRY(explain(program_run(restore->program)));
+	TRY(proc_open(restore->init, restore->init, &proc));
+	choose_offsets(restore, estimate_rest(restore) + (int64_t)leases_prepare_ns(restore));
+	TRY(explain(write_offsets(restore, proc)));
+	namespace = openat(proc, "ns/time_for_children", O_RDONLY | O_CLOEXEC);
+	if (namespace < 0)
+		return error_sys("Failed to open the container's time namespace");
+	for_each (struct process *, process, &restore->image.processes)
+		TRY(error_task(explain(enter(restore, process, namespace)), process->pid, ""));
+	return NULL;
+}

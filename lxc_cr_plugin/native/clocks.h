@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Time at a restart. Programs keep moments of CLOCK_MONOTONIC and CLOCK_BOOTTIME in their memory, so
+ * the container gets a time namespace, in which these clocks show at the release R what they showed
+ * at T0. Everything else that ends sometime is armed anew for what was left of it.
+ *
+ * The kernel lets nobody into a time namespace who has a second thread or shares his memory, and
+ * nobody change it once somebody is inside. So R is planned when all processes stand and have one
+ * thread each. Where that cannot be, because they share memory or init may not do it, init enters
+ * by its execve(2), and R is planned before that.
+ */
+#ifndef CR_CLOCKS_H
+#define CR_CLOCKS_H
+
+#include "restore.h"
+
+/* @pid, which is about to execute init, stands in the runtime's code. */
+struct cr_error *clocks_prepare(struct restore *restore, pid_t pid);
+/* All processes stand, with one thread each. */
+struct cr_error *clocks_enter(struct restore *restore);
+/* The release is now known. */
+void clocks_settle(struct restore *restore);
+
+/* ns on a clock as the container's programs see it. */
+int64_t clocks_now(const struct restore *restore, clockid_t clock);
+
+#endif
