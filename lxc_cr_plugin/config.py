@@ -48,12 +48,12 @@ class Settings(NamedTuple):
     run_dir: Path = Path("/run/lxc-cr")
     lxcpath: str | None = None
     files: str = "snapshot"
-    time: str = "continue"
     restart_timeout: int = 60
     deleted_file_limit: int = 256
     restart_files: str = "rollback"
     verify: str = "quick"
     lease: str = "remaining"
+    time: str = "continue"
     resume_at_start: bool = False
     on_failure: str = FAIL
     on_stop: str = "keep"

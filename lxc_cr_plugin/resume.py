@@ -131,6 +131,7 @@ class Supervisor:
             timeout=policy.restart_timeout,
             files=policy.restart_files,
             full=policy.verify == "full",
+            time_policy=policy.time,
             lease=LeasePolicy.parse(policy.lease),
             report=session.report,
             fault=session.fault,

@@ -142,7 +142,7 @@ class Session:
             files=files,
             full=full,
             lease=lease,
-            time_policy=time_policy or self.settings.time,
+            time_policy=time_policy or self.policy.time,
             report=self.report,
             fault=self.fault,
         )

@@ -252,7 +252,7 @@ def test_stop_removes_the_way_to_the_meeting_place(shell, program, tmp_path):
 
 def stanza_lines():
     text = data_file("lxc/resume.conf").read_text()
-    pairs = [line.split(" = ", 1) for line in text.splitlines() if line.startswith("lxc.")]
+    pairs = [line.split(" = ", 1) for line in text.splitlines() if line.startswith("lxc.hook.")]
     return {key.removeprefix("lxc.hook."): line for key, line in pairs}
 
 
