@@ -12,7 +12,7 @@ import socket
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from . import __version__, check, manifest, native, pending, snapshot
+from . import __version__, check, manifest, native, pending
 from .container import STOPPED, Container
 from .errors import CheckpointError, ContainerError, LxcCrError
 from .freezer import memory_use
@@ -22,6 +22,7 @@ from .log import Reporter, human_size, human_time
 from .manifest import Manifest
 from .native import CheckpointResult
 from .run import signals_ignored
+from .snapshot.whole import Captured, WholeCapture
 from .store import DEFAULT_TAG, Image, Reference, Staging, Store, writing
 
 # What an image holds besides memory, for the look at the free space: records, page tables. Bytes.
@@ -100,7 +101,7 @@ def checkpoint(
         with report.step("staging", "Make a staging directory"):
             staging = undo.enter_context(store.staging(buffered=buffered))
         with report.step("files", "Copy files that no earlier image has"):
-            taken = take_files(container, files, staging=staging, store=store, undo=undo)
+            taken = take_files(container, subject, files, staging=staging, store=store, undo=undo)
         with report.step("journal", "Write down what is about to happen"):
             entry = entry_of_this_process(
                 operation=CHECKPOINT,
@@ -114,8 +115,8 @@ def checkpoint(
 
         def commit(numbers: CheckpointResult) -> None:
             with report.step("manifest", "Hash the files and write the manifest"):
-                rootfs = taken.finish(ended=stop) if taken else None
-                write_manifest(container, staging, subject.target, numbers, rootfs=rootfs)
+                captured = taken.finish(ended=stop)
+                write_manifest(container, staging, subject.target, numbers, captured=captured)
             # Nothing may come between the name of the image and the end of the container.
             undo.enter_context(signals_ignored())
             with report.step("commit", f"Rename the image to {reference}"):
@@ -133,7 +134,7 @@ def checkpoint(
                     stop=stop,
                     deleted_file_limit=deleted_file_limit,
                     commit=commit,
-                    capture=taken.freeze if taken else None,
+                    capture=taken.freeze,
                     listener=report,
                     keep=(lock,),
                     fault=fault,
@@ -182,14 +183,22 @@ def refuse_without_hooks(container: Container) -> None:
 
 
 def take_files(
-    container: Container, files: str, *, staging: Staging, store: Store, undo: ExitStack
-) -> snapshot.Capture | None:
-    """Begin the snapshot of the container's files, unless @files says that there is to be none."""
-    if files == snapshot.NONE:
-        return None
-    backend = snapshot.backend_for(container.rootfs())
-    images = store.newest(container.name)
-    taken = backend.capture(staging=staging.path, images=images)
+    container: Container,
+    subject: check.Subject,
+    files: str,
+    *,
+    staging: Staging,
+    store: Store,
+    undo: ExitStack,
+) -> WholeCapture:
+    """Begin to take the container's files; those in tmpfs whatever @files says."""
+    taken = WholeCapture(
+        container,
+        init_pid=subject.target.init_pid,
+        files=files,
+        staging=staging.path,
+        images=store.newest(container.name),
+    )
     undo.callback(taken.abandon)
     buffered = staging.shelf.buffered
     taken.prepare(check_space=lambda need: store.check_space(need, buffered=buffered))
@@ -213,7 +222,7 @@ def write_manifest(
     target: native.Target,
     numbers: CheckpointResult,
     *,
-    rootfs: dict[str, Any] | None,
+    captured: Captured,
 ) -> None:
     """Write manifest.json for the files in @staging."""
     statistics = numbers._asdict()
@@ -240,7 +249,8 @@ def write_manifest(
         },
         statistics=statistics,
         files=manifest.describe_files(staging.path),
-        rootfs=rootfs,
+        rootfs=captured.rootfs,
+        mounts=tuple(captured.mounts),
     )
     with writing(f"Failed to write '{manifest.NAME}'"):
         (staging.path / manifest.NAME).write_bytes(made.encode())

@@ -62,6 +62,7 @@ class Manifest(NamedTuple):
     statistics: dict[str, int]
     files: tuple[ImageFile, ...]
     rootfs: dict[str, Any] | None = None
+    mounts: tuple[dict[str, Any], ...] = ()
 
     def encode(self) -> bytes:
         """The bytes of manifest.json; raises ImageError when they would not be valid."""
@@ -121,7 +122,9 @@ def decode(data: bytes) -> Manifest:
     files = tuple(_file(entry) for entry in members.pop("files"))
     if len({file.name for file in files}) != len(files):
         raise ImageError("The manifest is not valid: a file is listed twice")
-    return Manifest(files=files, requires=tuple(members.pop("requires")), **members)
+    mounts = tuple(members.pop("mounts", ()))
+    requires = tuple(members.pop("requires"))
+    return Manifest(files=files, requires=requires, mounts=mounts, **members)
 
 
 def _parse(data: bytes) -> Any:

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Mounts that were made inside a container after its start.
+"""The mounts of a container: which of them its runtime makes at every start, and which others.
 
-A restart lets the runtime make its mounts again. What somebody mounted inside later would be missing
-then, so it stands in the way of a checkpoint. The kernel does not tell who made a mount: whatever
-neither LXC makes by itself nor the container's configuration asks for was made inside.
+The kernel does not tell who made a mount: whatever neither LXC makes by itself nor the container's
+configuration asks for was made inside, and remount.py makes it again. What cannot be made again
+stands in the way of a checkpoint.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from .errors import Obstacle
+from . import remount
+from .errors import HostError, Obstacle
 from .freezer import PROC
+from .native import mounts as native_mounts
 
 # What LXC and lxcfs mount by themselves: exact places, and types of file system (None: any).
 RUNTIME = (
@@ -43,40 +46,146 @@ RUNTIME = (
 )
 
 
+# What these show comes from the kernel, not from a disk of the host.
+OF_KERNEL = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "devtmpfs", "mqueue", "fuse.lxcfs"}
+
+
 class Mount(NamedTuple):
-    """One line of /proc/PID/mountinfo, as far as it matters here."""
+    """One line of /proc/PID/mountinfo; `device` as st_dev has it."""
 
+    id: int
+    parent: int
+    device: int
+    root: str  # the directory of the file system that is mounted
     place: str
+    options: str
+    propagation: tuple[str, ...]
     type: str
+    source: str
+    super: str
+
+    def groups(self) -> set[str]:
+        """Numbers of the peer groups that it sends to or receives from."""
+        words = (word.partition(":") for word in self.propagation)
+        return {number for name, _, number in words if name in ("shared", "master")}
 
 
-def obstacles(*, init_pid: int, configured: Iterable[str], proc: Path = PROC) -> list[Obstacle]:
-    """Mounts that a restart would not bring back.
+def read(pid: int | str, *, proc: Path = PROC) -> tuple[Mount, ...]:
+    """The mounts that process @pid sees, in the order in which they were made."""
+    return parse((proc / str(pid) / "mountinfo").read_text(errors="surrogateescape"))
+
+
+def parse(text: str) -> tuple[Mount, ...]:
+    """The mounts in the text of a mountinfo."""
+    return tuple(map(_parse, text.splitlines()))
+
+
+def _parse(line: str) -> Mount:
+    fields, _, rest = line.partition(" - ")
+    number, parent, device, root, place, options, *propagation = fields.split(" ")
+    kind, source, more = rest.split(" ")[:3]
+    major, minor = device.split(":")
+    return Mount(
+        id=int(number),
+        parent=int(parent),
+        device=os.makedev(int(major), int(minor)),
+        root=unescape(root),
+        place=unescape(place),
+        options=options,
+        propagation=tuple(word for word in propagation if word),
+        type=kind,
+        source=unescape(source),
+        super=more,
+    )
+
+
+def made_inside(listed: Iterable[Mount], *, configured: Iterable[str]) -> list[Mount]:
+    """Those of the mounts of a container that the runtime will not make by itself.
 
     @configured are the places that the container's configuration mounts, absolute or relative to
     its root.
     """
-    text = (proc / str(init_pid) / "mountinfo").read_text(errors="surrogateescape")
     asked_for = Counter(str(PurePosixPath("/") / place) for place in configured)
     seen: Counter[str] = Counter()
     found = []
-    for mount in _mounts(text):
+    for mount in listed:
         seen[mount.place] += 1
         # A second mount hides the first one, and would not come back.
         if seen[mount.place] > asked_for[mount.place] + _is_of_runtime(mount):
-            found.append(_obstacle(mount, again=seen[mount.place] > 1))
+            found.append(mount)
     return found
 
 
-def _mounts(text: str) -> Iterator[Mount]:
-    for line in text.splitlines():
-        fields, _, rest = line.partition(" - ")
-        yield Mount(place=unescape(fields.split(" ")[4]), type=rest.split(" ")[0])
+def obstacles(*, init_pid: int, configured: Iterable[str], proc: Path = PROC) -> list[Obstacle]:
+    """Mounts that were made inside the container and cannot be made again."""
+    listed = read(init_pid, proc=proc)
+    found = made_inside(listed, configured=configured)
+    reasons = ((mount, remount.why_not(mount, listed)) for mount in found)
+    return [_obstacle(mount, reason) for mount, reason in reasons if reason]
+
+
+def volatile(listed: Iterable[Mount]) -> list[Mount]:
+    """The tmpfs among the mounts of a container that end with it, each once, where it shows all.
+
+    One that the host has mounted as well lives on.
+    """
+    listed = list(listed)
+    of_host = {mount.device for mount in read("self")}
+    own = {mount.device for mount in listed if mount.place == "/"}
+    found: dict[int, Mount] = {}
+    for mount in listed:
+        ends = mount.type == "tmpfs" and mount.device not in of_host | own
+        if ends and mount.root == "/" and not mount.place.startswith(("/sys/", "/proc/")):
+            found.setdefault(mount.device, mount)
+    return list(found.values())
+
+
+def from_host(listed: Iterable[Mount], *, configured: Iterable[str]) -> list[Mount]:
+    """Directories of the host among the mounts of a container, that its configuration asks for."""
+    of_host = {mount.device for mount in read("self")}
+    places = {str(PurePosixPath("/") / place) for place in configured}
+    return [
+        mount
+        for mount in listed
+        if mount.device in of_host and mount.place in places and mount.type not in OF_KERNEL
+    ]
+
+
+def identity(mount: Mount, *, init_pid: int) -> dict[str, str]:
+    """What tells a directory of the host that is mounted in a container from another one.
+
+    `filesystem` is what the file system itself gives as its identity; `source` is for people.
+    """
+    root = os.open(f"/proc/{init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = native_mounts.open_in_root(root, mount.place)
+        try:
+            number = os.statvfs(f"/proc/self/fd/{fd}").f_fsid
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise HostError(f"Failed to look at '{mount.place}' of the container: {error}") from error
+    finally:
+        os.close(root)
+    return {"type": mount.type, "filesystem": f"{number:x}", "source": host_path(mount)}
+
+
+def host_path(mount: Mount) -> str:
+    """Where the host sees what is mounted; as the file system names it if nowhere."""
+    for one in read("self"):
+        if one.device == mount.device and PurePosixPath(mount.root).is_relative_to(one.root):
+            return str(PurePosixPath(one.place) / PurePosixPath(mount.root).relative_to(one.root))
+    return f"{mount.source}:{mount.root}"
 
 
 def unescape(text: str) -> str:
     """Blanks and backslashes in a path are octal in mountinfo and fstab(5)."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def escape(text: str) -> str:
+    """The opposite of `unescape`."""
+    return re.sub(r"[\\ \t\n]", lambda match: f"\\{ord(match[0]):03o}", text)
 
 
 def _is_of_runtime(mount: Mount) -> bool:
@@ -86,11 +195,11 @@ def _is_of_runtime(mount: Mount) -> bool:
     )
 
 
-def _obstacle(mount: Mount, *, again: bool) -> Obstacle:
+def _obstacle(mount: Mount, reason: str) -> Obstacle:
     return Obstacle(
         kind="unsupported",
-        message=f"'{mount.place}' ({mount.type}) was mounted inside the container"
-        + (", over what was there" if again else ""),
+        message=f"'{mount.place}' ({mount.type}) was mounted inside the container, and a restart "
+        f"could not do that again: {reason}",
         hint=f"Unmount it, or let LXC mount it: lxc.mount.entry = ... {mount.place.lstrip('/')} "
         f"{mount.type} ...",
         object="mount",

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from . import image as images
 from . import native, pending, snapshot
 from .clocks import CONTINUE, POLICIES
+from .completion import complete
 from .container import RUNNING, STOPPED, Container
 from .errors import ContainerError, ImageError, RestartError
 from .journal import RESTART, Journals, entry_of_this_process
@@ -28,6 +30,8 @@ from .native import RestartResult
 from .resources import hook
 from .run import signals_ignored
 from .store import Image
+
+NO_SOURCES: Mapping[str, str] = {}
 
 # How many changed paths are told to machines, and to people.
 TOLD_PATHS = 1000
@@ -99,12 +103,14 @@ def restart(
     full: bool = False,
     lease: LeasePolicy = REMAINING,
     time_policy: str = CONTINUE,
+    sources: Mapping[str, str] = NO_SOURCES,
     fault: str | None = None,
 ) -> Restarted:
     """Restart a stopped container from @image.
 
     @files says what becomes of files that were changed since: snapshot.ROLLBACK, KEEP or REFUSE;
-    with @full all of them are read to find out. @time_policy is clocks.CONTINUE or WALL.
+    with @full all of them are read to find out. @time_policy is clocks.CONTINUE or WALL. @sources are
+    directories of the host to be mounted instead of those of the configuration, by their places.
 
     If anything raises, the container is stopped, its files and the image are as before. @timeout, in seconds,
     is for the runtime to come to the point where its init is taken over.
@@ -115,21 +121,19 @@ def restart(
             journals.locked(container=container.name, lxcpath=container.lxcpath)
         )
         refuse_running(container)
+        refuse_unknown_places(container, sources)
         with report.step("manifest", f"Read and check the manifest of {image.reference()}"):
             manifest = image.manifest()
             refuse_foreign(container, image, manifest)
             images.verify_records(image, manifest)
         with report.step("journal", "Make the meeting place and write down where it is"):
             place = meeting_place(run_dir)
-            kept = snapshot.kept_beside(container.rootfs())
-            if kept:
-                snapshot.repair(kept, confirmed=False)
             entry = entry_of_this_process(
                 operation=RESTART,
                 container=container.name,
                 lxcpath=container.lxcpath,
                 meeting_place=place,
-                kept=kept,
+                kept=place_to_keep(container),
                 promises=[pending.mark_of(container.directory)],
             )
             journal = undo.enter_context(journals.written(entry))
@@ -149,6 +153,7 @@ def restart(
                     report=report,
                     keep=(lock,),
                     seized=journal.seized,
+                    taken_over=partial(complete, image, manifest, substituted=sources),
                     released=journal.released,
                     fault=fault,
                 )
@@ -158,8 +163,9 @@ def restart(
         with report.step("start", f"Start container '{container.name}' and take over its init"):
             # It holds the lock as well: as long as it may run the hook, nobody may remove the
             # meeting place, or the hook would let a fresh init start.
-            command = ["/bin/sh", str(hook("lxc-start-host")), str(place)]
-            starter = undo.enter_context(container.start(hook=command, keep=(lock,)))
+            starter = undo.enter_context(
+                container.start(hook=hook_at(place), sources=sources, keep=(lock,))
+            )
             numbers = engine.finish(starter=starter)
         with signals_ignored(), report.step("confirm", "Ask LXC whether it runs"):
             confirm_running(container, started=starter.wait() == 0, numbers=numbers)
@@ -215,6 +221,17 @@ def refuse_running(container: Container) -> None:
         )
 
 
+def refuse_unknown_places(container: Container, places: Iterable[str]) -> None:
+    """Raise RestartError unless the configuration has something mounted at all of these @places."""
+    configured = {str(PurePosixPath("/") / place) for place in container.mount_places()}
+    for place in places:
+        if place not in configured:
+            raise RestartError(
+                f"The configuration of '{container.name}' mounts nothing at '{place}'",
+                hint="It mounts something at: " + (", ".join(sorted(configured)) or "no place"),
+            )
+
+
 def refuse_foreign(container: Container, image: Image, manifest: Manifest) -> None:
     """Raise ImageError when the image cannot be restarted by this version as this container."""
     manifest.check_requires(known=native.kinds())
@@ -233,6 +250,19 @@ def refuse_foreign(container: Container, image: Image, manifest: Manifest) -> No
 def meeting_place(run_dir: Path) -> Path:
     """A path for the meeting place. Never used again: hooks of later reboots look for it."""
     return run_dir / f"meet-{os.urandom(8).hex()}"
+
+
+def place_to_keep(container: Container) -> Path | None:
+    """Where the previous state of the files will be kept, after what an old restart has left there."""
+    kept = snapshot.kept_beside(container.rootfs())
+    if kept:
+        snapshot.repair(kept, confirmed=False)
+    return kept
+
+
+def hook_at(place: Path) -> list[str]:
+    """The command by which the runtime comes to the meeting @place."""
+    return ["/bin/sh", str(hook("lxc-start-host")), str(place)]
 
 
 def make_fifos(place: Path) -> None:
@@ -254,6 +284,7 @@ def engine_at(
     report: Reporter,
     keep: tuple[int, ...],
     seized: Callable[[int], None],
+    taken_over: Callable[[int], None],
     released: Callable[[], None],
     fault: str | None,
 ) -> Iterator[native.Restart]:
@@ -273,6 +304,7 @@ def engine_at(
             time_policy=time_policy,
             listener=report,
             seized=seized,
+            taken_over=taken_over,
             released=released,
             keep=keep,
             fault=fault,

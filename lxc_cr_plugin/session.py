@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,6 +130,7 @@ class Session:
         full: bool = False,
         lease: LeasePolicy = REMAINING,
         time_policy: str | None = None,
+        sources: Mapping[str, str] | None = None,
     ) -> Restarted:
         """Restart the container that the command names; @time_policy None is the configured one."""
         from .restore import restart as run
@@ -143,6 +145,7 @@ class Session:
             full=full,
             lease=lease,
             time_policy=time_policy or self.policy.time,
+            sources=sources or {},
             report=self.report,
             fault=self.fault,
         )

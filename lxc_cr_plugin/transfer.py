@@ -19,7 +19,8 @@ from . import manifest as manifests
 from .errors import ImageError
 from .image import verify_all
 from .native.process import Listener
-from .snapshot import content, tree_backend, view
+from .snapshot import content, tree_backend, view, volatile
+from .snapshot.source import Contents
 from .store import DEFAULT_TAG, Image, Store, writing
 
 # Names that a file of an image may have.
@@ -52,12 +53,13 @@ def _names(directory: Path) -> Iterator[str]:
 def _add_contents(archive: tarfile.TarFile, image: Image) -> None:
     """Contents of the container's files, wherever the snapshot has them."""
     manifest = image.manifest()
-    if manifest.rootfs is None:
-        return
-    found = tree_backend.load(image, manifest)
-    contents = tree_backend.contents_of(image, found)
-    for digest in sorted(found.contents()):
-        with contents.opened(digest) as fd, os.fdopen(os.dup(fd), "rb") as file:
+    inside = Contents(image.path / manifests.CONTENTS)
+    sources = dict.fromkeys(tree_backend.contents_inside(image, manifest), inside)
+    if manifest.rootfs is not None:
+        found = tree_backend.load(image, manifest)
+        sources |= dict.fromkeys(found.contents(), tree_backend.contents_of(image, found))
+    for digest in sorted(sources):
+        with sources[digest].opened(digest) as fd, os.fdopen(os.dup(fd), "rb") as file:
             _add(archive, f"{manifests.CONTENTS}/{digest.hex()}", file)
 
 
@@ -101,7 +103,7 @@ def _extract(archive: tarfile.TarFile, target: Path, *, store: Store, buffered: 
             found = manifests.decode((target / entry.name).read_bytes())
             sizes = {file.name: file.size for file in found.files}
             store.check_space(found.size(), buffered=buffered)
-        elif entry.name == tree_backend.VIEW:
+        elif entry.name == tree_backend.VIEW or volatile.VIEW.fullmatch(entry.name):
             sizes |= _contents(target / entry.name)
             store.check_space(sum(sizes.values()), buffered=buffered)
     if sizes:

@@ -40,6 +40,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what it sees of the time that it was away: nothing, but on the wall clock (continue, "
         "the default), or all of it (wall): its clocks include it, and what came due ends at once",
     )
+    parser.add_argument(
+        "--mount",
+        metavar="PLACE=SOURCE",
+        action="append",
+        default=[],
+        help="mount the directory SOURCE of the host at PLACE of the container, instead of what its "
+        "configuration mounts there; may be given several times",
+    )
+
+
+def sources_of(texts: list[str]) -> dict[str, str]:
+    """What to mount where, from the arguments of --mount. Raises UsageError."""
+    from pathlib import Path, PurePosixPath
+
+    from ..errors import UsageError
+
+    found = {}
+    for text in texts:
+        place, equals, source = text.partition("=")
+        if not equals or not place.startswith("/") or not source.startswith("/"):
+            raise UsageError(f"'{text}' is not PLACE=SOURCE", hint="Both are absolute paths")
+        if not Path(source).exists():
+            raise UsageError(f"There is no '{source}' to be mounted at '{place}'")
+        found[str(PurePosixPath(place))] = source
+    return found
 
 
 def run(session: Session) -> int:
@@ -56,6 +81,7 @@ def run(session: Session) -> int:
         full=(arguments.verify or policy.verify) == "full",
         lease=lease,
         time_policy=arguments.time,
+        sources=sources_of(arguments.mount),
     )
     session.report.result(
         {"command": "restart", **done.as_json()}, text=done.summary(arguments.name)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
@@ -86,9 +87,12 @@ class Container(Protocol):
     def resumes(self) -> bool:
         """Whether its configuration has the hooks that resume it by a plain start."""
 
-    def start(self, *, hook: list[str], keep: tuple[int, ...] = ()) -> Start:
+    def start(
+        self, *, hook: list[str], sources: Mapping[str, str], keep: tuple[int, ...] = ()
+    ) -> Start:
         """Start it; @hook, a command, runs on the host while its init stands before exec.
 
+        @sources are what to mount at some places in it instead of what is configured for these.
         @keep lists descriptors that the starting process holds until its end (a lock, say).
         """
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import lxc
 
 from ..errors import ContainerError, HostError, LxcCrError, RestartError
-from ..mounts import unescape
+from ..mounts import escape, unescape
 from ..run import Child, fork, until
 from . import STOPPED
 
@@ -63,6 +64,26 @@ class LxcStart(Child):
             hint=f"Try `lxc-start {self._container.address} -F -l DEBUG -o /dev/stderr` "
             "to see whether it starts without a checkpoint",
         )
+
+
+class MountEntry(NamedTuple):
+    """A line of fstab(5) in a container's configuration, and its words as they stand there."""
+
+    source: str
+    place: str
+    words: list[str]
+
+
+def _mount_others(container: Any, entries: list[MountEntry], sources: Mapping[str, str]) -> None:
+    """Let LXC mount these @sources, by their places, instead of what its configuration says."""
+    if not sources:
+        return
+    container.clear_config_item("lxc.mount.entry")
+    container.clear_config_item("lxc.mount.fstab")
+    for entry in entries:
+        source = sources.get(str(PurePosixPath("/") / entry.place))
+        words = [escape(source), *entry.words[1:]] if source else entry.words
+        container.append_config_item("lxc.mount.entry", " ".join(words))
 
 
 class LxcContainer:
@@ -110,6 +131,9 @@ class LxcContainer:
         return self._item("lxc.net.0.type") == "none" or bool(self._item("lxc.namespace.share.net"))
 
     def mount_places(self) -> list[str]:
+        return [entry.place for entry in self._mount_entries()]
+
+    def _mount_entries(self) -> list[MountEntry]:
         entries = self._items("lxc.mount.entry")
         fstab = self._item("lxc.mount.fstab")
         if fstab:
@@ -117,7 +141,9 @@ class LxcContainer:
                 entries += Path(fstab).read_text(errors="surrogateescape").splitlines()
         # fstab(5): what, where, type, options
         fields = [line.split() for line in entries if not line.lstrip().startswith("#")]
-        return [unescape(words[1]) for words in fields if len(words) > 1]
+        return [
+            MountEntry(words[0], unescape(words[1]), words) for words in fields if len(words) > 1
+        ]
 
     def cgroup_hint(self) -> str | None:
         moved = ("lxc.cgroup.dir", "lxc.cgroup.dir.container")
@@ -130,14 +156,22 @@ class LxcContainer:
     def resumes(self) -> bool:
         return any(RESUME_HOOK in line for line in self._items("lxc.hook.pre-start"))
 
-    def start(self, *, hook: list[str], keep: tuple[int, ...] = ()) -> LxcStart:
-        return self._start(hook, keep=keep)
+    def start(
+        self, *, hook: list[str], sources: Mapping[str, str], keep: tuple[int, ...] = ()
+    ) -> LxcStart:
+        return self._start(hook, sources=sources, keep=keep)
 
     def start_afresh(self) -> LxcStart:
         """Start it as LXC always does, with its own init."""
-        return self._start(None)
+        return self._start(None, sources={})
 
-    def _start(self, hook: list[str] | None, *, keep: tuple[int, ...] = ()) -> LxcStart:
+    def _start(
+        self,
+        hook: list[str] | None,
+        *,
+        sources: Mapping[str, str],
+        keep: tuple[int, ...] = (),
+    ) -> LxcStart:
         output = os.memfd_create("lxc-start", os.MFD_CLOEXEC)
 
         def work() -> int:
@@ -153,6 +187,7 @@ class LxcContainer:
                 return 2
             if hook:
                 announce_clocks(container)
+            _mount_others(container, self._mount_entries(), sources)
             # No arguments: an empty tuple would become an init without argv[0].
             return 0 if container.start() else 1
 

@@ -8,7 +8,7 @@ within a hook would wait for ever. That the hook was called says it all: the con
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -69,9 +69,13 @@ class StartingContainer(LxcContainer):
         return super().state() if self.begun else STOPPED
 
     def start(  # type: ignore[override]
-        self, *, hook: list[str], keep: tuple[int, ...] = ()
+        self, *, hook: list[str], sources: Mapping[str, str], keep: tuple[int, ...] = ()
     ) -> Monitor:
-        """Let LXC go on, and have the hook that it calls next find the place in @hook."""
+        """Let LXC go on, and have the hook that it calls next find the place in @hook.
+
+        It has read its configuration by now: there are no other @sources.
+        """
+        assert not sources
         link = self.directory / PLACE
         new = link.with_name(f".{PLACE}.{os.urandom(4).hex()}")
         new.symlink_to(hook[-1])

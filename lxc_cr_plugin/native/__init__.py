@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The engine, and the only module that imports it.
+"""The engine, and the only package that imports it.
 
 Every call that does work runs in a process of its own (process.py): the engine traces and forks,
 which wants a single thread and nobody else's wait(2) around it; it can crash without taking the
@@ -26,6 +26,7 @@ from ..errors import (
     LxcCrError,
     Obstacle,
     RestartError,
+    UnsupportedError,
 )
 from ..lease import REMAINING, LeasePolicy
 from ..run import Pipe
@@ -173,8 +174,8 @@ def checkpoint(
 ) -> CheckpointResult:
     """Checkpoint @target into the directory @image_fd.
 
-    @capture is called while all tasks stand, to take the files of that instant; the engine collects
-    the rest meanwhile. It must be quick. If it raises, the container runs on. @commit is called
+    @capture is called while all tasks stand, to take the files of that instant, those in tmpfs too;
+    the engine collects the rest meanwhile. It must be quick. If it raises, the container runs on. @commit is called
     once all files of the engine are durable. With @stop the container stands still during that call:
     if it returns, the engine ends the container; if it raises, the container runs on and the
     exception is passed on. @keep lists descriptors that the engine holds until its end (a lock, say);
@@ -292,9 +293,11 @@ class Restart:
 
     @request_fd and @reply_fd are the two fifos of the meeting place; @timeout, in seconds, is for
     the runtime's hook to come there and its init to be executed; @lease favours the holders or the
-    breakers of leases, @time_policy is one of clocks.POLICIES. Two functions are called inside the engine's process: @seized with the pid
-    of the init that is about to be taken over, which is not if that raises, and @released as soon
-    as all tasks run. @keep lists descriptors that the engine holds until its end (a lock, say).
+    breakers of leases, @time_policy is one of clocks.POLICIES. Three functions are called inside the
+    engine's process: @seized with the pid of the init that is about to be taken over, which is not if
+    that raises, @taken_over with the same when the container stands as the runtime has made it, and
+    @released as soon as all tasks run. @keep lists descriptors that the engine holds until its end (a
+    lock, say).
     Leaving the `with` block early calls the engine off.
     """
 
@@ -310,6 +313,7 @@ class Restart:
         time_policy: int = 0,
         listener: Listener,
         seized: Callable[[int], None],
+        taken_over: Callable[[int], None],
         released: Callable[[], None],
         keep: tuple[int, ...] = (),
         fault: str | None = None,
@@ -340,7 +344,7 @@ class Restart:
 
         ours = (self._supervisor.read, self._ready.write)
         self._engine = EngineProcess(
-            _work(call, listener, seized=seized),
+            _work(call, listener, seized=seized, taken_over=taken_over),
             failure=RestartError,
             listener=listener,
             keep=(image_fd, request_fd, reply_fd, *ours, *keep),
@@ -389,24 +393,34 @@ class _Ears(NamedTuple):
     emit: Emit
     lowest_level: int
     seized: Callable[[int], None] | None
+    taken_over: Callable[[int], None] | None
+    failures: list[LxcCrError]
 
 
 def _work(
-    call: Callable[[Any], Any], listener: Listener, *, seized: Callable[[int], None] | None = None
+    call: Callable[[Any], Any],
+    listener: Listener,
+    *,
+    seized: Callable[[int], None] | None = None,
+    taken_over: Callable[[int], None] | None = None,
 ) -> Work:
     """Wrap @call, which gets a struct cr_listener and returns a struct cr_error, for the child."""
     lowest_level = listener.lowest_level
 
     def work(emit: Emit) -> dict[str, Any] | None:
-        handle = ffi.new_handle(_Ears(emit, lowest_level, seized))
+        failures: list[LxcCrError] = []
+        handle = ffi.new_handle(_Ears(emit, lowest_level, seized, taken_over, failures))
         ears = ffi.new("struct cr_listener *")
         ears.context = handle
         ears.log = lib.engine_log
         ears.progress = lib.engine_progress
         ears.obstacle = lib.engine_obstacle
         ears.seized = lib.engine_seized
+        ears.taken_over = lib.engine_taken_over
         error = _keeping([handle], call(ears))
         # The process ends now, so nobody frees the error.
+        if error and failures:
+            return _failure(failures[0])
         return _error(error) if error else None
 
     return work
@@ -466,6 +480,18 @@ def _error(error: Any) -> dict[str, Any]:
     }
 
 
+def _failure(error: LxcCrError) -> dict[str, Any]:
+    """An exception of a function of ours that the engine has called, in the same form."""
+    codes = {ImageError: "CR_IMAGE", HostError: "CR_HOST", UnsupportedError: "CR_UNSUPPORTED"}
+    found = {
+        "code": codes.get(type(error), "CR_SYSTEM"),
+        "errnum": error.errno,
+        "pid": error.pid,
+        "message": str(error),
+    }
+    return {**found, "remedy": error.hint} if error.hint else found
+
+
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def engine_log(context: Any, level: int, text: Any) -> None:
     """Log line of the engine; its levels are Python's: (level + 1) * 10."""
@@ -494,4 +520,17 @@ def engine_seized(context: Any, init_pid: int) -> int:
     seized = ffi.from_handle(context).seized
     if seized:
         seized(init_pid)
+    return 0
+
+
+@ffi.def_extern(error=-1)  # type: ignore[untyped-decorator]
+def engine_taken_over(context: Any, init_pid: int) -> int:
+    """The container stands, and nothing in it runs yet; -1, also after an exception, gives up."""
+    ears = ffi.from_handle(context)
+    try:
+        if ears.taken_over:
+            ears.taken_over(init_pid)
+    except LxcCrError as error:
+        ears.failures.append(error)
+        return -1
     return 0

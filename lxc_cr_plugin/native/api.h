@@ -52,6 +52,9 @@ struct cr_listener {
 	void (*obstacle)(void *context, const struct cr_error *error);
 	/* a restart holds this init, which has not executed anything yet; not 0 calls it off */
 	int (*seized)(void *context, int init_pid);
+	/* the container stands as the runtime has made it, init before its first instruction: its
+	 * files and mounts may be completed; not 0: that failed */
+	int (*taken_over)(void *context, int init_pid);
 };
 
 struct cr_clocks {
@@ -68,7 +71,8 @@ struct cr_checkpoint_options {
 	uint64_t deleted_file_limit; /* bytes of a deleted file that go into the image; 0: any */
 	int image_fd;  /* directory that gets objects.cbor, state.cbor, pages, files/ */
 	bool stop;     /* keep everything stopped until verdict_fd says C, then end the container */
-	bool files;    /* say S, and keep everything stopped until verdict_fd says F at least */
+	bool files;    /* say S, and keep everything stopped until verdict_fd says F at least; files
+			 in tmpfs that have a name are saved by whoever says that */
 	int notice_fd; /* one byte each: S, all tasks stand; W, all files are durable; -1: nobody
 			   listens */
 	int verdict_fd; /* F: the files are captured; with stop: C, end the container; all else:
@@ -159,6 +163,23 @@ int cr_write_back(int fd);
 int cr_sync_filesystem(int fd);
 int cr_descriptor_of(int pid, int fd);
 int cr_exchange(int one_dir, const char *one, int other_dir, const char *other);
+
+/*
+ * Mounts by descriptor; these return a negative errno when they fail, the first but one a descriptor.
+ * cr_enter_mounts: setns(2) into the mount namespace of a process. cr_open_in_root: O_PATH, through no
+ * symbolic link, with root_fd as the root. cr_mount_clone: a mount without those below it, attached
+ * nowhere. cr_filesystem_open, _option (value NULL: a flag), _mount: fsopen(2), fsconfig(2),
+ * fsmount(2). cr_mount_set: MOUNT_ATTR_* to set and clear, MS_SHARED and so on or 0.
+ * cr_mount_attach: put a mount on the open place.
+ */
+int cr_enter_mounts(int pidfd);
+int cr_open_in_root(int root_fd, const char *path);
+int cr_mount_clone(int fd);
+int cr_filesystem_open(const char *type);
+int cr_filesystem_option(int fd, const char *key, const char *value);
+int cr_filesystem_mount(int fd);
+int cr_mount_set(int fd, uint64_t set, uint64_t clear, uint64_t propagation);
+int cr_mount_attach(int mount_fd, int place_fd);
 
 /* The steps of a checkpoint and of a restart, in order, for fault injection; NULL after the last
  * one. */

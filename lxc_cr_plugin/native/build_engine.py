@@ -52,6 +52,7 @@ extern "Python" void engine_log(void *context, int level, const char *text);
 extern "Python" void engine_progress(void *context, const char *stage, uint64_t done,
                                      uint64_t total);
 extern "Python" int engine_seized(void *context, int init_pid);
+extern "Python" int engine_taken_over(void *context, int init_pid);
 extern "Python" void engine_obstacle(void *context, const struct cr_error *error);
 """
 

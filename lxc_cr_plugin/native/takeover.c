@@ -218,6 +218,7 @@ static struct cr_error *seize_init(struct restore *restore, pid_t pid)
 
 struct cr_error *takeover(struct restore *restore)
 {
+	const struct cr_listener *listener = restore->log.listener;
 	uint64_t deadline = deadline_of(restore);
 	struct cr_error *error;
 	pid_t pid = 0;
@@ -230,7 +231,10 @@ struct cr_error *takeover(struct restore *restore)
 	}
 	TRY(answer(restore, "go\n"));
 	TRY(await_exec(restore, deadline, pid));
-	return to_first_instruction(restore);
+	TRY(to_first_instruction(restore));
+	if (listener && listener->taken_over && listener->taken_over(listener->context, pid))
+		return error_new(CR_SYSTEM, "Failed to complete the container's files and mounts");
+	return NULL;
 }
 
 /* ---- the program area ---- */

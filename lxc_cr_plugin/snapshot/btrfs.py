@@ -56,7 +56,7 @@ class BtrfsBackend:
 
     def compare(self, image: Image, manifest: Manifest, *, full: bool) -> list[rollback.Change]:
         wanted = tree_backend.load(image, manifest)
-        tree_backend.check_contents(image, manifest, wanted, full=False)
+        tree_backend.check_contents(image, manifest, full=False)
         place = snapshot_of(image.path)
         if place and not full and is_unchanged(self._path, place):
             return []

@@ -74,8 +74,14 @@ def key_of_row(row: Row) -> Key | None:
 class Capture:
     """One capture of @tree: `prepare`, `freeze` while all tasks stand, `finish`."""
 
-    def __init__(self, tree: Tree, *, target: Path | None, known: Known) -> None:
-        """Contents go to the directory @target; None: @tree itself keeps them, nobody writes there."""
+    def __init__(
+        self, tree: Tree, *, target: Path | None, known: Known, prefix: str = "new-"
+    ) -> None:
+        """Contents go to the directory @target; None: @tree itself keeps them, nobody writes there.
+
+        There @prefix begins the names of what has no digest yet, in no other capture under way.
+        """
+        self._prefix = prefix
         self._tree = tree
         self._target = target
         self._known = known
@@ -173,7 +179,7 @@ class Capture:
             if self._target is None:
                 return Reading(xattrs, digest=content.digest(fd, size=status.st_size))
             self._copies += 1
-            copy = self._target / f"new-{self._copies}"
+            copy = self._target / f"{self._prefix}{self._copies}"
             target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 content.copy(fd, target, size=status.st_size)
@@ -234,7 +240,7 @@ class Capture:
                 native.sync_filesystem(fd)
             finally:
                 os.close(fd)
-        for leftover in self._target.glob("new-*"):
+        for leftover in self._target.glob(f"{self._prefix}*"):
             leftover.unlink()
 
     def _row(

@@ -33,7 +33,7 @@ def copy_files(image: Image, manifest: Manifest, *, target: Path) -> str:
     """
     lowers = _lower_layers(manifest)
     wanted = tree_backend.load(image, manifest)
-    tree_backend.check_contents(image, manifest, wanted, full=False)
+    tree_backend.check_contents(image, manifest, full=False)
     place = snapshot_of(image.path)
     try:
         if place and subvolume.same_filesystem(place.parent, target.parent):

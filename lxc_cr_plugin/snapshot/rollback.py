@@ -228,10 +228,11 @@ def _fits(row: Row, status: os.stat_result) -> bool:
     """Whether what is there can become @row and stay the same inode."""
     if stat.S_ISDIR(status.st_mode):
         return row.kind() == stat.S_IFDIR
-    # A file with several names may have one in another tree: nobody asked us to change that.
+    # A symbolic link cannot be changed. A file with several names may have one in another tree:
+    # nobody asked us to change that.
     return (
-        stat.S_ISREG(status.st_mode)
-        and row.kind() == stat.S_IFREG
+        stat.S_IFMT(status.st_mode) == row.kind() != stat.S_IFLNK
+        and row.rdev == _rdev(status)
         and not row.link
         and status.st_nlink == 1
     )

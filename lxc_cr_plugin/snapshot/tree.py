@@ -27,11 +27,15 @@ VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ESTALE)
 class Tree:
     """A directory and everything below it on the same file system; paths are relative, "" is it."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises HostError when there is no such directory."""
+    def __init__(self, path: Path, *, fd: int = -1) -> None:
+        """@fd: it is open already, here or elsewhere. Raises HostError when there is no such one."""
         self.path = path
         try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self.fd = (
+                fd
+                if fd >= 0
+                else os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            )
         except OSError as error:
             raise HostError(f"Failed to open '{path}': {os_message(error)}") from error
         self._device = os.fstat(self.fd).st_dev

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import manifest as manifests
 from ..errors import ImageError, LxcCrError, os_message
-from . import capture, of_image, rollback, view
+from . import capture, of_image, rollback, view, volatile
 from .pointer import snapshot_of
 from .source import Contents, TreeContents
 from .tree import Tree
@@ -49,7 +49,7 @@ class TreeBackend:
 
     def compare(self, image: Image, manifest: Manifest, *, full: bool) -> list[rollback.Change]:
         wanted = load(image, manifest)
-        check_contents(image, manifest, wanted, full=False)
+        check_contents(image, manifest, full=False)
         with Tree(self._path) as tree:
             return rollback.compare(tree, wanted, full=full)
 
@@ -73,7 +73,6 @@ class TreeCapture:
         self._staging = staging
         self._scope = ExitStack()
         contents = staging / manifests.CONTENTS
-        contents.mkdir(mode=0o700)
         self._tree = self._scope.enter_context(Tree(path))
         self._capture = capture.Capture(self._tree, target=contents, known=known)
         self._stood = 0
@@ -106,6 +105,16 @@ def describe(taken: view.View, staging: Path, *, backend: str, stood: int) -> di
     }
 
 
+def contents_inside(image: Image, manifest: Manifest) -> dict[bytes, int]:
+    """Digests and sizes of all contents that lie in the image itself."""
+    found = {}
+    for name in volatile.names(manifest):
+        found.update(volatile.load(image, manifest, name).contents())
+    if manifest.rootfs is not None and not snapshot_of(image.path):
+        found.update(load(image, manifest).contents())
+    return found
+
+
 def load(image: Image, manifest: Manifest) -> view.View:
     """The view of @image; raises ImageError unless it is what the manifest says and complete."""
     described = of_image(manifest)
@@ -127,22 +136,29 @@ def contents_of(image: Image, found: view.View) -> Contents:
     return Contents(image.path / manifests.CONTENTS)
 
 
-def check_contents(image: Image, manifest: Manifest, found: view.View, *, full: bool) -> None:
+def check_contents(image: Image, manifest: Manifest, *, full: bool) -> None:
     """Raise ImageError unless all contents are there with their sizes; @full reads them all."""
     from .btrfs import check_snapshot
 
     place = snapshot_of(image.path)
-    if place:
-        check_snapshot(place, of_image(manifest))
-    else:
-        _check_files(image, found)
-    if full:
+    if place and manifest.rootfs is not None:
+        check_snapshot(place, manifest.rootfs)
+    _check_files(image, manifest)
+    if not full:
+        return
+    inside = Contents(image.path / manifests.CONTENTS)
+    for name in volatile.names(manifest):
+        inside.verify(volatile.load(image, manifest, name).rows.values())
+    if manifest.rootfs is not None:
+        found = load(image, manifest)
         contents_of(image, found).verify(found.rows.values())
 
 
-def _check_files(image: Image, found: view.View) -> None:
+def _check_files(image: Image, manifest: Manifest) -> None:
     contents = image.path / manifests.CONTENTS
-    wanted = {digest.hex(): size for digest, size in found.contents().items()}
+    wanted = {digest.hex(): size for digest, size in contents_inside(image, manifest).items()}
+    if not wanted and not contents.exists():
+        return
     try:
         present = {path.name: path.lstat().st_size for path in contents.iterdir()}
     except OSError as error:

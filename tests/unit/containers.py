@@ -73,7 +73,7 @@ class FakeContainer:
     def cgroup_hint(self):
         return "lxc.payload.web"
 
-    def start(self, *, hook, keep=()):
+    def start(self, *, hook, sources, keep=()):
         self.events.append(("start", hook))
         if self.start_code == 0:
             self.now = RUNNING

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from lxc_cr_plugin import check, native
+from lxc_cr_plugin import check, mounts, native
 from lxc_cr_plugin.checkpoint import checkpoint
 from lxc_cr_plugin.container import FROZEN, STOPPED
 from lxc_cr_plugin.errors import (
@@ -59,13 +59,10 @@ class Bench:
         (freezer / "cgroup.procs").write_text("")
         self.cgroups = Cgroups(tasks=freezer, freezer=Freezer(freezer, False), memory=None)
 
-    def engine(
-        self, *, target, image_fd, stop, commit, capture, listener, keep, deleted_file_limit, fault
-    ):
+    def engine(self, *, target, stop, commit, capture, fault, **_):
         self.calls.append((target, stop, fault))
         write_files(self.staging)
-        if capture:
-            capture()
+        capture()
         commit(NUMBERS)
         if stop:
             self.container.now = STOPPED
@@ -107,6 +104,7 @@ class Bench:
 def bench(tmp_path, monkeypatch):
     bench = Bench(tmp_path)
     monkeypatch.setattr(check, "find_cgroups", lambda init_pid: bench.cgroups)
+    monkeypatch.setattr(mounts, "read", lambda pid: ())
     monkeypatch.setattr(check.isolation, "obstacles", lambda **_: [])
     monkeypatch.setattr(check.mounts, "obstacles", lambda **_: [])
     monkeypatch.setattr(native, "checkpoint", lambda **options: bench.engine(**options))

@@ -3,7 +3,7 @@
 
 import pytest
 
-from lxc_cr_plugin import mounts
+from lxc_cr_plugin import mounts, remount
 
 # What containers show, started with lxc.mount.auto = cgroup:rw:force proc:mixed sys:mixed and with
 # lxc.tty.dir = lxc; the root is the container's.
@@ -33,24 +33,23 @@ LXC = [
 ]
 
 
-@pytest.fixture
-def look(tmp_path):
-    """The places of the obstacles among these mounts."""
-
-    def obstacles(listed, configured=()):
-        (tmp_path / "7").mkdir(exist_ok=True)
-        (tmp_path / "7/mountinfo").write_text(
-            "".join(f"36 35 98:0 / {place} rw - {kind} none rw\n" for place, kind in listed)
-        )
-        found = mounts.obstacles(init_pid=7, configured=configured, proc=tmp_path)
-        assert all(o.object == "mount" and o.kind == "unsupported" and o.hint for o in found)
-        return [obstacle.message.split("'")[1] for obstacle in found]
-
-    return obstacles
+def line(number, place, kind, *, device=None, root="/", options="rw", more="", super_="rw"):
+    """A line of mountinfo; each mount is of a file system of its own unless said."""
+    device = device or f"0:{number}"
+    return f"{number} 1 {device} {root} {place} {options} {more}- {kind} none {super_}\n"
 
 
-def test_mounts_of_lxc(look):
-    assert look(LXC) == []
+def of(listed):
+    return mounts.parse("".join(line(n, *mount) for n, mount in enumerate(listed, 30)))
+
+
+def inside(listed, configured=()):
+    """The places of what was mounted inside."""
+    return [mount.place for mount in mounts.made_inside(of(listed), configured=configured)]
+
+
+def test_mounts_of_lxc():
+    assert inside(LXC) == []
 
 
 @pytest.mark.parametrize(
@@ -71,31 +70,72 @@ def test_mounts_of_lxc(look):
         ("/mnt", "tmpfs"),
     ],
 )
-def test_other_places_and_types(look, place, kind):
+def test_other_places_and_types(place, kind):
     others = [mount for mount in LXC if mount[0] != place]
-    assert look([*others, (place, kind)]) == [place]
+    assert inside([*others, (place, kind)]) == [place]
 
 
 @pytest.mark.parametrize(("place", "kind"), LXC)
-def test_a_place_that_is_listed_twice(look, place, kind):
-    assert look([*LXC, (place, kind)]) == [place]
+def test_a_place_that_is_listed_twice(place, kind):
+    assert inside([*LXC, (place, kind)]) == [place]
 
 
-def test_configured_places(look):
+def test_configured_places():
     configured = ["dev/shm", "/srv", "with blank"]
     listed = [*LXC, ("/dev/shm", "tmpfs"), ("/srv", "ext4"), ("/with\\040blank", "ext4")]
-    assert look(listed, configured) == []
-    assert look([*listed, ("/srv", "tmpfs")], configured) == ["/srv"]
-    assert look([*listed, ("/srv", "tmpfs")], [*configured, "srv"]) == []
+    assert inside(listed, configured) == []
+    assert inside([*listed, ("/srv", "tmpfs")], configured) == ["/srv"]
+    assert inside([*listed, ("/srv", "tmpfs")], [*configured, "srv"]) == []
 
 
-def test_a_mount_over_another_says_so(tmp_path):
+ROOT = line(30, "/", "ext4", device="8:1", root="/lxc/web")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (line(31, "/mnt", "tmpfs", super_="rw,size=1024k,mode=755,inode64"), ""),
+        (line(31, "/mnt", "tmpfs", super_="rw,strange=1"), "option 'strange'"),
+        (line(31, "/mnt", "ext4", device="8:1", root="/lxc/web/srv"), ""),
+        (line(31, "/mnt", "ext4", device="8:1", root="/lxc/other"), "come from outside"),
+        (line(31, "/mnt", "ext4", device="8:1", root="/lxc/web/x//deleted"), "was deleted"),
+        (line(31, "/mnt", "ext4", device="7:0"), "come from outside, or from a device"),
+        (line(31, "/mnt", "nfs"), "come from outside"),
+        (line(31, "/mnt", "proc"), "come from outside"),
+        (line(31, "/proc", "proc") + line(32, "/mnt", "proc"), ""),
+        (line(31, "/proc", "proc") + line(32, "/mnt", "proc", super_="rw,hidepid=2"), "outside"),
+        (line(31, "/mnt", "tmpfs", options="rw,idmapped"), "maps ids"),
+        (line(31, "/mnt", "tmpfs", more="master:7 "), "mounted elsewhere"),
+        (line(31, "/a", "tmpfs", more="shared:7 ") + line(32, "/b", "tmpfs", more="shared:7 "), "elsewhere"),
+        (line(31, "/mnt", "tmpfs", more="shared:7 "), ""),
+        (line(31, "/mnt", "overlay", super_="rw,lowerdir=/a,upperdir=/b,workdir=/c"), ""),
+    ],
+)  # fmt: skip
+def test_what_can_be_made_again(text, reason):
+    listed = mounts.parse(ROOT + text)
+    told = remount.why_not(listed[-1], listed)
+    assert (reason in told) if reason else told == ""
+
+
+def test_obstacles(tmp_path):
     (tmp_path / "7").mkdir()
-    line = "36 35 98:0 / / rw - ext4 none rw\n"
-    (tmp_path / "7/mountinfo").write_text(2 * line)
+    (tmp_path / "7/mountinfo").write_text(ROOT + line(31, "/a", "nfs") + line(32, "/b", "tmpfs"))
     (obstacle,) = mounts.obstacles(init_pid=7, configured=(), proc=tmp_path)
-    assert "over what was there" in obstacle.message
+    assert obstacle.object == "mount"
+    assert "'/a' (nfs)" in obstacle.message
+
+
+def test_flags():
+    assert remount.attributes_of("ro,nosuid,relatime") == 0x3
+    assert remount.attributes_of("rw,noatime") == 0x10
+    assert remount.attributes_of("rw") == 0x20
+
+
+def test_where_a_clone_comes_from():
+    listed = mounts.parse(ROOT + line(31, "/mnt", "ext4", device="8:1", root="/lxc/web/srv/a"))
+    assert remount.plan(listed[1], listed) == ("clone", "/srv/a", listed[0])
 
 
 def test_unescape():
     assert mounts.unescape(r"a\040b\011c\134d") == "a b\tc\\d"
+    assert mounts.escape("a b\tc\\d") == r"a\040b\011c\134d"

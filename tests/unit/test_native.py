@@ -46,7 +46,13 @@ def engine(monkeypatch):
     def replace(**functions):
         callbacks = {
             name: getattr(lib, name)
-            for name in ("engine_log", "engine_progress", "engine_obstacle", "engine_seized")
+            for name in (
+                "engine_log",
+                "engine_progress",
+                "engine_obstacle",
+                "engine_seized",
+                "engine_taken_over",
+            )
         }
         monkeypatch.setattr(native, "lib", types.SimpleNamespace(**callbacks, **functions))
 
@@ -236,7 +242,7 @@ class Starter:
         return RestartError("It did not start")
 
 
-def restarting(request, report, *, seized=pytest.fail, **options):
+def restarting(request, report, *, seized=pytest.fail, taken_over=pytest.fail, **options):
     return native.Restart(
         image_fd=request.read,
         request_fd=request.read,
@@ -245,6 +251,7 @@ def restarting(request, report, *, seized=pytest.fail, **options):
         timeout=1.5,
         listener=report,
         seized=seized,
+        taken_over=taken_over,
         **options,
     )
 

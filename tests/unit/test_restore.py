@@ -129,7 +129,7 @@ def test_the_hook_and_the_meeting_place(bench):
     seen = {}
     start = bench.container.start
 
-    def look(*, hook, keep):
+    def look(*, hook, sources, keep):
         shell, script, place = hook
         seen.update(
             {path.name: path.stat().st_mode for path in (Path(place), *Path(place).iterdir())}
@@ -137,7 +137,7 @@ def test_the_hook_and_the_meeting_place(bench):
         assert shell == "/bin/sh"
         assert os.access(script, os.X_OK)
         assert len(keep) == 1
-        return start(hook=hook, keep=keep)
+        return start(hook=hook, sources=sources, keep=keep)
 
     bench.container.start = look
     bench.restart()
@@ -152,10 +152,10 @@ def test_the_command_does_not_keep_the_fifos(bench):
     """Else the hook would wait for an engine that is dead."""
     start = bench.container.start
 
-    def look(*, hook, keep):
+    def look(*, hook, sources, keep):
         links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.exists()]
         assert not [link for link in links if "/meet-" in link]
-        return start(hook=hook, keep=keep)
+        return start(hook=hook, sources=sources, keep=keep)
 
     bench.container.start = look
     bench.restart()

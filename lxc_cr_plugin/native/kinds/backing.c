@@ -317,6 +317,9 @@ struct cr_error *backing_find(struct dump *dump, const struct sight *sight, stru
 		return NULL;
 	if (!leads)
 		return find_deleted(dump, sight, ret);
+	/* whoever saves the container's files saves those in a tmpfs too */
+	if (dump->options->files)
+		return NULL;
 	TRY(filesystem_ends(dump, sight, &ends));
 	return ends ? volatile_file_object(dump, sight, &sight->path, false, &ret->object) : NULL;
 }

@@ -343,7 +343,7 @@ static void namespace_of_thread_verify(void)
 
 static void mount_point(void)
 {
-	must(mount("none", "/mnt", "tmpfs", 0, NULL));
+	must(mount("none", "/mnt", "ramfs", 0, NULL));
 	must(close(must(open("/mnt/file", O_CREAT | O_WRONLY, 0600))));
 }
 

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Mounts by descriptor: made and attached without a path ever being followed.
+
+All of these raise OSError. Whoever enters a mount namespace has to be a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from ._engine import ffi, lib
+
+
+def enter(pid: int) -> None:
+    """Enter the mount namespace of process @pid; the root directory is then the one of that."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        _checked(lib.cr_enter_mounts(pidfd))
+    finally:
+        os.close(pidfd)
+
+
+def open_in_root(root_fd: int, path: str) -> int:
+    """A descriptor (O_PATH) of @path, with @root_fd as the root, through no symbolic link."""
+    return _checked(lib.cr_open_in_root(root_fd, os.fsencode(path)), path)
+
+
+def clone(fd: int) -> int:
+    """The mount that the open place @fd shows, without those below it, attached nowhere."""
+    return _checked(lib.cr_mount_clone(fd))
+
+
+def new(kind: str, options: Iterable[tuple[str, str | None]]) -> int:
+    """A new file system of this kind, mounted and attached nowhere; an option may be a flag: None."""
+    context = _checked(lib.cr_filesystem_open(kind.encode()), kind)
+    try:
+        for key, value in options:
+            text = ffi.NULL if value is None else os.fsencode(value)
+            _checked(lib.cr_filesystem_option(context, os.fsencode(key), text), key)
+        return _checked(lib.cr_filesystem_mount(context), kind)
+    finally:
+        os.close(context)
+
+
+def change(fd: int, *, add: int = 0, take: int = 0, propagation: int = 0) -> None:
+    """Set and clear MOUNT_ATTR_* of the mount @fd, and its propagation unless 0."""
+    _checked(lib.cr_mount_set(fd, add, take, propagation))
+
+
+def attach(fd: int, place: int) -> None:
+    """Put the mount @fd on the open @place, over what is there."""
+    _checked(lib.cr_mount_attach(fd, place))
+
+
+def _checked(result: int, what: str | None = None) -> int:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), what)
+    return result

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Mounts that were made inside a container after its start: whether and how they are made again.
+
+At a restart the runtime makes its own mounts; then, before anything in the container runs, these
+follow in the order in which they had been made. A tmpfs is filled before it is attached. A bind mount
+is a clone of what is at its source now, and so is another look at /proc or /sys.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .errors import HostError
+
+if TYPE_CHECKING:
+    from .mounts import Mount
+
+# MOUNT_ATTR_* of mount_setattr(2) by their names in mountinfo.
+ATTRIBUTES = {
+    "ro": 0x1,
+    "nosuid": 0x2,
+    "nodev": 0x4,
+    "noexec": 0x8,
+    "nodiratime": 0x80,
+    "nosymfollow": 0x200000,
+}
+NOATIME, STRICTATIME, ANY_ATIME = 0x10, 0x20, 0x70
+MS_UNBINDABLE, MS_PRIVATE, MS_SHARED = 1 << 17, 1 << 18, 1 << 20
+
+# Options of a file system that mountinfo shows as they may be given; what else it shows is refused.
+TMPFS = {"size", "nr_inodes", "mode", "uid", "gid", "huge", "inode64", "inode32", "noswap"}
+OVERLAY = {
+    "lowerdir", "upperdir", "workdir", "index", "metacopy", "redirect_dir", "xino", "nfs_export",
+    "uuid", "userxattr", "volatile",
+}  # fmt: skip
+
+# Another mount of them shows the same: what they show follows from namespaces.
+VIEWS = {"proc", "sysfs", "mqueue", "cgroup", "cgroup2"}
+
+NEW, CLONE = "new", "clone"
+
+CAP_SYS_ADMIN = 21
+
+
+class Plan(NamedTuple):
+    """How a mount is made again: NEW, or CLONE of @base, from @source in the container."""
+
+    how: str
+    source: str = ""
+    base: Mount | None = None
+
+
+def why_not(mount: Mount, listed: Sequence[Mount]) -> str:
+    """Why @mount, one of all that are @listed, cannot be made again; "" when it can."""
+    if mount.root.endswith("//deleted"):
+        return "what it shows was deleted"
+    if "idmapped" in mount.options.split(","):
+        return "it maps ids"
+    planned = plan(mount, listed)
+    if planned is None:
+        return "file systems of this type come from outside, or from a device"
+    if propagation_of(mount, listed) is None and not joins_base(mount, planned):
+        return "it passes on or receives what is mounted elsewhere"
+    if planned.how == NEW:
+        known = TMPFS if mount.type == "tmpfs" else OVERLAY
+        strange = [key for key, _ in options_of(mount.super) if key not in known]
+        if strange:
+            return f"it has the option '{strange[0]}'"
+    return ""
+
+
+def plan(mount: Mount, listed: Sequence[Mount]) -> Plan | None:
+    """How to make @mount again after all that are @listed before it; None: it cannot be done."""
+    found = None
+    for base in listed:
+        if base.id == mount.id:
+            break
+        same = (base.type, base.root, base.super) == (mount.type, mount.root, mount.super)
+        if base.device == mount.device and _is_below(mount.root, base.root):
+            rest = PurePosixPath(mount.root).relative_to(base.root)
+            planned = Plan(CLONE, str(PurePosixPath(base.place) / rest), base)
+        elif same and mount.type in VIEWS:
+            planned = Plan(CLONE, base.place, base)
+        else:
+            continue
+        if joins_base(mount, planned):
+            return planned
+        found = found or planned
+    if not found and mount.type in ("tmpfs", "overlay") and mount.root == "/":
+        return Plan(NEW)
+    return found
+
+
+def joins_base(mount: Mount, planned: Plan) -> bool:
+    """Whether it passes on and receives as its base does: a clone does that by itself."""
+    base = planned.base
+    return base is not None and bool(base.propagation) and base.propagation == mount.propagation
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return PurePosixPath(path).is_relative_to(directory)
+
+
+def options_of(text: str) -> list[tuple[str, str | None]]:
+    """Options of a file system as mountinfo shows them; a flag has no value."""
+    found = []
+    for word in text.split(","):
+        key, equals, value = word.partition("=")
+        if key not in ("rw", "ro", "seclabel", "relatime"):
+            found.append((key, value if equals else None))
+    return found
+
+
+def attributes_of(options: str) -> int:
+    """MOUNT_ATTR_* of a mount as mountinfo shows them."""
+    words = options.split(",")
+    found = sum(ATTRIBUTES.get(word, 0) for word in words)
+    if "noatime" in words:
+        return found | NOATIME
+    return found if "relatime" in words else found | STRICTATIME
+
+
+def propagation_of(mount: Mount, listed: Sequence[Mount]) -> int | None:
+    """MS_SHARED (the first of its group), MS_UNBINDABLE or MS_PRIVATE; None: it follows another."""
+    before = listed[: listed.index(mount)]
+    others = {group for other in before for group in other.groups()}
+    if any(word.startswith("master:") for word in mount.propagation) or mount.groups() & others:
+        return None
+    if mount.groups():
+        return MS_SHARED
+    return MS_UNBINDABLE if "unbindable" in mount.propagation else MS_PRIVATE
+
+
+def describe(mount: Mount, **more: Any) -> dict[str, Any]:
+    """A mount as the manifest has it."""
+    return {**mount._asdict(), "propagation": list(mount.propagation), **more}
+
+
+def make_new(mount: Mount) -> int:
+    """A new file system for @mount, attached nowhere yet. Raises HostError."""
+    from .native import mounts
+
+    try:
+        return mounts.new(mount.type, options_of(mount.super))
+    except OSError as error:
+        raise HostError(
+            f"Failed to make the {mount.type} for '{mount.place}': {error.strerror}",
+            errno=error.errno or 0,
+        ) from error
+
+
+def attach_all(
+    init_pid: int,
+    made: Sequence[Mount],
+    listed: Sequence[Mount],
+    ready: dict[int, int],
+    *,
+    changed: Sequence[Mount],
+) -> None:
+    """Make the mounts @made again in the container, in this order; those in @ready exist.
+
+    @ready has descriptors by the ids of mounts. Mounts @changed are there and get their flags.
+    Raises HostError.
+    """
+    from .inside import run_inside
+    from .native import mounts
+
+    if not may_mount(init_pid):
+        raise HostError(
+            f"'{[*made, *changed][0].place}' was mounted or changed inside the container, which "
+            "may not do that any more",
+            hint="Did lxc.cap.drop change? Give it back sys_admin",
+        )
+
+    table = os.open(f"/proc/{init_pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+
+    def work(root: int) -> list[int]:
+        for mount in changed:
+            place = mounts.open_in_root(root, mount.place)
+            set_flags(place, mount)
+            set_propagation(place, propagation_of(mount, listed))
+        for mount in made:
+            # What is attached to a shared mount appears at its peers by itself.
+            if not is_there(mount, listed, table):
+                fd = make(mount, listed, root=root, ready=ready)
+                set_flags(fd, mount)
+                mounts.attach(fd, mounts.open_in_root(root, mount.place))
+            planned = plan(mount, listed)
+            if planned and not joins_base(mount, planned):
+                place = mounts.open_in_root(root, mount.place)
+                set_propagation(place, propagation_of(mount, listed))
+        return []
+
+    try:
+        run_inside(init_pid, work, keep=(table, *ready.values()))
+    finally:
+        os.close(table)
+
+
+def make(mount: Mount, listed: Sequence[Mount], *, root: int, ready: dict[int, int]) -> int:
+    """The file system or the clone for @mount, attached nowhere yet. Raises OSError."""
+    from .native import mounts
+
+    planned = plan(mount, listed)
+    if planned is None:
+        raise OSError(errno.EINVAL, "nobody knows how to mount it", mount.place)
+    if planned.how == CLONE:
+        return mounts.clone(mounts.open_in_root(root, planned.source))
+    fd = ready.get(mount.id, -1)
+    return fd if fd >= 0 else mounts.new(mount.type, options_of(mount.super))
+
+
+def is_there(mount: Mount, listed: Sequence[Mount], table: int) -> bool:
+    """Whether as many mounts are at its place as were when it had been made."""
+    from .mounts import parse
+
+    os.lseek(table, 0, os.SEEK_SET)
+    with os.fdopen(os.dup(table), errors="surrogateescape") as file:
+        now = sum(one.place == mount.place for one in parse(file.read()))
+    before = listed[: listed.index(mount) + 1]
+    return now >= sum(one.place == mount.place for one in before)
+
+
+def set_propagation(fd: int, propagation: int | None) -> None:
+    """Let the mount @fd pass on as it did; one that becomes shared leaves the group that it is in."""
+    from .native import mounts
+
+    if propagation == MS_SHARED:
+        mounts.change(fd, propagation=MS_PRIVATE)
+    if propagation:
+        mounts.change(fd, propagation=propagation)
+
+
+def set_flags(fd: int, mount: Mount) -> None:
+    """Give the mount @fd the flags of @mount and no others. Raises OSError."""
+    from .native import mounts
+
+    attributes = attributes_of(mount.options)
+    others = sum(ATTRIBUTES.values()) & ~attributes
+    mounts.change(fd, add=attributes, take=others | ANY_ATIME)
+
+
+def may_mount(pid: int) -> bool:
+    """Whether process @pid has CAP_SYS_ADMIN, so that it could have mounted something."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    (capabilities,) = (line.split()[1] for line in text.splitlines() if line.startswith("CapEff"))
+    return bool(int(capabilities, 16) >> CAP_SYS_ADMIN & 1)
+
+
+def from_manifest(entry: dict[str, Any]) -> Mount:
+    """The mount that the manifest describes."""
+    from .mounts import Mount
+
+    members = {name: entry[name] for name in Mount._fields}
+    return Mount(**{**members, "propagation": tuple(entry["propagation"])})
+
+
+def below(listed: Sequence[Mount], place: str) -> list[str]:
+    """Places of mounts in what is mounted at @place, relative to it."""
+    return [
+        str(PurePosixPath(m.place).relative_to(place))
+        for m in listed
+        if m.place != place and _is_below(m.place, place)
+    ]
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close descriptors."""
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The files in tmpfs of a container: they end with it, so they are always in the image.
+
+    IMAGE/tmpfs-<n>.cbor     the view of one tmpfs, as rootfs.cbor is that of the root filesystem
+    IMAGE/rootfs/<digest>    contents, beside those of the root filesystem
+
+A tmpfs has no disk, and a store into a mapping never shows in a time: all of it is read under the
+stop. It is read and filled through a mount of our own that shows it without what is mounted in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import manifest as manifests
+from ..errors import HostError, ImageError, UnsupportedError
+from ..inside import clone_mounts
+from . import capture, rollback, view
+from .source import Contents
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..manifest import Manifest
+    from ..mounts import Mount
+    from ..store import Image
+
+NAME = "tmpfs-{}.cbor"
+VIEW = re.compile(r"tmpfs-[0-9]+\.cbor")
+
+
+class VolatileCapture:
+    """The tmpfs mounts of a container being taken, in the order of @mounts."""
+
+    def __init__(self, *, init_pid: int, mounts: list[Mount], staging: Path) -> None:
+        self._init_pid = init_pid
+        self._mounts = mounts
+        self._staging = staging
+        self._scope = ExitStack()
+        self._captures: list[capture.Capture] = []
+
+    def prepare(self) -> None:
+        """Open them, while the container runs. Raises UnsupportedError when one is hidden."""
+        try:
+            fds = clone_mounts(self._init_pid, [(m.place, m.device) for m in self._mounts])
+        except HostError as error:
+            raise UnsupportedError(
+                f"The files of a tmpfs cannot be read: {error}",
+                hint="Unmount what covers it",
+                object="mount",
+            ) from error
+        for number, (mount, fd) in enumerate(zip(self._mounts, fds, strict=True)):
+            tree = self._scope.enter_context(Tree(Path(mount.place), fd=fd))
+            self._captures.append(
+                capture.Capture(
+                    tree,
+                    target=self._staging / manifests.CONTENTS,
+                    known=capture.Known({}, {}),
+                    prefix=f"tmpfs-{number}-",
+                )
+            )
+
+    def freeze(self) -> None:
+        """Read all of them; all tasks stand."""
+        for one in self._captures:
+            one.freeze()
+
+    def finish(self) -> dict[str, str]:
+        """Write the views; the name of its file by the place of each mount."""
+        names = {}
+        for number, (mount, one) in enumerate(zip(self._mounts, self._captures, strict=True)):
+            name = NAME.format(number)
+            (self._staging / name).write_bytes(one.finish(ended=False).encode())
+            names[mount.place] = name
+        return names
+
+    def abandon(self) -> None:
+        """Close what is open."""
+        self._scope.close()
+
+
+def load(image: Image, manifest: Manifest, name: str) -> view.View:
+    """The view in the file @name of @image; raises ImageError unless it is as written."""
+    entry = next((file for file in manifest.files if file.name == name), None)
+    if entry is None:
+        raise ImageError(f"The manifest does not list '{name}'")
+    manifests.check_digest(image.path, entry)
+    return view.decode((image.path / name).read_bytes())
+
+
+def names(manifest: Manifest) -> list[str]:
+    """The files of an image that hold a view of a tmpfs."""
+    return [mount["view"] for mount in manifest.mounts if mount.get("view")]
+
+
+def fill(
+    fd: int, place: str, wanted: view.View, contents: Contents, *, busy: Iterable[str]
+) -> None:
+    """Make the tmpfs that the mount @fd shows what @wanted says.
+
+    @busy are paths in it on which something is mounted: they stay. Raises HostError, ImageError.
+    """
+    stay = {path for name in busy for path in _with_parents(name)}
+    with Tree(Path(place), fd=os.dup(fd)) as tree:
+        changes = [
+            change
+            for change in rollback.compare(tree, wanted, full=True)
+            if change.what != "new" or change.path not in stay
+        ]
+        try:
+            rollback.bring_changes(tree, wanted, changes, contents)
+        except OSError as error:
+            raise HostError(
+                f"Failed to bring back the files in '{place}' of the container: {error}",
+                errno=error.errno or 0,
+            ) from error
+
+
+def _with_parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]

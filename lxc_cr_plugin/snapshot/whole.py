@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Everything about files that an image holds, taken together: root filesystem, tmpfs, mounts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import manifest as manifests
+from .. import mounts, remount
+from ..errors import CheckpointError
+from . import NONE, Capture, backend_for
+from .volatile import VolatileCapture
+
+if TYPE_CHECKING:
+    from ..container import Container
+    from ..store import Image
+
+
+class Captured(NamedTuple):
+    """What the manifest says of files: the members `rootfs` and `mounts`."""
+
+    rootfs: dict[str, Any] | None
+    mounts: list[dict[str, Any]]
+
+
+class WholeCapture:
+    """The files of a running container; used as `Capture` is, @files: SNAPSHOT or NONE."""
+
+    def __init__(
+        self,
+        container: Container,
+        *,
+        init_pid: int,
+        files: str,
+        staging: Path,
+        images: list[Image],
+    ) -> None:
+        self._init_pid = init_pid
+        self._configured = container.mount_places()
+        self._mounts = mounts.read(init_pid)
+        (staging / manifests.CONTENTS).mkdir(mode=0o700)
+        self._rootfs: Capture | None = None
+        if files != NONE:
+            backend = backend_for(container.rootfs())
+            self._rootfs = backend.capture(staging=staging, images=images)
+        self._volatile = VolatileCapture(
+            init_pid=init_pid, mounts=mounts.volatile(self._mounts), staging=staging
+        )
+
+    def prepare(self, *, check_space: Callable[[int], None]) -> None:
+        """Do beforehand what takes time, while the container runs."""
+        self._volatile.prepare()
+        if self._rootfs:
+            self._rootfs.prepare(check_space=check_space)
+
+    def freeze(self) -> None:
+        """Take the files of this instant; all tasks stand."""
+        if mounts.read(self._init_pid) != self._mounts:
+            raise CheckpointError(
+                "Something was mounted or unmounted in the container during the checkpoint",
+                hint="Try again",
+            )
+        if self._rootfs:
+            self._rootfs.freeze()
+        self._volatile.freeze()
+
+    def finish(self, *, ended: bool) -> Captured:
+        """Complete it. With @ended no task will run any more."""
+        rootfs = self._rootfs.finish(ended=ended) if self._rootfs else None
+        return Captured(rootfs, self._describe(self._volatile.finish()))
+
+    def abandon(self) -> None:
+        """Close what is open."""
+        if self._rootfs:
+            self._rootfs.abandon()
+        self._volatile.abandon()
+
+    def _describe(self, views: dict[str, str]) -> list[dict[str, Any]]:
+        inside = {m.id for m in mounts.made_inside(self._mounts, configured=self._configured)}
+        sources = {m.id for m in mounts.from_host(self._mounts, configured=self._configured)}
+        found = []
+        for mount in self._mounts:
+            entry = remount.describe(mount, inside=mount.id in inside)
+            if mount.place in views and mount.type == "tmpfs":
+                # Of several at one place the one that is seen was read.
+                entry["view"] = views[mount.place]
+            if mount.id in sources - inside:
+                entry["identity"] = mounts.identity(mount, init_pid=self._init_pid)
+            found.append(entry)
+        return found

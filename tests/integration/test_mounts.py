@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What is not the root filesystem: tmpfs, directories of the host, what was mounted inside."""
+
+import os
+from pathlib import Path
+
+from ..trees import build, change, look
+from .container import Container, Victim, run
+
+RESTART_FAILED, REFUSED, USAGE = 10, 4, 2
+
+TMPFS = (
+    "lxc.mount.entry = run run tmpfs defaults,create=dir 0 0",
+    "lxc.mount.entry = tmp tmp tmpfs defaults,size=64m 0 0",
+)
+
+
+def start(container: Container, *lines: str) -> Victim:
+    container.configure(*lines)
+    victim = container.add_victim("ledger")
+    container.start()
+    victim.ready()
+    return victim
+
+
+def inside(container: Container, place: str) -> Path:
+    """A place of the running container, as the host can reach it."""
+    return Path(f"/proc/{container.init_pid}/root") / place.lstrip("/")
+
+
+def mounts_of(container: Container) -> list[tuple[str, ...]]:
+    """Place, type, flags and options of all mounts, and whether they are shared."""
+    found = []
+    for line in Path(f"/proc/{container.init_pid}/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        _, _, _, root, place, flags, *propagation = fields.split(" ")
+        kind, _, options = rest.split(" ")
+        shared = any(word.startswith("shared") for word in propagation)
+        found.append((place, root, kind, flags, options, shared))
+    return sorted(found)
+
+
+def test_files_in_tmpfs(container):
+    """Of each type, whether anybody has them open or not; what LXC makes in /dev stays too."""
+    container.add_program("/bin/sh -c 'echo open > /run/open; exec sleep 1000 < /run/open'")
+    victim = start(container, *TMPFS)
+    places = ("run", "tmp", "dev/shm")
+    for place in places:
+        target = inside(container, place) / "kinds"
+        target.mkdir()
+        build(target)
+    os.mknod(inside(container, "dev/own"), 0o020640, os.makedev(1, 5))
+    before = {place: look(inside(container, place)) for place in places}
+    container.checkpoint("--image", f"{container.name}:old")
+    change(inside(container, "run/kinds"))
+    container.checkpoint("--stop")
+    container.restart(f"{container.name}:old")
+    assert {place: look(inside(container, place)) for place in places} == before
+    assert inside(container, "dev/own").stat().st_rdev == os.makedev(1, 5)
+    assert inside(container, "dev/null").is_char_device()
+    container.checkpoint("--stop", "--files", "none")
+    container.restart()
+    assert {place: look(inside(container, place)) for place in places} == before
+    container.cr("verify", container.name)
+    victim.verify()
+
+
+def test_files_in_tmpfs_travel(container, tmp_path):
+    victim = start(container, *TMPFS)
+    inside(container, "run/large").write_bytes(os.urandom(100_000))
+    before = look(inside(container, "run"))
+    container.checkpoint("--stop")
+    container.cr("export", container.name, tmp_path / "image")
+    container.cr("import", tmp_path / "image", "--store", tmp_path / "store")
+    container.restart("--store", tmp_path / "store")
+    assert look(inside(container, "run")) == before
+    victim.verify()
+
+
+def test_mounts_made_inside(container):
+    """In their order, with their flags and what is in them."""
+    victim = start(container, *TMPFS)
+    script = """
+        mkdir -p /srv/source/deep /srv/lower /srv/upper /srv/work /srv/merged /run/a /srv/bound /srv/ro
+        echo low > /srv/lower/file; echo src > /srv/source/deep/file; touch /srv/onefile
+        mount -t tmpfs -o size=1m,mode=711,nosuid,noexec own /run/a
+        mkdir /run/a/b
+        mount -t tmpfs -o noatime own /run/a/b
+        echo inner > /run/a/b/file
+        mount --bind /srv/source/deep /srv/bound
+        mount --bind /srv/source /srv/ro
+        mount -o remount,bind,ro /srv/ro
+        mount --bind /run/a/b/file /srv/onefile
+        mkdir /srv/proc; mount -t proc proc /srv/proc
+        mount -t overlay -o lowerdir=/srv/lower,upperdir=/srv/upper,workdir=/srv/work o /srv/merged
+        echo up > /srv/merged/new
+        mount --make-shared /run/a
+    """
+    container.attach("sh", "-ec", script)
+    before = mounts_of(container)
+    assert len(before) > 20
+    container.checkpoint("--image", f"{container.name}:old")
+    assert mounts_of(container) == before
+    container.stop()
+    for _ in range(2):
+        container.restart(f"{container.name}:old")
+        assert mounts_of(container) == before
+        assert inside(container, "run/a/b/file").read_text() == "inner\n"
+        assert inside(container, "srv/onefile").read_text() == "inner\n"
+        assert inside(container, "srv/bound/file").read_text() == "src\n"
+        assert inside(container, "srv/merged/file").read_text() == "low\n"
+        assert inside(container, "srv/merged/new").read_text() == "up\n"
+        assert inside(container, "srv/proc/1/comm").read_text() == "init\n"
+        assert inside(container, "run/a").stat().st_mode & 0o777 == 0o711
+        victim.ready()
+        container.checkpoint("--stop")
+    container.restart()
+    victim.verify()
+
+
+def test_a_mount_that_cannot_be_made_again_is_named(container):
+    victim = start(container)
+    container.attach("sh", "-ec", "mkdir /srv; mount -t ramfs none /srv")
+    outcome = container.try_cr("checkpoint", container.name)
+    assert outcome.code == REFUSED
+    assert "'/srv' (ramfs)" in outcome.text
+    container.attach("umount", "/srv")
+    container.attach("sh", "-ec", "mount -t tmpfs a /srv; touch /srv/f; mount -t tmpfs b /srv")
+    outcome = container.try_cr("checkpoint", container.name)
+    assert outcome.code == REFUSED
+    assert "another mount covers it (/srv)" in outcome.text
+    victim.verify()
+
+
+def test_a_directory_of_the_host(container, tmp_path):
+    """It is never brought back, but it has to be the same, unless another one is accepted."""
+    shared, other = tmp_path / "shared", tmp_path / "other"
+    for directory in (shared, other):
+        directory.mkdir()
+        (directory / "file").write_text(directory.name)
+    entry = "lxc.mount.entry = {} srv/data none bind,create=dir 0 0"
+    config = container.directory / "config"
+    plain = config.read_text()
+    victim = start(container, entry.format(shared))
+    container.checkpoint("--stop")
+    (shared / "file").write_text("changed")
+    assert container.restart().result["rootfs"]["changed"] == 0
+    assert inside(container, "srv/data/file").read_text() == "changed"
+    container.stop()
+
+    config.write_text(plain)
+    container.configure(entry.format(other))
+    outcome = container.try_cr("restart", container.name)
+    assert outcome.code == RESTART_FAILED
+    assert "/srv/data" in outcome.text
+    assert str(shared) in outcome.text
+    assert container.state == "STOPPED"
+    outcome = container.restart("--mount", f"/srv/data={other}")
+    assert inside(container, "srv/data/file").read_text() == "other"
+    container.stop()
+    container.restart("--mount", f"/srv/data={shared}")
+    assert inside(container, "srv/data/file").read_text() == "changed"
+    for wrong in ("/srv/data", f"/nowhere={shared}", "/srv/data=/no/such"):
+        container.stop()
+        outcome = container.try_cr("restart", container.name, "--mount", wrong)
+        assert outcome.code in (RESTART_FAILED, USAGE)
+    container.restart("--mount", f"/srv/data={shared}")
+    victim.verify()
+
+
+def test_a_hostile_place(container):
+    """A directory on the way has become a symbolic link: nothing is mounted through it."""
+    victim = start(container)
+    container.attach("sh", "-ec", "mkdir -p /srv/x/y; mount -t tmpfs own /srv/x/y")
+    container.checkpoint("--stop")
+    run("mv", container.rootfs / "srv/x", container.rootfs / "srv/z")
+    (container.rootfs / "srv/x").symlink_to("/victims")
+    (container.rootfs / "victims/y").mkdir()
+    outcome = container.try_cr("restart", container.name, "--files", "keep")
+    assert outcome.code != 0
+    assert "/srv/x/y" in outcome.text
+    assert container.state == "STOPPED"
+    container.restart()
+    victim.verify()
