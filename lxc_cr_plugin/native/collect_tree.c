@@ -104,7 +104,7 @@ static struct cr_error *read_kernel_tasks(struct dump *dump, const pid_t *tids, 
 	struct list *tasks = &dump->kernel_tasks;
 	struct timespec pause = {.tv_nsec = 500000};
 
-	dump->timers_read = false;
+	dump->timers_first = 0;
 	for (int i = 0; i < TRIES; i++) {
 		tasks->count = 0;
 		TRY(kernel_reader_tasks(dump->kernel, dump->image.pool, is_wanted, &wanted, tasks));

@@ -52,9 +52,9 @@ struct dump {
 	struct kernel_wait_reader *wait_reader;	  /* NULL until somebody sleeps with an end */
 	struct list kernel_waits;		  /* struct kernel_wait, by tid: before the stop */
 	struct list waits;			  /* struct running_wait: wait.c */
-	struct list kernel_timers;		  /* struct kernel_timer, by process */
-	bool timers_read;
-	struct list read_statuses; /* task_status.c */
+	struct list kernel_timers;		  /* struct kernel_timer, of one process: */
+	uint64_t timers_first;			  /* the list that they are of; 0: none */
+	struct list read_statuses;		  /* task_status.c */
 	struct cr_clocks clocks;
 
 	struct thread *init;	  /* leader of the container's init */

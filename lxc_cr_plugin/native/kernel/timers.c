@@ -9,25 +9,7 @@
 #include "../cleanup.h"
 #include "bpf.h"
 
-enum { COPY_MAX = 400 };
-
-/* What the program writes for each timer. */
-struct record {
-	uint64_t pid, tgid;
-	uint64_t address;    /* of struct k_itimer */
-	uint32_t thread;     /* it_pid->numbers[0].nr */
-	uint32_t on_cpu;     /* it.cpu.pid->numbers[0].nr, when it is such a timer */
-	uint32_t base_clock; /* it.real.timer.base->clockid, when it is such a timer */
-	uint32_t reserved;
-	uint8_t timer[COPY_MAX]; /* struct k_itimer */
-};
-
-enum {
-	SLOT_RECORD = -8 - (int)sizeof(struct record), /* above it: bpf_probe_place()'s own */
-	BPF_TIMER = BPF_REG_6,
-};
-
-_Static_assert(SLOT_RECORD >= -BPF_STACK_SIZE && SLOT_RECORD % 8 == 0, "the stack is full");
+enum { COPY_MAX = 512 };
 
 /* Members of struct k_itimer. */
 enum member {
@@ -85,13 +67,15 @@ struct layout {
 
 struct kernel_timer_reader {
 	struct layout layout;
-	struct bpf_task_iterator iterator;
 };
 
 static struct cr_error *find_layout(const struct btf *btf, struct layout *ret)
 {
+	uint32_t task_struct = btf_find(btf, BTF_KIND_STRUCT, "task_struct");
 	struct btf_place place;
 
+	if (!btf_locate(btf, task_struct, "signal->posix_timers.first", &place))
+		return error_new(CR_HOST, "This kernel lists POSIX timers in an older way");
 	for (int i = 0; i < MEMBERS; i++)
 		TRY(btf_require(btf, "k_itimer", member_names[i], &ret->members[i]));
 	ret->size = btf_struct_size(btf, "k_itimer");
@@ -103,199 +87,145 @@ static struct cr_error *find_layout(const struct btf *btf, struct layout *ret)
 	return NULL;
 }
 
-static int slot_of(size_t member_of_record)
-{
-	return SLOT_RECORD + (int)member_of_record;
-}
-
-/* Follow a pointer of the timer that was copied, and take 4 bytes from there. */
-static void assemble_pointer(struct bpf_code *code, const struct btf_place *pointer,
-			     uint32_t offset, size_t member_of_record)
-{
-	bpf_load(code, BPF_DW, BPF_TIMER, BPF_REG_10,
-		 slot_of(offsetof(struct record, timer)) + (int)pointer->offset);
-	bpf_probe(code, slot_of(member_of_record), 4, BPF_TIMER, offset);
-}
-
-/* BPF_TIMER points to the link of a timer; afterwards to that of the next. */
-static void assemble_timer(struct bpf_code *code, const struct layout *layout)
-{
-	const struct btf_place *members = layout->members;
-
-	bpf_add(code, BPF_TIMER, -(int)members[LIST].offset);
-	bpf_store(code, BPF_DW, slot_of(offsetof(struct record, address)), BPF_TIMER);
-	bpf_probe(code, slot_of(offsetof(struct record, timer)), layout->size, BPF_TIMER, 0);
-	assemble_pointer(code, &members[PID], layout->number, offsetof(struct record, thread));
-	assemble_pointer(code, &members[CPU_PID], layout->number, offsetof(struct record, on_cpu));
-	assemble_pointer(code, &members[REAL_BASE], layout->base_clock,
-			 offsetof(struct record, base_clock));
-	bpf_write(code, SLOT_RECORD, sizeof(struct record));
-	bpf_load(code, BPF_DW, BPF_TIMER, BPF_REG_10,
-		 slot_of(offsetof(struct record, timer)) + (int)members[NEXT].offset);
-}
-
-/* The verifier follows a loop through all its rounds: their number must be bounded. */
-static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf,
-				 const struct layout *layout)
-{
-	uint32_t task_struct = btf_find(btf, BTF_KIND_STRUCT, "task_struct");
-	struct btf_place head, pid, tgid;
-	size_t go_on, again;
-
-	if (!btf_locate(btf, task_struct, "signal->posix_timers.first", &head))
-		return error_new(CR_HOST, "This kernel lists POSIX timers in an older way");
-	TRY(btf_require(btf, "task_struct", "pid", &pid));
-	TRY(btf_require(btf, "task_struct", "tgid", &tgid));
-	TRY(bpf_begin(code, btf, "bpf_iter__task", "task"));
-	bpf_zero(code, SLOT_RECORD, sizeof(struct record));
-	bpf_probe_place(code, slot_of(offsetof(struct record, pid)), &pid, NULL);
-	bpf_probe_place(code, slot_of(offsetof(struct record, tgid)), &tgid, NULL);
-	bpf_probe_place(code, slot_of(offsetof(struct record, address)), &head, NULL);
-	bpf_load(code, BPF_DW, BPF_TIMER, BPF_REG_10, slot_of(offsetof(struct record, address)));
-	bpf_set(code, BPF_BASE, 0);
-	again = code->count;
-	go_on = bpf_jump_unless_zero(code, BPF_TIMER);
-	bpf_end(code);
-	bpf_land(code, go_on);
-	assemble_timer(code, layout);
-	bpf_add(code, BPF_BASE, 1);
-	bpf_jump_back_if_less(code, BPF_BASE, KERNEL_TIMERS_MAX, again);
-	bpf_end(code);
-	return NULL;
-}
-
-static void cleanup_reader(struct kernel_timer_reader **reader)
-{
-	kernel_timer_reader_close(*reader);
-}
-
 struct cr_error *kernel_timer_reader_open(const struct btf *btf, struct kernel_timer_reader **ret)
 {
-	_cleanup_(cleanup_reader) struct kernel_timer_reader *reader = calloc(1, sizeof(*reader));
-	_cleanup_free_ struct bpf_code *code = calloc(1, sizeof(*code));
+	_cleanup_free_ struct kernel_timer_reader *reader = calloc(1, sizeof(*reader));
 
-	if (!reader || !code)
+	if (!reader)
 		return error_nomem();
 	TRY(find_layout(btf, &reader->layout));
-	TRY(assemble(code, btf, &reader->layout));
-	TRY(bpf_task_iterator_open(btf, code, &reader->iterator));
 	*ret = steal_pointer(&reader);
 	return NULL;
 }
 
 void kernel_timer_reader_close(struct kernel_timer_reader *reader)
 {
-	if (!reader)
-		return;
-	bpf_task_iterator_close(&reader->iterator);
 	free(reader);
 }
 
-struct taker {
-	const struct layout *layout;
-	struct pool *pool;
-	struct list list;
-	int32_t tgid;
-	uint32_t count; /* of this process */
+/* A struct k_itimer as it was copied. */
+struct copy {
+	uint64_t address;
+	uint8_t timer[COPY_MAX];
 };
 
-static int64_t number(const struct taker *taker, const struct record *record, enum member member)
+/* What reading takes. */
+struct reading {
+	const struct layout *layout;
+	struct kernel_peek *peek;
+};
+
+static int64_t number(const struct reading *reading, const struct copy *copy, enum member member)
 {
-	const struct btf_place *place = &taker->layout->members[member];
+	const struct btf_place *place = &reading->layout->members[member];
 	int64_t wide = 0;
 	int32_t narrow = 0;
 
 	if (place->size == sizeof(wide)) {
-		memcpy(&wide, record->timer + place->offset, sizeof(wide));
+		memcpy(&wide, copy->timer + place->offset, sizeof(wide));
 		return wide;
 	}
-	memcpy(&narrow, record->timer + place->offset,
+	memcpy(&narrow, copy->timer + place->offset,
 	       place->size < sizeof(narrow) ? place->size : sizeof(narrow));
 	return narrow;
 }
 
-/* Which of the union's members is in use is told by the clock: timer_create(2). */
-static void decode_expiry(const struct taker *taker, const struct record *record,
-			  struct kernel_timer *timer)
+/* 4 bytes where a pointer of the timer points to; 0: it is NULL. */
+static struct cr_error *follow(const struct reading *reading, const struct copy *copy,
+			       enum member pointer, uint32_t offset, int32_t *ret)
 {
+	uint64_t address = (uint64_t)number(reading, copy, pointer);
+
+	*ret = 0;
+	return address ? kernel_peek(reading->peek, address + offset, ret, sizeof(*ret)) : NULL;
+}
+
+/* Which of the union's members is in use is told by the clock: timer_create(2). */
+static struct cr_error *decode_expiry(const struct reading *reading, const struct copy *copy,
+				      struct kernel_timer *timer)
+{
+	int32_t base_clock;
+
 	if (timer->clock < 0 || timer->clock == CLOCK_PROCESS_CPUTIME_ID ||
 	    timer->clock == CLOCK_THREAD_CPUTIME_ID) {
-		timer->on_cpu = (int32_t)record->on_cpu;
-		timer->expires = number(taker, record, CPU_EXPIRES);
-	} else if (timer->clock == CLOCK_REALTIME_ALARM || timer->clock == CLOCK_BOOTTIME_ALARM) {
-		timer->realtime = timer->clock == CLOCK_REALTIME_ALARM;
-		timer->expires = number(taker, record, ALARM_EXPIRES);
-	} else {
-		/* one of CLOCK_REALTIME that was set for a span is among CLOCK_MONOTONIC's */
-		timer->realtime = record->base_clock == CLOCK_REALTIME;
-		timer->expires = number(taker, record, REAL_EXPIRES);
+		timer->expires = number(reading, copy, CPU_EXPIRES);
+		return follow(reading, copy, CPU_PID, reading->layout->number, &timer->on_cpu);
 	}
-}
-
-static void decode(const struct taker *taker, const struct record *record,
-		   struct kernel_timer *timer)
-{
-	const struct btf_place *members = taker->layout->members;
-	int64_t status = number(taker, record, STATUS);
-	siginfo_t info = {0};
-	uint64_t link;
-
-	memcpy(&info, record->timer + members[INFO].offset, members[INFO].size);
-	memcpy(&link, record->timer + members[QUEUE_LINK].offset, sizeof(link));
-	timer->tgid = (int32_t)record->tgid;
-	timer->id = (int32_t)number(taker, record, ID);
-	timer->clock = (int32_t)number(taker, record, CLOCK);
-	timer->notify = (int32_t)number(taker, record, NOTIFY);
-	timer->signal = info.si_signo;
-	timer->value = (uint64_t)info.si_value.sival_ptr;
-	timer->thread = (int32_t)record->thread;
-	timer->interval = (uint64_t)number(taker, record, INTERVAL);
-	timer->overruns = number(taker, record, OVERRUNS);
-	decode_expiry(taker, record, timer);
-	timer->queued = link != record->address + members[QUEUE_LINK].offset;
-	/* a signal of before the last timer_settime(2) is dropped when it is taken */
-	timer->due = status == STATUS_REQUEUE_PENDING ||
-		     (timer->queued &&
-		      number(taker, record, SEQUENCE) == number(taker, record, QUEUED_SEQUENCE));
-	/* nothing is started for SIGEV_NONE: its expiry alone counts */
-	timer->armed = status == STATUS_ARMED || (timer->notify == SIGEV_NONE && timer->expires);
-}
-
-static struct cr_error *take_timer(void *context, const void *data, bool *done)
-{
-	struct taker *taker = context;
-	const struct record *record = data;
-	struct kernel_timer *timer;
-
-	(void)done;
-	if (record->pid != record->tgid)
+	if (timer->clock == CLOCK_REALTIME_ALARM || timer->clock == CLOCK_BOOTTIME_ALARM) {
+		timer->realtime = timer->clock == CLOCK_REALTIME_ALARM;
+		timer->expires = number(reading, copy, ALARM_EXPIRES);
 		return NULL;
-	if (taker->tgid != (int32_t)record->tgid)
-		taker->count = 0;
-	taker->tgid = (int32_t)record->tgid;
-	if (++taker->count == KERNEL_TIMERS_MAX)
-		return error_remedy(error_new(CR_UNSUPPORTED,
-					      "Process %d of the host has %d POSIX timers or more",
-					      taker->tgid, KERNEL_TIMERS_MAX),
-				    "Let the program use fewer");
-	timer = list_append(taker->pool, &taker->list, sizeof(*timer));
-	if (!timer)
-		return error_nomem();
-	decode(taker, record, timer);
+	}
+	TRY(follow(reading, copy, REAL_BASE, reading->layout->base_clock, &base_clock));
+	/* one of CLOCK_REALTIME that was set for a span is among CLOCK_MONOTONIC's */
+	timer->realtime = base_clock == CLOCK_REALTIME;
+	timer->expires = number(reading, copy, REAL_EXPIRES);
 	return NULL;
 }
 
-struct cr_error *kernel_timer_reader_read(struct kernel_timer_reader *reader, struct pool *pool,
-					  struct list *ret)
+static struct cr_error *decode(const struct reading *reading, const struct copy *copy,
+			       struct kernel_timer *timer)
 {
-	struct taker taker = {.layout = &reader->layout, .pool = pool};
-	struct bpf_records records = {
-		.record_size = sizeof(struct record),
-		.take = take_timer,
-		.context = &taker,
-	};
+	const struct btf_place *members = reading->layout->members;
+	int64_t status = number(reading, copy, STATUS);
+	siginfo_t info = {0};
+	uint64_t link;
 
-	TRY(bpf_task_iterator_run(&reader->iterator, records));
-	*ret = taker.list;
+	memcpy(&info, copy->timer + members[INFO].offset, members[INFO].size);
+	memcpy(&link, copy->timer + members[QUEUE_LINK].offset, sizeof(link));
+	timer->id = (int32_t)number(reading, copy, ID);
+	timer->clock = (int32_t)number(reading, copy, CLOCK);
+	timer->notify = (int32_t)number(reading, copy, NOTIFY);
+	timer->signal = info.si_signo;
+	timer->value = (uint64_t)info.si_value.sival_ptr;
+	timer->interval = (uint64_t)number(reading, copy, INTERVAL);
+	timer->overruns = number(reading, copy, OVERRUNS);
+	timer->queued = link != copy->address + members[QUEUE_LINK].offset;
+	/* a signal of before the last timer_settime(2) is dropped when it is taken */
+	timer->due = status == STATUS_REQUEUE_PENDING ||
+		     (timer->queued &&
+		      number(reading, copy, SEQUENCE) == number(reading, copy, QUEUED_SEQUENCE));
+	TRY(follow(reading, copy, PID, reading->layout->number, &timer->thread));
+	TRY(decode_expiry(reading, copy, timer));
+	/* nothing is started for SIGEV_NONE: its expiry alone counts */
+	timer->armed = status == STATUS_ARMED || (timer->notify == SIGEV_NONE && timer->expires);
+	return NULL;
+}
+
+static struct cr_error *copy_timer(const struct reading *reading, uint64_t address,
+				   struct copy *ret)
+{
+	ret->address = address;
+	for (uint32_t at = 0; at < reading->layout->size; at += PEEK_MAX) {
+		uint32_t left = reading->layout->size - at;
+
+		TRY(kernel_peek(reading->peek, address + at, ret->timer + at,
+				left < PEEK_MAX ? left : PEEK_MAX));
+	}
+	return NULL;
+}
+
+struct cr_error *kernel_timer_reader_read(const struct kernel_timer_reader *reader,
+					  struct kernel_peek *peek, uint64_t first,
+					  struct pool *pool, struct list *ret)
+{
+	const struct reading reading = {.layout = &reader->layout, .peek = peek};
+	uint64_t offset = reader->layout.members[LIST].offset;
+	struct copy copy;
+
+	for (uint64_t link = first; link; link = (uint64_t)number(&reading, &copy, NEXT)) {
+		struct kernel_timer *timer;
+
+		if (ret->count == KERNEL_TIMERS_MAX)
+			return error_remedy(error_new(CR_UNSUPPORTED,
+						      "A process has more than %d POSIX timers",
+						      KERNEL_TIMERS_MAX),
+					    "Let the program use fewer");
+		TRY(copy_timer(&reading, link - offset, &copy));
+		timer = list_append(pool, ret, sizeof(*timer));
+		if (!timer)
+			return error_nomem();
+		TRY(decode(&reading, &copy, timer));
+	}
 	return NULL;
 }

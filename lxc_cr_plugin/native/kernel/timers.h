@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The POSIX timers of all processes: /proc/PID/timers lists them without their times, and
- * timer_gettime(2) is for the process alone. A BPF iterator walks signal->posix_timers instead.
- * Loaded only where there is a timer at all.
+ * The POSIX timers of a process: /proc/PID/timers lists them without their times, and
+ * timer_gettime(2) is for the process alone. So the kernel's own list is followed.
  */
 #ifndef CR_KERNEL_TIMERS_H
 #define CR_KERNEL_TIMERS_H
@@ -13,12 +12,12 @@
 #include "../error.h"
 #include "../pool.h"
 #include "btf.h"
+#include "peek.h"
 
 /* How many timers of one process are read. */
-enum { KERNEL_TIMERS_MAX = 1024 };
+enum { KERNEL_TIMERS_MAX = 16384 };
 
 struct kernel_timer {
-	int32_t tgid; /* whose, in the initial pid namespace */
 	int32_t id;
 	int32_t clock;	/* as given to timer_create(2) */
 	int32_t notify; /* SIGEV_... */
@@ -37,12 +36,13 @@ struct kernel_timer {
 
 struct kernel_timer_reader;
 
-/* Takes tens of milliseconds. CR_HOST when this kernel keeps its timers otherwise. */
+/* CR_HOST when this kernel keeps its timers otherwise. */
 struct cr_error *kernel_timer_reader_open(const struct btf *btf, struct kernel_timer_reader **ret);
 void kernel_timer_reader_close(struct kernel_timer_reader *reader); /* NULL is fine */
 
-/* All timers of the host's processes, those of one process together. */
-struct cr_error *kernel_timer_reader_read(struct kernel_timer_reader *reader, struct pool *pool,
-					  struct list *ret);
+/* Append the timers of a list to @ret; @first: struct kernel_task has it. */
+struct cr_error *kernel_timer_reader_read(const struct kernel_timer_reader *reader,
+					  struct kernel_peek *peek, uint64_t first,
+					  struct pool *pool, struct list *ret);
 
 #endif

@@ -71,42 +71,26 @@ static int64_t clock_ns(clockid_t clock)
 	return now.tv_sec * (int64_t)SECOND + now.tv_nsec;
 }
 
-/* One look at the timers of all processes, when the first is met that has one. */
-static struct cr_error *read_timers(struct dump *dump)
-{
-	if (dump->timers_read)
-		return NULL;
-	if (!dump->timer_reader)
-		TRY(kernel_timer_reader_open(dump->btf, &dump->timer_reader));
-	TRY(kernel_timer_reader_read(dump->timer_reader, dump->image.pool, &dump->kernel_timers));
-	dump->timers_read = true;
-	return NULL;
-}
-
-/* The list ascends by process; *ret: its first timer in there, *count how many there are. */
+/* *ret: the first timer of the process, *count how many there are. Those of the last one are kept. */
 static struct cr_error *timers_of(struct dump *dump, const struct process *process,
 				  const struct kernel_timer **ret, size_t *count)
 {
-	const struct kernel_timer *timers;
-	size_t low = 0, high, end;
+	uint64_t first = process_leader(process)->kernel->posix_timers;
 
 	*count = 0;
-	if (!process_leader(process)->kernel->posix_timers)
+	if (!first)
 		return NULL;
-	TRY(read_timers(dump));
-	timers = dump->kernel_timers.items;
-	high = end = dump->kernel_timers.count;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (timers[middle].tgid < process->host_tgid)
-			low = middle + 1;
-		else
-			high = middle;
+	if (!dump->timer_reader)
+		TRY(kernel_timer_reader_open(dump->btf, &dump->timer_reader));
+	if (dump->timers_first != first) {
+		dump->timers_first = 0;
+		dump->kernel_timers = (struct list){0};
+		TRY(kernel_timer_reader_read(dump->timer_reader, dump->peek, first,
+					     dump->image.pool, &dump->kernel_timers));
+		dump->timers_first = first;
 	}
-	*ret = timers + low;
-	while (low + *count < end && timers[low + *count].tgid == process->host_tgid)
-		++*count;
+	*ret = dump->kernel_timers.items;
+	*count = dump->kernel_timers.count;
 	return NULL;
 }
 
