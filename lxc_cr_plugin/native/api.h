@@ -78,7 +78,8 @@ struct cr_checkpoint_options {
 	int verdict_fd; /* F: the files are captured; with stop: C, end the container; all else:
 			   give up, let it run on */
 	const char
-		*fault; /* test hook: "STEP" dies with SIGKILL there, "STEP!" fails there; NULL */
+		*fault; /* test hook: "STEP" dies with SIGKILL there, "STEP!" fails there, "STEP~MS"
+			     waits there; NULL */
 };
 
 struct cr_checkpoint_result {

@@ -2,7 +2,9 @@
 #include "steps.h"
 
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char *const checkpoint_steps[] = {
@@ -35,6 +37,14 @@ const char *cr_restart_step(unsigned int index)
 	return index < RESTART_STEPS ? restart_steps[index] : NULL;
 }
 
+static void pause_ms(const char *number)
+{
+	long ms = strtol(number, NULL, 10);
+	struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+	nanosleep(&time, NULL);
+}
+
 struct cr_error *step(const char *fault, enum cr_step at)
 {
 	const char *name =
@@ -47,5 +57,7 @@ struct cr_error *step(const char *fault, enum cr_step at)
 		kill(getpid(), SIGKILL);
 	if (!strcmp(fault + len, "!"))
 		return error_new(CR_INTERNAL, "Failed on purpose at %s", name);
+	if (fault[len] == '~')
+		pause_ms(fault + len + 1);
 	return NULL;
 }

@@ -27,8 +27,8 @@ enum cr_step {
 	RESTART_RELEASE,
 };
 
-/* @fault: "NAME" ends this process here with SIGKILL, "NAME!" returns an error; NULL: nothing
- * happens. */
+/* @fault: "NAME" ends this process here with SIGKILL, "NAME!" returns an error, "NAME~250" waits for
+ * so many milliseconds; NULL: nothing happens. */
 struct cr_error *step(const char *fault, enum cr_step at);
 
 #endif

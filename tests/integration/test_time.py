@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The time that a container was away: what its programs see of it, and what they do not."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cbor2
+import pytest
+
+from .container import Container, wait_until
+from .test_damage import Lab, reseal
+
+SECOND = 10**9
+AWAY_SECONDS = 2.5
+DAY = 86400
+
+# Of a machine that does a lot besides, seconds.
+TOLERANCE = 3.0
+
+
+def uptime(container: Container) -> float:
+    """CLOCK_BOOTTIME as a process of the container sees it, who came in through LXC."""
+    return float(container.attach("cat", "/proc/uptime").split()[0])
+
+
+def host_uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def time_namespace(pid: int | str) -> str:
+    return str(Path(f"/proc/{pid}/ns/time").readlink())
+
+
+def stop(container: Container, *, away: float = 0) -> float:
+    """Checkpoint and end it; returns what its clock showed just before."""
+    before = uptime(container)
+    container.checkpoint("--stop")
+    time.sleep(away)
+    return before
+
+
+def test_the_clocks_go_on_where_they_were(container):
+    """For those who enter too, also in a restart of a restart; a reboot begins with the host's."""
+    container.start()
+    for _ in range(2):
+        before = stop(container, away=AWAY_SECONDS)
+        container.restart()
+        assert before <= uptime(container) < before + TOLERANCE
+        assert uptime(container) < host_uptime() - AWAY_SECONDS
+        inside = container.attach("readlink", "/proc/self/ns/time").strip()
+        assert inside == time_namespace(container.init_pid) != time_namespace("self")
+        container.cr("check", container.name)
+    init = container.init_pid
+    container.lxc("stop", "-r")
+    wait_until(lambda: container.state == "RUNNING" and container.init_pid != init, what="a reboot")
+    assert abs(uptime(container) - host_uptime()) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["lxc.cap.drop = sys_admin", "lxc.time.offset.boot = 1000000s"],
+    ids=["init-may-not-enter", "offset-of-its-own"],
+)
+def test_containers_of_every_sort(line, container):
+    """Where init has not the capability, it enters its time namespace in another way."""
+    container.configure(line)
+    victim = container.add_victim("restart_block")
+    container.start()
+    victim.ready()
+    before = stop(container, away=AWAY_SECONDS)
+    container.restart()
+    assert before <= uptime(container) < before + TOLERANCE
+    victim.verify()
+
+
+@pytest.mark.parametrize("how", ["option", "configuration"])
+def test_a_program_that_sees_all_time(how, container):
+    victim = container.add_victim("wall")
+    container.start()
+    victim.ready()
+    stop(container, away=AWAY_SECONDS)
+    if how == "option":
+        container.restart("--time", "wall")
+    else:
+        (container.directory / "lxc-cr.toml").write_text('time = "wall"\n')
+        container.restart()
+    victim.verify()
+    assert abs(uptime(container) - host_uptime()) < TOLERANCE
+
+
+def test_no_policy_of_that_name(container):
+    outcome = container.try_cr("restart", container.name, "--time", "yesterday")
+    assert outcome.code == 2
+    assert "continue" in outcome.text
+
+
+def rewrite_clocks(lab: Lab, change: Callable[[dict], object]) -> None:
+    """Change the clocks in the image's header, and seal it again."""
+    path = lab.image / "state.cbor"
+    items = []
+    with path.open("rb") as stream:
+        while stream.peek(1):
+            items.append(cbor2.load(stream))
+    change(items[0]["clocks"])
+    path.write_bytes(b"".join(cbor2.dumps(item) for item in items))
+    reseal(lab, lambda manifest: None)
+
+
+class TestAnotherBoot:
+    """As if the host had been up for long at the checkpoint, and been rebooted since."""
+
+    @pytest.fixture
+    def before(self, container, tmp_path) -> float:
+        victim = container.add_victim("pipe")
+        container.start()
+        victim.ready()
+        before = stop(container, away=AWAY_SECONDS)
+
+        def move(clocks: dict) -> None:
+            clocks["boot"] = "another"
+            clocks["monotonic"] += 40 * DAY * SECOND
+            clocks["boottime"] += 40 * DAY * SECOND
+
+        rewrite_clocks(Lab(container, victim, tmp_path), move)
+        return before + 40 * DAY
+
+    def test_the_clocks_go_on(self, before, container):
+        container.restart()
+        assert before <= uptime(container) < before + TOLERANCE
+
+    def test_all_time_is_seen(self, before, container):
+        """By the wall clock: there is no other that both boots have."""
+        container.restart("--time", "wall")
+        assert before + AWAY_SECONDS <= uptime(container) < before + AWAY_SECONDS + TOLERANCE
+
+
+def test_clocks_that_no_kernel_has(container, tmp_path):
+    victim = container.add_victim("pipe")
+    container.start()
+    victim.ready()
+    stop(container)
+    lab = Lab(container, victim, tmp_path)
+    for name, value in (
+        ("monotonic", 2**63 - 1),
+        ("monotonic_offset", -(2**60)),
+        ("boottime_offset", -(2**60)),
+    ):
+        rewrite_clocks(lab, lambda clocks, name=name, value=value: clocks.update({name: value}))
+        outcome = container.try_cr("restart", container.name)
+        assert outcome.code in (6, 7, 10), outcome.text
+        assert container.state == "STOPPED"
+        lab.mend()
+    lab.assert_restarts()
+
+
+class TestSlowRestart:
+    """However long a restart takes, nothing expires during it."""
+
+    @pytest.mark.parametrize("name", ["restart_block", "timerfd"])
+    def test_before_the_clocks_are_set(self, name, container):
+        """Also what ends at a moment, not after a span, has as much left as before."""
+        victim = container.add_victim(name)
+        container.start()
+        victim.ready()
+        container.checkpoint("--stop")
+        container.cr("restart", container.name, LXC_CR_FAULT="restart-taken-over~1500")
+        victim.verify()
+
+    @pytest.mark.parametrize("name", ["socket_wait", "timer_edge"])
+    def test_afterwards(self, name, container):
+        """The clocks go on then, as in a machine that is too busy, and the result says how far."""
+        victim = container.add_victim(name)
+        container.start()
+        victim.ready()
+        before = stop(container)
+        outcome = container.cr("restart", container.name, LXC_CR_FAULT="restart-states~1500")
+        assert 1.0 < outcome.result["late"] / SECOND < 1.5 + TOLERANCE
+        assert before + 1.0 < uptime(container)
+        victim.verify()
