@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -71,10 +72,15 @@ def main(argv: list[str] | None = None) -> int:
         debug=given.get("debug", False),
         fault=os.environ.get(FAULT_VARIABLE),
     )
+    return guarded(lambda: arguments.run(Session(arguments, report)), report)
+
+
+def guarded(work: Callable[[], int], report: Reporter) -> int:
+    """Do @work as root, and turn whatever it raises into a message and an exit code."""
     try:
         with signals_cancel():
             refuse_user()
-            code: int = arguments.run(Session(arguments, report))
+            return work()
     except LxcCrError as error:
         report.error(error)
         return error.exit_code
@@ -94,7 +100,6 @@ def main(argv: list[str] | None = None) -> int:
         return failure.exit_code
     finally:
         report.close()
-    return code
 
 
 def refuse_user() -> None:

@@ -131,12 +131,16 @@ class Session:
         lease: LeasePolicy = REMAINING,
         time_policy: str | None = None,
         sources: Mapping[str, str] | None = None,
+        container: LxcContainer | None = None,
     ) -> Restarted:
-        """Restart the container that the command names; @time_policy None is the configured one."""
+        """Restart the container that the command names, or @container, which is the same one.
+
+        @time_policy None is the configured one.
+        """
         from .restore import restart as run
 
         return run(
-            self.container(),
+            container or self.container(),
             image=image,
             journals=self.journals(),
             run_dir=self.settings.run_dir,

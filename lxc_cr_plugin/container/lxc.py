@@ -159,19 +159,26 @@ class LxcContainer:
     def start(
         self, *, hook: list[str], sources: Mapping[str, str], keep: tuple[int, ...] = ()
     ) -> LxcStart:
-        return self._start(hook, sources=sources, keep=keep)
+        child, output = self._spawn(hook, sources=sources, keep=keep)
+        return LxcStart(child, container=self, output=output)
 
     def start_afresh(self) -> LxcStart:
         """Start it as LXC always does, with its own init."""
-        return self._start(None, sources={})
+        child, output = self._spawn(None, sources={})
+        return LxcStart(child, container=self, output=output)
 
-    def _start(
+    def _spawn(
         self,
         hook: list[str] | None,
         *,
         sources: Mapping[str, str],
         keep: tuple[int, ...] = (),
-    ) -> LxcStart:
+        foreground: bool = False,
+    ) -> tuple[Child, int]:
+        """The process that starts it, and a file for what that prints.
+
+        In the @foreground it has the terminal, and lives as long as the container.
+        """
         output = os.memfd_create("lxc-start", os.MFD_CLOEXEC)
 
         def work() -> int:
@@ -188,12 +195,12 @@ class LxcContainer:
             if hook:
                 announce_clocks(container)
             _mount_others(container, self._mount_entries(), sources)
-            # No arguments: an empty tuple would become an init without argv[0].
-            return 0 if container.start() else 1
+            # No arguments: an empty tuple would become an init without argv[0]. What keeps a
+            # container for long must not keep our lock; LXC's daemon closes everything anyway.
+            started = container.start(daemonize=not foreground, close_fds=True)
+            return 0 if started else 1
 
-        return LxcStart(
-            fork(work, keep=(output, *keep), session=True), container=self, output=output
-        )
+        return fork(work, keep=(output, *keep), session=not foreground), output
 
     def kill(self) -> None:
         self._lxc.stop()

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""lxc-checkpoint and lxc-restart: the command lines that people know, with this engine behind them.
+
+The options are those of LXC's own lxc-checkpoint(1). The directory of -D is an image store of its
+own, with the one image in it: `lxc-cr --store DIR inspect NAME` looks into it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, TextIO
+
+from . import __version__
+from .cli import guarded
+from .errors import LxcCrError, StoreError, UsageError, os_message
+from .lease import LeasePolicy
+from .log import DEBUG, ERROR, INFO, WARNING, Reporter, printable
+from .run import signals_ignored
+from .session import Session
+
+if TYPE_CHECKING:
+    from .container.foreground import ForegroundContainer
+
+# LXC's names for priorities to ours.
+PRIORITIES = {
+    "FATAL": ERROR,
+    "ALERT": ERROR,
+    "CRIT": ERROR,
+    "ERROR": ERROR,
+    "WARN": WARNING,
+    "NOTICE": INFO,
+    "INFO": INFO,
+    "DEBUG": DEBUG,
+    "TRACE": DEBUG,
+}
+
+# Options of lxc-checkpoint that mean something for CRIU alone, and what to do instead.
+REFUSED = {
+    "action_script": (
+        "-A",
+        "there is nothing that a script would have to set up: LXC starts the container as always",
+    ),
+    "pre_dump": (
+        "-p",
+        "make a checkpoint without -s into a directory of its own: the container runs on, and an "
+        "image never depends on an earlier one",
+    ),
+    "predump_dir": ("--predump-dir", "leave it out: an image never depends on an earlier one"),
+    "rcfile": (
+        "--rcfile",
+        "put what differs into the container's own configuration, from which LXC starts it",
+    ),
+}
+
+
+class LogReporter(Reporter):
+    """Messages to stderr, and to a log file those from a priority on."""
+
+    def __init__(self, *, file: TextIO | None, priority: int, quiet: bool, verbose: bool) -> None:
+        super().__init__(debug=verbose or (file is not None and priority == DEBUG))
+        self._file = file
+        self._priority = priority
+        self._quiet = quiet
+        self._shown_from = DEBUG if verbose else INFO
+
+    def log(self, level: int, text: str) -> None:
+        if self._file and level >= self._priority:
+            name = next(name for name, number in PRIORITIES.items() if number == level)
+            when = time.strftime("%Y%m%d%H%M%S")
+            print(f"lxc-checkpoint {when} {name:<5} {printable(text)}", file=self._file, flush=True)
+        if level >= self._shown_from and not self._quiet:
+            super().log(level, text)
+
+    def error(self, error: LxcCrError) -> None:
+        for line in (str(error), *(obstacle.message for obstacle in error.obstacles), error.hint):
+            if line and self._file:
+                print(f"lxc-checkpoint ERROR {printable(line)}", file=self._file, flush=True)
+        if not self._quiet:
+            super().error(error)
+
+
+def parser(*, restart: bool = False) -> argparse.ArgumentParser:
+    """The command line of lxc-checkpoint, or of lxc-restart."""
+    name = "lxc-restart" if restart else "lxc-checkpoint"
+    made = argparse.ArgumentParser(
+        prog=name,
+        add_help=False,
+        allow_abbrev=True,
+        description="Restore a container from a checkpoint."
+        if restart
+        else "Checkpoint and restore a container.",
+    )
+    add = made.add_argument
+    add("-n", "--name", required=True, help="name of the container")
+    add("-D", "--checkpoint-dir", metavar="DIR", required=True, help="where the checkpoint lies")
+    if restart:
+        made.set_defaults(restore=True, stop=False, pre_dump=False, predump_dir=None)
+    else:
+        add("-r", "--restore", action="store_true", help="restore the container from DIR")
+        add("-s", "--stop", action="store_true", help="stop the container after the checkpoint")
+        add("-p", "--pre-dump", action="store_true", help="of CRIU alone: refused")
+        add("--predump-dir", metavar="DIR", help="of CRIU alone: refused")
+    add("-v", "--verbose", action="store_true", help="show every step")
+    add("-A", "--action-script", metavar="PATH", help="of CRIU alone: refused")
+    add("-d", "--daemon", action="store_true", help="restore in the background (the default)")
+    add(
+        "-F",
+        "--foreground",
+        action="store_true",
+        help="restore with this terminal as the console, and stay until the container ends",
+    )
+    add("--rcfile", metavar="FILE", help="refused: the container's own configuration is used")
+    add("-o", "--logfile", metavar="FILE", help="append a log to FILE")
+    add(
+        "-l",
+        "--logpriority",
+        metavar="LEVEL",
+        type=str.upper,
+        choices=PRIORITIES,
+        default="ERROR",
+        help="what goes into that log, from LEVEL on: " + ", ".join(PRIORITIES),
+    )
+    add("-q", "--quiet", action="store_true", help="show nothing")
+    add("-P", "--lxcpath", metavar="DIR", help="where LXC keeps its containers")
+    add("-?", "-h", "--help", action="help", help="show this text")
+    add("--version", action="version", version=f"{name} of lxc-cr {__version__}")
+    add("--usage", action=UsageAction, nargs=0, help="show a short text")
+    return made
+
+
+class UsageAction(argparse.Action):
+    """--usage of LXC's tools."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.print_usage()
+        parser.exit()
+
+
+def run(argv: list[str] | None, *, restart: bool) -> int:
+    """One of the two commands; returns its exit code."""
+    arguments = parser(restart=restart).parse_args(argv)
+    with ExitStack() as undo:
+        file = None
+        try:
+            if arguments.logfile:
+                file = undo.enter_context(open(arguments.logfile, "a"))  # noqa: PTH123
+        except OSError as error:
+            print(f"Failed to open '{arguments.logfile}': {os_message(error)}", file=sys.stderr)
+            return UsageError.exit_code
+        report = LogReporter(
+            file=file,
+            priority=PRIORITIES[arguments.logpriority],
+            quiet=arguments.quiet,
+            verbose=arguments.verbose,
+        )
+        return guarded(lambda: follow(arguments, report), report)
+
+
+def follow(arguments: argparse.Namespace, report: Reporter) -> int:
+    """Do what the command line says."""
+    refuse_others(arguments)
+    arguments.store = arguments.checkpoint_dir
+    session = Session(arguments, report)
+    if arguments.restore:
+        restore(session)
+    else:
+        dump(session)
+    return 0
+
+
+def refuse_others(arguments: argparse.Namespace) -> None:
+    """Raise UsageError for options that cannot be followed, or not together."""
+    for name, (option, advice) in REFUSED.items():
+        if getattr(arguments, name):
+            raise UsageError(
+                f"{option} is for CRIU, which is not used here", hint=f"Instead, {advice}"
+            )
+    if arguments.restore and arguments.stop:
+        raise UsageError(
+            "-s is not compatible with -r", hint="A container is either saved or restored"
+        )
+    if arguments.foreground and arguments.daemon:
+        raise UsageError("-F is not compatible with -d")
+    if not arguments.restore and (arguments.foreground or arguments.daemon):
+        raise UsageError("-d and -F need -r", hint="A checkpoint starts nothing")
+
+
+def dump(session: Session) -> None:
+    """Checkpoint the container into the directory."""
+    from .store import Reference
+
+    name = session.arguments.name
+    if session.store().images():
+        raise StoreError(
+            f"'{session.settings.store}' holds a checkpoint already", hint="Use a fresh directory"
+        )
+    done = session.make_image(
+        Reference(name),
+        stop=session.arguments.stop,
+        buffered=False,
+        files=session.policy.files,
+    )
+    session.report.info(done.summary(stopped=session.arguments.stop))
+
+
+def restore(session: Session) -> None:
+    """Restore the container from the directory; in the foreground, until it ends."""
+    from .store import Reference
+
+    name, policy = session.arguments.name, session.policy
+    container = foreground(session) if session.arguments.foreground else None
+    done = session.start_from(
+        session.store().resolve(Reference(name)),
+        files=policy.restart_files,
+        full=policy.verify == "full",
+        lease=LeasePolicy.parse(policy.lease),
+        container=container,
+    )
+    session.report.info(done.summary(name))
+    if container and container.monitor:
+        # From here on Ctrl-C is the container's.
+        with signals_ignored():
+            container.monitor.join()
+
+
+def foreground(session: Session) -> ForegroundContainer:
+    """The container that the command names, to be started with this terminal."""
+    from .container.foreground import ForegroundContainer
+
+    return ForegroundContainer(name=session.arguments.name, lxcpath=session.settings.lxcpath)
+
+
+def checkpoint_main() -> None:
+    """Entry point of `lxc-checkpoint`."""
+    sys.exit(run(None, restart=False))
+
+
+def restart_main() -> None:
+    """Entry point of `lxc-restart`."""
+    sys.exit(run(None, restart=True))
