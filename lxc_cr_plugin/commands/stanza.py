@@ -11,21 +11,25 @@ from pathlib import Path
 from ..errors import HostError
 from ..session import Session
 
-HELP = "Print the lines for LXC by which containers resume at their start."
+HELP = "Print the lines for LXC by which containers resume at their start, or a unit for systemd."
 
-# The places in config/lxc/resume.conf as it lies there.
+# The places in the files of config/ as they lie there.
 HOOKS, PROGRAM, BUFFER = "/usr/share/lxc-cr/hooks", "/usr/bin/lxc-cr", "/dev/shm/lxc-cr"
 
 
-def add_arguments(_parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument(
+        "--systemd", action="store_true", help="print the unit that saves containers at shutdown"
+    )
 
 
 def run(session: Session) -> int:
     """Run the command; returns its exit code."""
     from ..resources import data_file, hook
 
-    text = data_file("lxc/resume.conf").read_text()
+    file = "systemd/lxc-cr.service" if session.arguments.systemd else "lxc/resume.conf"
+    text = data_file(file).read_text()
     text = text.replace(PROGRAM, shlex.quote(str(program())))
     text = text.replace(HOOKS, quoted(hook("lxc-pre-start").parent))
     text = text.replace(f'"{BUFFER}/', f'"{session.settings.buffer_dir}/')

@@ -11,6 +11,7 @@ import pytest
 
 from .container import Container, Laboratory, wait_until
 from .container import container as make_container
+from .debian import make_debian
 from .leaks import Machine, leftovers_of
 
 # Where the kernel may make huge pages when somebody maps them; none are taken before.
@@ -37,6 +38,12 @@ def laboratory():
         yield laboratory
         laboratory.remove()
     assert not Machine.look().left_since(before)
+
+
+@pytest.fixture(scope="session")
+def debian(laboratory):
+    """A Debian tree; its files are shared by all copies, so they are replaced, never written to."""
+    return make_debian(laboratory)
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,14 @@ PACKAGES = (
     "busybox-static",
     "gcc",
     "libc6-dev",
+    "lxc",
     "make",
     "nodejs",
     "openjdk-17-jdk-headless",
     "python3",
     "restic",
     "sqlite3",
+    "systemd",
 )
 
 # Making it takes a minute on a quiet machine.

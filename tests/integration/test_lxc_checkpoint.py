@@ -68,7 +68,7 @@ def test_the_examples_of_the_manual(container, ledger, tool, tmp_path):
     assert "Use a fresh directory" in tool("-D", directory, code=STORE)
     # and lxc-cr looks into it
     shown = container.cr("inspect", container.name, "--store", directory).result
-    assert shown["image"] == f"{container.name}:latest"
+    assert shown["manifest"]["container"]["name"] == container.name
     ledger.verify()
 
 

@@ -9,7 +9,6 @@ import time
 import pytest
 
 from .container import Victim
-from .debian import make_debian
 
 CHECKPOINTS = 10
 
@@ -37,11 +36,6 @@ TERMINALS = {"bash jobs": "tty1"}
 READY_TIMEOUT = 180
 # The one that has most to read again is restic.
 VERIFY_TIMEOUT = 180
-
-
-@pytest.fixture(scope="session")
-def debian(laboratory):
-    return make_debian(laboratory)
 
 
 @pytest.fixture
