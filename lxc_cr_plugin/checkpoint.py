@@ -51,6 +51,7 @@ class Checkpoint(NamedTuple):
             "path": str(self.image.path),
             "buffered": self.image.buffered,
             "size": self.size,
+            "rootfs": self.image.manifest().rootfs,
             **{k: v for k, v in self.numbers._asdict().items() if k != "clocks"},
         }
 
@@ -62,8 +63,16 @@ class Checkpoint(NamedTuple):
             f"Checkpoint {self.image.reference()}: {n.processes} processes, {n.threads} threads, "
             f"{stood}\n"
             f"  {human_size(self.size)} in {self.image.path}"
+            + self._files()
             + (" (in memory: keep it with `lxc-cr flush`)" if self.image.buffered else "")
         )
+
+    def _files(self) -> str:
+        rootfs = self.image.manifest().rootfs
+        if rootfs is None:
+            return ""
+        stood = human_time(rootfs["stood"])
+        return f", {rootfs['entries']} files ({rootfs['backend']}, {stood} of the stop)"
 
 
 def checkpoint(

@@ -165,6 +165,34 @@ int cr_sync_filesystem(int fd);
 int cr_descriptor_of(int pid, int fd);
 int cr_exchange(int one_dir, const char *one, int other_dir, const char *other);
 
+/* One path as lstat(2) tells it; times in nanoseconds since 1970. */
+struct cr_tree_entry {
+	uint64_t path; /* offset in paths */
+	uint64_t inode, device, rdev, size, blocks;
+	int64_t mtime, ctime;
+	uint32_t mode, uid, gid, nlink;
+};
+
+/* All paths of a file tree, relative to its root, each with a NUL behind it; a directory comes
+ * before what is in it. */
+struct cr_tree_look {
+	struct cr_tree_entry *entries;
+	size_t count, entries_room;
+	char *paths;
+	size_t paths_size, paths_room;
+};
+
+/*
+ * cr_tree_look: look at everything below root_fd that is on its file system; a negative errno when
+ * that fails, and cr_tree_forget() afterwards when not. cr_tree_changed: which entries of now before
+ * does not have like that, or have a ctime not before since; how many, their numbers in ret, which
+ * has room for all.
+ */
+int cr_tree_look(int root_fd, struct cr_tree_look *ret);
+void cr_tree_forget(struct cr_tree_look *look);
+int cr_tree_changed(const struct cr_tree_look *now, const struct cr_tree_look *before,
+		    int64_t since, uint32_t *ret);
+
 /*
  * Mounts by descriptor; these return a negative errno when they fail, the first but one a descriptor.
  * cr_enter_mounts: setns(2) into the mount namespace of a process. cr_open_in_root: O_PATH, through no

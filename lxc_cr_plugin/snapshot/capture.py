@@ -16,14 +16,15 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import native
 from ..errors import CheckpointError, os_message
+from ..native.tree_look import TreeLook
 from . import content
-from .tree import VANISHED, Scan, Tree
+from .tree import VANISHED, AnyStatus, Scan, Tree
 from .view import INLINE, Row, Stamp, View
 
 # Kernels before 6.13 have a clock of a few milliseconds for ctime: what is younger is not believed.
@@ -58,7 +59,7 @@ class Reading(NamedTuple):
     sure: bool = True
 
 
-def key_of(status: os.stat_result) -> Key:
+def key_of(status: AnyStatus) -> Key:
     """The key of a file that lstat(2) describes so."""
     size = status.st_size if stat.S_ISREG(status.st_mode) else 0
     return (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, size, status.st_mode)
@@ -86,6 +87,8 @@ class Capture:
         self._target = target
         self._known = known
         self._readings: dict[Key, Reading] = {}
+        self._before: TreeLook | None = None
+        self._now: TreeLook | None = None
         self._scan: Scan = {}
         self._believed_before = 0
         self._leases: dict[tuple[int, int], int] = {}
@@ -95,29 +98,35 @@ class Capture:
         """Read what no image knows. Raises what @check_space does when it finds too little."""
         self._believed_before = time.time_ns() - RACY
         self._leases = leases()
-        found = self._tree.scan()
+        self._before = self._tree.look()
+        found = list(self._before.entries())
         check_space(
             sum(
                 status.st_blocks * 512
-                for status in found.values()
+                for _, status in found
                 if stat.S_ISREG(status.st_mode) and key_of(status) not in self._known.rows
             )
         )
-        for path, status in found.items():
-            if not self._is_known(key_of(status)):
-                self._read(path, status, standing=False)
+        for number, (path, status) in enumerate(found):
+            if not self._is_known(key_of(status)) and not self._read(path, status, standing=False):
+                self._before.forget(number)
 
     def freeze(self) -> None:
         """Take the tree of this instant. Nothing here may be slow."""
         self._leases = leases()
-        self._scan = self._tree.scan()
-        for path, status in self._scan.items():
+        self._now = self._tree.look()
+        found: Iterable[tuple[str, AnyStatus]] = self._now.entries()
+        if self._before:
+            found = self._now.changed(self._before, since=self._believed_before)
+        for path, status in found:
             key = key_of(status)
             if not self._is_known(key) or key[1] >= self._believed_before:
                 self._read(path, status, standing=True)
 
     def finish(self, *, ended: bool) -> View:
         """Hash and name what was copied. With @ended no task runs any more, so all is as it was."""
+        if self._now:
+            self._scan = dict(self._now.entries())
         # What was read while it ran and is of another state by now is of no use.
         wanted = {key_of(status) for status in self._scan.values()}
         readings = {key: self._store(self._readings[key]) for key in wanted}
@@ -142,7 +151,8 @@ class Capture:
         self._readings[key] = Reading(row.xattrs, row.data, row.digest)
         return True
 
-    def _read(self, path: str, status: os.stat_result, *, standing: bool) -> None:
+    def _read(self, path: str, status: AnyStatus, *, standing: bool) -> bool:
+        """Read what is at @path; False when it is not there any more, unless all are @standing."""
         key = key_of(status)
         try:
             if stat.S_ISREG(status.st_mode):
@@ -155,7 +165,7 @@ class Capture:
                 reading = Reading(self._tree.xattrs(path))
         except OSError as error:
             if error.errno in VANISHED and not standing:
-                return
+                return False
             raise CheckpointError(
                 f"Failed to read '{path}' of the container's files: {os_message(error)}",
                 errno=error.errno or 0,
@@ -164,8 +174,9 @@ class Capture:
                 else None,
             ) from error
         self._readings[key] = reading._replace(sure=not standing)
+        return True
 
-    def _read_regular(self, path: str, status: os.stat_result, *, standing: bool) -> Reading:
+    def _read_regular(self, path: str, status: AnyStatus, *, standing: bool) -> Reading:
         """The content of a file that must still be what @status says, else ESTALE."""
         xattrs = self._tree.xattrs(path)
         fd = self._open(path, status)
@@ -190,7 +201,7 @@ class Capture:
         finally:
             os.close(fd)
 
-    def _open(self, path: str, status: os.stat_result) -> int:
+    def _open(self, path: str, status: AnyStatus) -> int:
         """A descriptor to read @path by; a leased file is not opened, its holder has it open."""
         holder = self._leases.get((status.st_dev, status.st_ino))
         if holder is None:
@@ -246,7 +257,7 @@ class Capture:
     def _row(
         self,
         path: str,
-        status: os.stat_result,
+        status: AnyStatus,
         readings: dict[Key, Reading],
         *,
         link: int,
@@ -282,7 +293,7 @@ def leases() -> dict[tuple[int, int], int]:
     return found
 
 
-def _raise_if_changed(fd: int, status: os.stat_result, *, complete: bool) -> None:
+def _raise_if_changed(fd: int, status: AnyStatus, *, complete: bool) -> None:
     if not complete or key_of(os.fstat(fd)) != key_of(status):
         raise OSError(errno.ESTALE, "it is changed right now")
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from ..errors import HostError
 from . import content
 from .source import Contents
-from .tree import Scan, Tree
+from .tree import AnyStatus, Scan, Tree
 from .view import INLINE, Row, Stamp, View, decode_rows, encode_rows
 
 JOURNAL = "journal"
@@ -57,7 +57,7 @@ def compare(tree: Tree, view: View, *, full: bool = False) -> list[Change]:
     return changes
 
 
-def _difference(tree: Tree, row: Row, status: os.stat_result, *, full: bool) -> str:
+def _difference(tree: Tree, row: Row, status: AnyStatus, *, full: bool) -> str:
     """How a path that is there differs from its row; "" when it does not."""
     if row.stamp == (status.st_ino, status.st_ctime_ns) and not full:
         return ""
@@ -74,7 +74,7 @@ def _difference(tree: Tree, row: Row, status: os.stat_result, *, full: bool) -> 
     return "time" if status.st_mtime_ns != row.mtime else ""
 
 
-def _same_content(tree: Tree, row: Row, status: os.stat_result) -> bool:
+def _same_content(tree: Tree, row: Row, status: AnyStatus) -> bool:
     if row.kind() == stat.S_IFLNK:
         with tree.parent(row.path) as (fd, name):
             return os.fsencode(os.readlink(name, dir_fd=fd)) == row.data
@@ -160,7 +160,7 @@ def _keep(tree: Tree, scan: Scan, target: dict[str, Row | None], *, kept: Path) 
 
 
 def _keep_content(
-    tree: Tree, path: str, status: os.stat_result, row: Row | None, *, place: Path
+    tree: Tree, path: str, status: AnyStatus, row: Row | None, *, place: Path
 ) -> bool:
     """Keep a file at @place: a copy if it will be rewritten (True), else the file itself."""
     if row is not None and _fits(row, status):
@@ -176,7 +176,7 @@ def _keep_content(
     return False
 
 
-def _row_of(tree: Tree, path: str, status: os.stat_result, *, digest: bytes | None) -> Row:
+def _row_of(tree: Tree, path: str, status: AnyStatus, *, digest: bytes | None) -> Row:
     data = None
     if stat.S_ISLNK(status.st_mode):
         with tree.parent(path) as (fd, name):
@@ -218,13 +218,13 @@ def bring(tree: Tree, target: dict[str, Row | None], contents: Contents) -> None
         )
 
 
-def _may_stay(row: Row, status: os.stat_result, contents: Contents) -> bool:
+def _may_stay(row: Row, status: AnyStatus, contents: Contents) -> bool:
     if row.digest in contents.links:
         return status.st_ino == contents.path(row.digest or b"").stat().st_ino
     return _fits(row, status)
 
 
-def _fits(row: Row, status: os.stat_result) -> bool:
+def _fits(row: Row, status: AnyStatus) -> bool:
     """Whether what is there can become @row and stay the same inode."""
     if stat.S_ISDIR(status.st_mode):
         return row.kind() == stat.S_IFDIR
@@ -238,7 +238,7 @@ def _fits(row: Row, status: os.stat_result) -> bool:
     )
 
 
-def _remove(tree: Tree, path: str, status: os.stat_result) -> None:
+def _remove(tree: Tree, path: str, status: AnyStatus) -> None:
     with tree.parent(path) as (fd, name):
         if _is_directory(status):
             os.rmdir(name, dir_fd=fd)
@@ -343,11 +343,11 @@ def _links(scan: Scan) -> dict[str, frozenset[str]]:
     return {path: frozenset(paths) for paths in groups.values() if len(paths) > 1 for path in paths}
 
 
-def _is_directory(status: os.stat_result) -> bool:
+def _is_directory(status: AnyStatus) -> bool:
     return stat.S_ISDIR(status.st_mode)
 
 
-def _rdev(status: os.stat_result) -> int:
+def _rdev(status: AnyStatus) -> int:
     is_node = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
     return status.st_rdev if is_node else 0
 

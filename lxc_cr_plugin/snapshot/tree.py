@@ -17,8 +17,11 @@ from pathlib import Path
 
 from .. import native
 from ..errors import HostError, os_message
+from ..native.tree_look import Status, TreeLook
 
-Scan = dict[str, os.stat_result]
+# What lstat(2) says, however it was asked.
+AnyStatus = os.stat_result | Status
+Scan = dict[str, Status]
 
 # What a path may turn into between two looks at a running container.
 VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ESTALE)
@@ -38,7 +41,6 @@ class Tree:
             )
         except OSError as error:
             raise HostError(f"Failed to open '{path}': {os_message(error)}") from error
-        self._device = os.fstat(self.fd).st_dev
 
     def __enter__(self) -> Tree:
         return self
@@ -46,34 +48,13 @@ class Tree:
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
 
+    def look(self) -> TreeLook:
+        """All paths as they are now; what vanishes meanwhile is left out. Raises OSError."""
+        return TreeLook(self.fd)
+
     def scan(self) -> Scan:
-        """All paths with what lstat(2) says. What vanishes meanwhile is left out."""
-        found = {"": os.fstat(self.fd)}
-        pending = [""]
-        while pending:
-            directory = pending.pop()
-            prefix = f"{directory}/" if directory else ""
-            try:
-                fd = self.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME)
-            except OSError as error:
-                _raise_unless_vanished(error)
-                continue
-            try:
-                with os.scandir(fd) as entries:
-                    for entry in entries:
-                        try:
-                            status = entry.stat(follow_symlinks=False)
-                        except OSError as error:
-                            _raise_unless_vanished(error)
-                            continue
-                        path = prefix + entry.name
-                        found[path] = status
-                        # A mount of the host's is recorded as an empty directory.
-                        if stat.S_ISDIR(status.st_mode) and status.st_dev == self._device:
-                            pending.append(path)
-            finally:
-                os.close(fd)
-        return found
+        """The same, by path."""
+        return dict(self.look().entries())
 
     def sync(self) -> None:
         """Wait until everything is on the disk."""

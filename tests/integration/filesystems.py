@@ -2,11 +2,12 @@
 """File systems in a file, for tests of what the machine's own one cannot do."""
 
 import contextlib
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from .container import run
+from .container import Container, run
 
 
 @contextlib.contextmanager
@@ -40,3 +41,31 @@ def subvolumes_below(place: Path) -> list[str]:
         ["btrfs", "subvolume", "list", str(place)], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     return sorted(line.rpartition(" path ")[2] for line in lines)
+
+
+def store_on(container: Container, home: Path, kind: str) -> None:
+    """Move a container's files to the directory @home, as a "dir", "overlay" or "btrfs" there."""
+    base = home / "rootfs"
+    if kind == "btrfs":
+        run("btrfs", "subvolume", "create", base)
+    else:
+        base.mkdir()
+    path = f"{kind}:{base}"
+    if kind == "overlay":
+        for name in ("etc", "victims", "root"):
+            (base / name).mkdir()
+        base = home / "lower"
+        base.mkdir()
+        path = f"overlay:{base}:{home}/rootfs"
+    run("cp", "-a", "--reflink=auto", f"{container.rootfs}/.", base)
+    shutil.rmtree(container.rootfs)
+    container.rootfs.symlink_to(home / "rootfs")
+    container.configure(f"lxc.rootfs.path = {path}")
+
+
+def remove_store(home: Path, btrfs: Path) -> None:
+    """Remove it, and if it is below @btrfs all subvolumes there."""
+    if home.is_relative_to(btrfs):
+        for path in reversed(subvolumes_below(btrfs)):
+            run("btrfs", "subvolume", "delete", btrfs / path)
+    shutil.rmtree(home)

@@ -12,7 +12,7 @@ from lxc_cr_plugin.store import Image, Reference, Store
 
 from ..trees import CHANGED, build, change, look
 from .container import Container, Victim, run
-from .filesystems import loop_filesystem, shared_bytes, subvolumes_below
+from .filesystems import loop_filesystem, remove_store, shared_bytes, store_on
 from .test_files import runs_on
 
 RESTART_FAILED, REFUSED, DAMAGED = 10, 4, 6
@@ -42,35 +42,13 @@ def make(new_container, pools):
         home = pools[pool or "btrfs"] / container.name
         home.mkdir()
         made.append((container, home))
-        if kind == "btrfs":
-            run("btrfs", "subvolume", "create", home / "rootfs")
-        else:
-            (home / "rootfs").mkdir()
-        base = home / "rootfs"
-        if kind == "overlay":
-            base = home / "lower"
-            base.mkdir()
-            for name in ("etc", "victims", "root"):
-                (home / "rootfs" / name).mkdir()
-        run("cp", "-a", "--reflink=auto", f"{container.rootfs}/.", base)
-        shutil.rmtree(container.rootfs)
-        container.rootfs.symlink_to(home / "rootfs")
-        path = f"overlay:{base}:{home}/rootfs" if kind == "overlay" else f"{kind}:{home}/rootfs"
-        container.configure(f"lxc.rootfs.path = {path}")
+        store_on(container, home, kind)
         return container
 
     yield make
     for container, home in made:
         container.destroy()
-        remove(home, pools["btrfs"])
-
-
-def remove(home: Path, btrfs: Path) -> None:
-    """A container's files and all snapshots of them."""
-    if home.is_relative_to(btrfs):
-        for path in reversed(subvolumes_below(btrfs)):
-            run("btrfs", "subvolume", "delete", btrfs / path)
-    shutil.rmtree(home)
+        remove_store(home, pools["btrfs"])
 
 
 @pytest.fixture

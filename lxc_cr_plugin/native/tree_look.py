@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A look at every path of a file tree, by the engine: Python would take ten times as long."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ._engine import ffi, lib
+
+ENTRY = struct.Struct("<QQQQQQqqIIII")
+
+
+class Status(NamedTuple):
+    """What lstat(2) says of a path, as far as snapshots ask; named as in os.stat_result."""
+
+    st_ino: int
+    st_dev: int
+    st_rdev: int
+    st_size: int
+    st_blocks: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+    st_mode: int
+    st_uid: int
+    st_gid: int
+    st_nlink: int
+
+
+class TreeLook:
+    """All paths below an open directory at one time, on the same file system; "" is itself.
+
+    What vanishes meanwhile is left out. Raises OSError.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._look = ffi.gc(ffi.new("struct cr_tree_look *"), lib.cr_tree_forget)
+        _checked(lib.cr_tree_look(fd, self._look))
+
+    def entries(self) -> Iterator[tuple[str, Status]]:
+        """Every path with what was seen, a directory before what is in it."""
+        look = self._look
+        data = ffi.buffer(look.entries, look.count * ENTRY.size)
+        names = bytes(ffi.buffer(look.paths, look.paths_size)).split(b"\0")
+        for name, (_, *members) in zip(names, ENTRY.iter_unpack(data), strict=False):
+            yield os.fsdecode(name), Status(*members)
+
+    def forget(self, index: int) -> None:
+        """Whatever a later look finds at the entry with this number is changed."""
+        self._look.entries[index].inode = 0
+
+    def changed(self, before: TreeLook, *, since: int) -> list[tuple[str, Status]]:
+        """What @before has not seen like that, and what was changed at or after @since (ns)."""
+        look = self._look
+        found = ffi.new("uint32_t[]", int(look.count))
+        count = _checked(lib.cr_tree_changed(look, before._look, since, found))
+        data = ffi.buffer(look.entries, look.count * ENTRY.size)
+        return [self._entry(data, found[n]) for n in range(count)]
+
+    def _entry(self, data: Any, index: int) -> tuple[str, Status]:
+        path, *members = ENTRY.unpack_from(data, index * ENTRY.size)
+        return os.fsdecode(ffi.string(self._look.paths + path)), Status(*members)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
