@@ -44,9 +44,10 @@ fuzz: bootstrap ## Fuzz the decoder and the manifest for FUZZ_SECONDS (3600)
 sanitize: bootstrap ## The tests on an engine built with ASan and UBSan
 	tools/sanitize.sh
 
-docs: bootstrap ## Generate the tables in docs/ from the engine and the last test run
+docs: bootstrap ## Generate the tables in docs/, the manual pages and the completions
 	$(BIN)/python tools/image_format.py
 	$(BIN)/python tools/support_matrix.py
+	$(BIN)/python tools/manpages.py
 
 clean: ## Remove what was built; .venv stays
 	rm -rf build dist *.egg-info lxc_cr_plugin/native/_engine.c lxc_cr_plugin/native/_engine*.so
