@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import isolation, mounts, native
+from . import isolation, mounts, native, network
 from .container import FROZEN, STOPPED, Container
 from .errors import ContainerError, IsolationError, LxcCrError, Obstacle, UnsupportedError
 from .freezer import Cgroups, find_cgroups
@@ -77,10 +77,23 @@ def find_obstacles(
     if found:
         # The engine takes for granted that there is a container of its own to look into.
         return found
+    with report.step("network", "Look at the network"):
+        found = network_obstacles(container, subject)
     with report.step("check", "Look for objects that cannot be dumped"):
-        return native.check(
+        return found + native.check(
             target=subject.target, deleted_file_limit=deleted_file_limit, listener=report
         )
+
+
+def network_obstacles(container: Container, subject: Subject) -> list[Obstacle]:
+    """What the container's network has that a restart could not put back."""
+    if container.shares_network():
+        return []
+    watch = network.Watch(subject.target.init_pid, container.nics())
+    try:
+        return watch.obstacles()
+    finally:
+        watch.close()
 
 
 def refuse(container: Container, found: list[Obstacle]) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from . import __version__, check, manifest, native, pending
+from . import __version__, check, manifest, native, network, pending
 from .container import STOPPED, Container
 from .errors import CheckpointError, ContainerError, LxcCrError
 from .freezer import memory_use
@@ -104,11 +105,9 @@ def checkpoint(
         # The engine looks for everything else, as `lxc-cr check` does, before it stops anybody.
         check.refuse(container, check.prove_isolation(container, subject, report=report))
 
-        with report.step("space", "Look whether the image will fit"):
-            need = memory_use(subject.cgroups) + RECORDS_ESTIMATE
-            store.check_space(need, buffered=buffered)
-        with report.step("staging", "Make a staging directory"):
-            staging = undo.enter_context(store.staging(buffered=buffered))
+        with report.step("network", "Look at the network"):
+            net = watch_network(container, subject, undo=undo)
+        staging = make_room(subject, store, buffered=buffered, report=report, undo=undo)
         with report.step("files", "Copy files that no earlier image has"):
             taken = take_files(container, subject, files, staging=staging, store=store, undo=undo)
         with report.step("journal", "Write down what is about to happen"):
@@ -125,6 +124,8 @@ def checkpoint(
         def commit(numbers: CheckpointResult) -> None:
             with report.step("manifest", "Hash the files and write the manifest"):
                 captured = taken.finish(ended=stop)
+                if net:
+                    net.write(staging.path)
                 write_manifest(container, staging, subject.target, numbers, captured=captured)
             # Nothing may come between the name of the image and the end of the container.
             undo.enter_context(signals_ignored())
@@ -143,7 +144,7 @@ def checkpoint(
                     stop=stop,
                     deleted_file_limit=deleted_file_limit,
                     commit=commit,
-                    capture=taken.freeze,
+                    capture=together(net, taken),
                     listener=report,
                     keep=(lock,),
                     fault=fault,
@@ -189,6 +190,40 @@ def refuse_without_hooks(container: Container) -> None:
             hint=f"`lxc-cr stanza >/etc/lxc/lxc-cr.conf`, and write "
             f"`lxc.include = /etc/lxc/lxc-cr.conf` into {container.directory}/config",
         )
+
+
+def make_room(
+    subject: check.Subject, store: Store, *, buffered: bool, report: Reporter, undo: ExitStack
+) -> Staging:
+    """A staging directory, where the image will fit."""
+    with report.step("space", "Look whether the image will fit"):
+        need = memory_use(subject.cgroups) + RECORDS_ESTIMATE
+        store.check_space(need, buffered=buffered)
+    with report.step("staging", "Make a staging directory"):
+        return undo.enter_context(store.staging(buffered=buffered))
+
+
+def together(*parts: network.Watch | WholeCapture | None) -> Callable[[], None]:
+    """A function that takes the state of all of @parts at one instant."""
+
+    def freeze() -> None:
+        for part in parts:
+            if part:
+                part.freeze()
+
+    return freeze
+
+
+def watch_network(
+    container: Container, subject: check.Subject, *, undo: ExitStack
+) -> network.Watch | None:
+    """Begin to watch the container's network, unless it is the host's; raises UnsupportedError."""
+    if container.shares_network():
+        return None
+    watch = network.Watch(subject.target.init_pid, container.nics())
+    undo.callback(watch.close)
+    check.refuse(container, watch.obstacles())
+    return watch
 
 
 def take_files(
@@ -237,9 +272,12 @@ def write_manifest(
     statistics = numbers._asdict()
     del statistics["clocks"]
     host = os.uname()
+    requires = required_kinds(staging.path)
+    if (staging.path / network.NAME).exists():
+        requires += (network.FEATURE,)
     made = Manifest(
         engine=__version__,
-        requires=required_kinds(staging.path),
+        requires=requires,
         created=manifest.now(),
         container={
             "name": container.name,

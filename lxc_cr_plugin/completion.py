@@ -7,14 +7,20 @@ is mounted again, and what the host mounts has to be what it was at the checkpoi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import mounts, remount
 from .errors import HostError, RestartError
 from .inside import clone_mounts
 from .mounts import Mount
+
+# <linux/prctl.h>, <linux/securebits.h>
+PR_SET_SECUREBITS = 28
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 
 if TYPE_CHECKING:
     from .manifest import Manifest
@@ -31,6 +37,7 @@ def complete(
     """
     if not manifest.mounts:
         return
+    become_root_of(init_pid)
     now = mounts.read(init_pid)
     entries = [(remount.from_manifest(entry), entry) for entry in manifest.mounts]
     recorded = [mount for mount, _ in entries]
@@ -52,6 +59,30 @@ def complete(
         ]
         if made or changed:
             remount.attach_all(init_pid, made, recorded, ready, changed=changed)
+
+
+def become_root_of(init_pid: int) -> None:
+    """Make files for the root of the user namespace of @init_pid, in this process and for good.
+
+    A tmpfs of that namespace has no number for an owner outside of it. Capabilities stay.
+    """
+    import ctypes
+
+    uid, gid = (root_in(Path(f"/proc/{init_pid}/{sort}_map")) for sort in ("uid", "gid"))
+    if (uid, gid) == (0, 0):
+        return
+    libc: Any = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0:
+        number = ctypes.get_errno()
+        raise HostError(f"Failed to keep capabilities: {os.strerror(number)}", errno=number)
+    libc.setfsgid(gid)
+    libc.setfsuid(uid)
+
+
+def root_in(path: Path) -> int:
+    """The id on the host of the root of a user namespace, by its uid_map or gid_map."""
+    rows = [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
+    return next((outside for inside, outside, _ in rows if inside == 0), 0)
 
 
 def fill_runtime(

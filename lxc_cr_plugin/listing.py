@@ -65,7 +65,9 @@ def _columns(lines: Sequence[Sequence[str]], *, indent: str = "") -> str:
     return "\n".join(indent + "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def image_as_json(image: Image, manifest: Manifest, records: Records) -> dict[str, Any]:
+def image_as_json(
+    image: Image, manifest: Manifest, records: Records, network: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Everything that is known about an image."""
     return {
         "digest": f"sha256:{image.digest}",
@@ -79,10 +81,13 @@ def image_as_json(image: Image, manifest: Manifest, records: Records) -> dict[st
         "objects": records.objects,
         "header": records.header,
         "state": [record._asdict() for record in records.state],
+        "network": network,
     }
 
 
-def image_text(image: Image, manifest: Manifest, records: Records) -> str:
+def image_text(
+    image: Image, manifest: Manifest, records: Records, network: dict[str, Any] | None = None
+) -> str:
     """An image for people: where it comes from, its processes, descriptors and memory."""
     numbers = manifest.statistics
     tags = ", ".join(f"{image.container}:{tag}" for tag in image.tags) or "no tag"
@@ -104,6 +109,7 @@ def image_text(image: Image, manifest: Manifest, records: Records) -> str:
         _section("descriptors", descriptor_table(records)),
         _section("locks", lock_table(records)),
         _section("memory", memory_table(records)),
+        _section("network", network_table(network)),
         _section("records", _counts(records)),
     ]
     return "\n".join(part for part in parts if part)
@@ -243,6 +249,26 @@ def memory_table(records: Records) -> str:
     if not lines:
         return ""
     return _columns([["PID", "RANGE", "", "SIZE", "PATH"], *lines], indent="  ")
+
+
+def network_table(network: dict[str, Any] | None) -> str:
+    """Interfaces with their addresses; of the rest, how much there is."""
+    if network is None:
+        return ""
+    lines = [["NAME", "KIND", "MAC", "MTU", "ADDRESSES"]]
+    for link in network["links"]:
+        addresses = [
+            f"{row['attributes'].get('IFA_LOCAL') or row['attributes'].get('IFA_ADDRESS')}"
+            f"/{row.get('prefixlen')}"
+            for row in network["addresses"]
+            if row.get("index") == link["name"]
+        ]
+        kind, mac = link["kind"] or "-", link["address"] or "-"
+        lines.append([link["name"], kind, mac, str(link["mtu"]), " ".join(addresses)])
+    counts = ", ".join(f"{len(network[key])} {key}" for key in ("routes", "rules", "neighbours"))
+    return f"{_columns(lines, indent='  ')}\n  {counts}" + (
+        ", a packet filter" if network["filter"] else ""
+    )
 
 
 def _of_kind(records: Records, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from . import image as images
-from . import native, pending, snapshot
+from . import native, network, pending, snapshot
 from .clocks import CONTINUE, POLICIES
 from .completion import complete
 from .container import RUNNING, STOPPED, Container
 from .errors import ContainerError, ImageError, RestartError
-from .journal import RESTART, Journals, entry_of_this_process
+from .journal import RESTART, Entry, Journals, entry_of_this_process
 from .lease import REMAINING, LeasePolicy
 from .log import Reporter, human_time
 from .manifest import Manifest
@@ -104,13 +103,15 @@ def restart(
     lease: LeasePolicy = REMAINING,
     time_policy: str = CONTINUE,
     sources: Mapping[str, str] = NO_SOURCES,
+    bridges: Mapping[str, str] = NO_SOURCES,
     fault: str | None = None,
 ) -> Restarted:
     """Restart a stopped container from @image.
 
     @files says what becomes of files that were changed since: snapshot.ROLLBACK, KEEP or REFUSE;
     with @full all of them are read to find out. @time_policy is clocks.CONTINUE or WALL. @sources are
-    directories of the host to be mounted instead of those of the configuration, by their places.
+    directories of the host to be mounted instead of those of the configuration, by their places;
+    @bridges are bridges instead of those, by the name of an interface or of its configured bridge.
 
     If anything raises, the container is stopped, its files and the image are as before. @timeout, in seconds,
     is for the runtime to come to the point where its init is taken over.
@@ -126,17 +127,10 @@ def restart(
             manifest = image.manifest()
             refuse_foreign(container, image, manifest)
             images.verify_records(image, manifest)
+            net = network_of(container, image, manifest)
         with report.step("journal", "Make the meeting place and write down where it is"):
             place = meeting_place(run_dir)
-            entry = entry_of_this_process(
-                operation=RESTART,
-                container=container.name,
-                lxcpath=container.lxcpath,
-                meeting_place=place,
-                kept=place_to_keep(container),
-                promises=[pending.mark_of(container.directory)],
-            )
-            journal = undo.enter_context(journals.written(entry))
+            journal = undo.enter_context(journals.written(entry_at(place, container)))
             make_fifos(place)
         with report.step("files", "Compare the files with the image's snapshot"):
             changes = bring_files(container, image, manifest, files=files, full=full, report=report)
@@ -153,7 +147,7 @@ def restart(
                     report=report,
                     keep=(lock,),
                     seized=journal.seized,
-                    taken_over=partial(complete, image, manifest, substituted=sources),
+                    taken_over=completing(image, manifest, net, substituted=sources),
                     released=journal.released,
                     fault=fault,
                 )
@@ -163,14 +157,51 @@ def restart(
         with report.step("start", f"Start container '{container.name}' and take over its init"):
             # It holds the lock as well: as long as it may run the hook, nobody may remove the
             # meeting place, or the hook would let a fresh init start.
+            settings = network.settings_of(net, container.nics(), bridges)
             starter = undo.enter_context(
-                container.start(hook=hook_at(place), sources=sources, keep=(lock,))
+                container.start(
+                    hook=hook_at(place), sources=sources, settings=settings, keep=(lock,)
+                )
             )
             numbers = engine.finish(starter=starter)
         with signals_ignored(), report.step("confirm", "Ask LXC whether it runs"):
             confirm_running(container, started=starter.wait() == 0, numbers=numbers)
             journal.confirm()
         return Restarted(image, time.monotonic_ns() - begin, numbers, changes)
+
+
+def entry_at(place: Path, container: Container) -> Entry:
+    """What the journal says of a restart that meets its hook at @place."""
+    return entry_of_this_process(
+        operation=RESTART,
+        container=container.name,
+        lxcpath=container.lxcpath,
+        meeting_place=place,
+        kept=place_to_keep(container),
+        promises=[pending.mark_of(container.directory)],
+    )
+
+
+def network_of(container: Container, image: Image, manifest: Manifest) -> network.State | None:
+    """The network that the container is to have again, None: the host's, or whatever it gets."""
+    state = network.load(image, manifest)
+    if state is None or container.shares_network():
+        return None
+    network.import_tools()
+    return state
+
+
+def completing(
+    image: Image, manifest: Manifest, net: network.State | None, *, substituted: Collection[str]
+) -> Callable[[int], None]:
+    """What is done in the engine's process when the container stands and nothing in it runs yet."""
+
+    def taken_over(init_pid: int) -> None:
+        if net:
+            network.put_back(init_pid, net)
+        complete(image, manifest, init_pid, substituted=substituted)
+
+    return taken_over
 
 
 def bring_files(
@@ -234,7 +265,7 @@ def refuse_unknown_places(container: Container, places: Iterable[str]) -> None:
 
 def refuse_foreign(container: Container, image: Image, manifest: Manifest) -> None:
     """Raise ImageError when the image cannot be restarted by this version as this container."""
-    manifest.check_requires(known=native.kinds())
+    manifest.check_requires(known=(*native.kinds(), network.FEATURE))
     name = manifest.container["name"]
     # An image that lies with this container has followed it when it was copied.
     if container.name not in (name, image.container):

@@ -132,6 +132,7 @@ class Session:
         time_policy: str | None = None,
         sources: Mapping[str, str] | None = None,
         container: LxcContainer | None = None,
+        bridges: Mapping[str, str] | None = None,
     ) -> Restarted:
         """Restart the container that the command names, or @container, which is the same one.
 
@@ -150,6 +151,7 @@ class Session:
             lease=lease,
             time_policy=time_policy or self.policy.time,
             sources=sources or {},
+            bridges=bridges or {},
             report=self.report,
             fault=self.fault,
         )

@@ -29,6 +29,14 @@ NAMES = (
 )
 
 
+def replacement(text: str) -> tuple[str, str]:
+    """OLD=NEW on the command line."""
+    old, equals, new = text.partition("=")
+    if not old or not equals or not new:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form WHICH=NEW")
+    return old, new
+
+
 def not_negative(text: str) -> int:
     """A count on the command line."""
     if not text.isdecimal():

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(session: Session) -> int:
     """Run the command; returns its exit code."""
+    from .. import network
     from ..image import read_records, verify_by_engine, verify_pages, verify_records
     from ..listing import image_as_json, image_text
     from ..store import Reference
@@ -29,8 +30,9 @@ def run(session: Session) -> int:
         verify_pages(image, manifest)
         verify_by_engine(image, listener=session.report)
     records = read_records(image.path)
+    found = network.load(image, manifest)
     session.report.result(
-        {"command": "inspect", **image_as_json(image, manifest, records)},
-        text=image_text(image, manifest, records),
+        {"command": "inspect", **image_as_json(image, manifest, records, found)},
+        text=image_text(image, manifest, records, found),
     )
     return 0

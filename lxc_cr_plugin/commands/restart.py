@@ -8,6 +8,7 @@ import argparse
 from ..clocks import CONTINUE, WALL
 from ..lease import LeasePolicy
 from ..session import Session
+from . import replacement
 
 HELP = "Restart a stopped container from an image."
 ALIASES = ("restore",)
@@ -39,6 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(CONTINUE, WALL),
         help="what it sees of the time that it was away: nothing, but on the wall clock (continue, "
         "the default), or all of it (wall): its clocks include it, and what came due ends at once",
+    )
+    parser.add_argument(
+        "--bridge",
+        metavar="WHICH=NEW",
+        type=replacement,
+        action="append",
+        default=[],
+        help="use bridge NEW instead of bridge WHICH, or for interface WHICH of the container; "
+        "may be given several times",
     )
     parser.add_argument(
         "--mount",
@@ -82,6 +92,7 @@ def run(session: Session) -> int:
         lease=lease,
         time_policy=arguments.time,
         sources=sources_of(arguments.mount),
+        bridges=dict(arguments.bridge),
     )
     session.report.result(
         {"command": "restart", **done.as_json()}, text=done.summary(arguments.name)

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
 
 from ..errors import ContainerError, LxcCrError
+from ..network import Nic
 from ..run import until
 
 STOPPED = "STOPPED"
@@ -81,6 +82,9 @@ class Container(Protocol):
     def shares_network(self) -> bool:
         """Whether its configuration asks for the host's network."""
 
+    def nics(self) -> list[Nic]:
+        """The network interfaces that it makes for the container."""
+
     def cgroup_hint(self) -> str | None:
         """A name that the cgroup of its init will contain after a start; None: unknown."""
 
@@ -88,11 +92,17 @@ class Container(Protocol):
         """Whether its configuration has the hooks that resume it by a plain start."""
 
     def start(
-        self, *, hook: list[str], sources: Mapping[str, str], keep: tuple[int, ...] = ()
+        self,
+        *,
+        hook: list[str],
+        sources: Mapping[str, str],
+        settings: Sequence[tuple[str, str]] = (),
+        keep: tuple[int, ...] = (),
     ) -> Start:
         """Start it; @hook, a command, runs on the host while its init stands before exec.
 
         @sources are what to mount at some places in it instead of what is configured for these.
+        @settings are keys and values of its configuration for this start; nothing is saved.
         @keep lists descriptors that the starting process holds until its end (a lock, say).
         """
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..run import readable
 from .lxc import LxcContainer, LxcStart
@@ -33,8 +33,15 @@ class ForegroundContainer(LxcContainer):
     monitor: LxcMonitor | None = None
 
     def start(
-        self, *, hook: list[str], sources: Mapping[str, str], keep: tuple[int, ...] = ()
+        self,
+        *,
+        hook: list[str],
+        sources: Mapping[str, str],
+        settings: Sequence[tuple[str, str]] = (),
+        keep: tuple[int, ...] = (),
     ) -> LxcMonitor:
-        child, output = self._spawn(hook, sources=sources, keep=keep, foreground=True)
+        child, output = self._spawn(
+            hook, sources=sources, settings=settings, keep=keep, foreground=True
+        )
         self.monitor = LxcMonitor(child, container=self, output=output)
         return self.monitor

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ import lxc
 
 from ..errors import ContainerError, HostError, LxcCrError, RestartError
 from ..mounts import escape, unescape
+from ..network import Nic
 from ..run import Child, fork, until
 from . import STOPPED
 
@@ -39,6 +40,10 @@ def running(lxcpath: str | None) -> list[str]:
     """Names of the containers in @lxcpath (None: LXC's default) that run now."""
     path = str(Path(lxcpath or lxc.default_config_path).absolute())
     return sorted(lxc.list_containers(active=True, defined=False, config_path=path))
+
+
+# Entries of lxc.net are numbered; nobody counts further.
+MOST_NICS = 64
 
 
 class LxcStart(Child):
@@ -145,21 +150,44 @@ class LxcContainer:
             MountEntry(words[0], unescape(words[1]), words) for words in fields if len(words) > 1
         ]
 
+    def nics(self) -> list[Nic]:
+        found: list[Nic] = []
+        unnamed = 0
+        for number in range(MOST_NICS):
+            kind = self._item(f"lxc.net.{number}.type")
+            if kind in ("", "none", "empty"):
+                continue
+            link = self._item(f"lxc.net.{number}.link")
+            name = self._item(f"lxc.net.{number}.name")
+            if not name:
+                # a device of the host keeps its name, the kernel numbers the others
+                name = link if kind == "phys" else f"eth{unnamed}"
+                unnamed += kind != "phys"
+            address = self._item(f"lxc.net.{number}.hwaddr")
+            found.append(Nic(number, kind, name, link, address))
+        return found
+
     def cgroup_hint(self) -> str | None:
         moved = ("lxc.cgroup.dir", "lxc.cgroup.dir.container")
         if any(self._item(key) for key in moved):
             return None
-        if lxc.get_global_config_item("lxc.cgroup.pattern"):
-            return None
+        with suppress(KeyError):  # not set
+            if lxc.get_global_config_item("lxc.cgroup.pattern"):
+                return None
         return f"lxc.payload.{self.name}"
 
     def resumes(self) -> bool:
         return any(RESUME_HOOK in line for line in self._items("lxc.hook.pre-start"))
 
     def start(
-        self, *, hook: list[str], sources: Mapping[str, str], keep: tuple[int, ...] = ()
+        self,
+        *,
+        hook: list[str],
+        sources: Mapping[str, str],
+        settings: Sequence[tuple[str, str]] = (),
+        keep: tuple[int, ...] = (),
     ) -> LxcStart:
-        child, output = self._spawn(hook, sources=sources, keep=keep)
+        child, output = self._spawn(hook, sources=sources, settings=settings, keep=keep)
         return LxcStart(child, container=self, output=output)
 
     def start_afresh(self) -> LxcStart:
@@ -172,6 +200,7 @@ class LxcContainer:
         hook: list[str] | None,
         *,
         sources: Mapping[str, str],
+        settings: Sequence[tuple[str, str]] = (),
         keep: tuple[int, ...] = (),
         foreground: bool = False,
     ) -> tuple[Child, int]:
@@ -189,6 +218,8 @@ class LxcContainer:
             # The hooks of config/lxc/resume.conf, if the container has them, leave this start to us.
             os.environ[RESTARTING] = "1"
             container = self._open()
+            if not all(container.set_config_item(key, value) for key, value in settings):
+                return 2
             # LXC hands a hook to the shell.
             if hook and not container.append_config_item("lxc.hook.start-host", shlex.join(hook)):
                 return 2
@@ -228,7 +259,8 @@ class LxcContainer:
             value = self._lxc.get_config_item(key)
         except KeyError:
             return ""
-        return value if isinstance(value, str) else ""
+        # How liblxc prints some of what is not set.
+        return value if isinstance(value, str) and value != "(null)" else ""
 
 
 # To the least that LXC takes for an offset: a later reboot starts with the clocks of the host.

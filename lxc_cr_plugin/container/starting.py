@@ -8,7 +8,7 @@ within a hook would wait for ever. That the hook was called says it all: the con
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -69,11 +69,17 @@ class StartingContainer(LxcContainer):
         return super().state() if self.begun else STOPPED
 
     def start(  # type: ignore[override]
-        self, *, hook: list[str], sources: Mapping[str, str], keep: tuple[int, ...] = ()
+        self,
+        *,
+        hook: list[str],
+        sources: Mapping[str, str],
+        settings: Sequence[tuple[str, str]] = (),
+        keep: tuple[int, ...] = (),
     ) -> Monitor:
         """Let LXC go on, and have the hook that it calls next find the place in @hook.
 
-        It has read its configuration by now: there are no other @sources.
+        It has read its configuration by now: there are no other @sources, and @settings, addresses of
+        interfaces, are put back with the rest of the network.
         """
         assert not sources
         link = self.directory / PLACE

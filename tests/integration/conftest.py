@@ -37,7 +37,12 @@ def laboratory():
         laboratory.prepare()
         yield laboratory
         laboratory.remove()
-    assert not Machine.look().left_since(before)
+    # A network namespace, and with it the ends of its interfaces, goes a moment after its container.
+    wait_until(
+        lambda: not Machine.look().left_since(before),
+        what=f"the machine as before: {Machine.look().left_since(before)}",
+        timeout=10,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ class FakeContainer:
         return "lxc.uts.name = web\n"
 
     def shares_network(self):
-        return False
+        return True
 
     def mount_places(self):
         return []
@@ -73,7 +73,10 @@ class FakeContainer:
     def cgroup_hint(self):
         return "lxc.payload.web"
 
-    def start(self, *, hook, sources, keep=()):
+    def nics(self):
+        return []
+
+    def start(self, *, hook, sources, settings=(), keep=()):
         self.events.append(("start", hook))
         if self.start_code == 0:
             self.now = RUNNING

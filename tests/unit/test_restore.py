@@ -129,7 +129,7 @@ def test_the_hook_and_the_meeting_place(bench):
     seen = {}
     start = bench.container.start
 
-    def look(*, hook, sources, keep):
+    def look(*, hook, sources, settings, keep):
         shell, script, place = hook
         seen.update(
             {path.name: path.stat().st_mode for path in (Path(place), *Path(place).iterdir())}
@@ -152,7 +152,7 @@ def test_the_command_does_not_keep_the_fifos(bench):
     """Else the hook would wait for an engine that is dead."""
     start = bench.container.start
 
-    def look(*, hook, sources, keep):
+    def look(*, hook, sources, settings, keep):
         links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.exists()]
         assert not [link for link in links if "/meet-" in link]
         return start(hook=hook, sources=sources, keep=keep)

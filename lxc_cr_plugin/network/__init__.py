@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The network of a container as it was: taken at a checkpoint, put back at a restart.
+
+    IMAGE/network.json    interfaces, addresses, routes, rules, neighbours, settings, packet filter
+
+LXC makes the interfaces that its configuration names; everything else is put back before a process of
+the container runs: from its hook, when the network namespace stands and init waits. pyroute2 takes a
+fifth of a second to import, so it is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import HostError, ImageError, Obstacle
+from ..schema import violations
+
+if TYPE_CHECKING:
+    from ..manifest import Manifest
+    from ..store import Image
+
+NAME = "network.json"
+
+# What a reader of an image with a network must know.
+FEATURE = "network"
+
+# Multicast groups of rtnetlink that tell of changes: links, neighbours, addresses, routes and rules of
+# IPv4 and IPv6 (RTMGRP_..., and RTNLGRP_IPV6_RULE as a bit). Of nfnetlink: NFNLGRP_NFTABLES.
+ROUTE_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
+NFTABLES_GROUP = 1 << 6
+NETLINK_NETFILTER = 12
+
+State = dict[str, Any]
+
+
+class Nic(NamedTuple):
+    """An interface that the runtime makes: entry @number of its configuration."""
+
+    number: int
+    type: str
+    name: str
+    link: str = ""
+    address: str = ""
+
+    def key(self, member: str) -> str:
+        """The key of @member in the runtime's configuration."""
+        return f"lxc.net.{self.number}.{member}"
+
+
+# Types of interfaces that get a random address unless the configuration says one.
+RANDOM_ADDRESS = ("veth", "macvlan")
+
+
+class Watch:
+    """The network of process @pid: taken beforehand, and again under the stop if it has changed."""
+
+    def __init__(self, pid: int, nics: Iterable[Nic]) -> None:
+        from .namespace import Namespace
+
+        import_tools()
+        self._nics = [nic.name for nic in nics]
+        self._settings: list[str] = []
+        self._ears: list[socket.socket] = []
+        self._state: State = {}
+        with ExitStack() as undo:
+            self._namespace = undo.enter_context(Namespace(pid))
+            self._namespace.call(self._prepare)
+            self._scope = undo.pop_all()
+
+    def close(self) -> None:
+        """Leave the namespace."""
+        self._scope.close()
+        for ear in self._ears:
+            ear.close()
+
+    def _prepare(self) -> None:
+        from . import sysctl
+
+        for protocol, groups in (
+            (socket.NETLINK_ROUTE, ROUTE_GROUPS),
+            (NETLINK_NETFILTER, NFTABLES_GROUP),
+        ):
+            ear = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
+            ear.bind((0, groups))
+            self._ears.append(ear)
+        self._settings = sysctl.paths()
+        self._state = self._read()
+
+    def _read(self) -> State:
+        from pyroute2 import IPRoute
+
+        from . import links, nft, routing, sysctl
+
+        with IPRoute() as ip:
+            found = links.read(ip, of_runtime=self._nics)
+            names = {link["index"]: link["name"] for link in found}
+            rest = routing.read(ip, names)
+        return {
+            "links": found,
+            **rest,
+            "settings": sysctl.read(self._settings),
+            "filter": nft.read(),
+        }
+
+    def freeze(self) -> None:
+        """Make it the state of this instant; all tasks stand."""
+        self._namespace.call(self._renew)
+
+    def _renew(self) -> None:
+        from . import nft, sysctl
+
+        if sum(_heard(ear) for ear in self._ears):
+            self._settings = sysctl.paths()
+            self._state = self._read()
+            return
+        self._state["settings"] = sysctl.read(self._settings)
+        if nft.is_lively(self._state["filter"]):
+            self._state["filter"] = nft.read()
+
+    def obstacles(self) -> list[Obstacle]:
+        """What a restart could not put back."""
+        from . import links, routing
+
+        return [
+            *links.obstacles(self._state["links"]),
+            *routing.obstacles(self._state),
+            *self._namespace.call(_legacy_tables),
+        ]
+
+    def write(self, directory: Path) -> None:
+        """Make it part of the image in @directory."""
+        text = json.dumps({"format": 1, **self._state}, indent=1, sort_keys=True)
+        (directory / NAME).write_text(text + "\n")
+
+
+def _legacy_tables() -> list[Obstacle]:
+    """Tables of iptables-legacy, arptables or ebtables, which nftables does not show."""
+    found = []
+    for family in ("ip", "ip6", "arp"):
+        with suppress(OSError):  # a kernel without them
+            names = Path(f"/proc/thread-self/net/{family}_tables_names").read_text().split()
+            found += [f"{family} {name}" for name in names]
+    return [
+        Obstacle(
+            kind="unsupported",
+            message=f"The container has the table '{name}' of iptables-legacy",
+            hint="Not supported: use iptables-nft, or remove it and its module",
+            object="legacy_table",
+        )
+        for name in found
+    ]
+
+
+def _heard(ear: socket.socket) -> bool:
+    """Whether a message of a change waits, or was lost."""
+    try:
+        ear.recv(1)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # ENOBUFS: too many of them
+    return True
+
+
+def load(image: Image, manifest: Manifest) -> State | None:
+    """The network of @image, None when it has none; raises ImageError for anything odd."""
+    if not any(file.name == NAME for file in manifest.files):
+        return None
+    try:
+        state = json.loads((image.path / NAME).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ImageError(f"'{NAME}' cannot be read: {error}") from error
+    found = violations(state, schema="network.json")
+    if found:
+        where = found[0].path or "the top level"
+        raise ImageError(f"'{NAME}' is not valid: {where}: {found[0].message[:500]}")
+    return dict(state)
+
+
+def settings_of(
+    state: State | None, nics: Iterable[Nic], bridges: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """What the runtime's configuration is to say for one start: old addresses, other bridges.
+
+    @bridges: by the name of an interface or of its bridge, the bridge to use instead.
+    """
+    links = {link["name"]: link for link in state["links"]} if state else {}
+    settings = []
+    for nic in nics:
+        link = links.get(nic.name)
+        if link and link["address"] and nic.type in RANDOM_ADDRESS and not nic.address:
+            settings.append((nic.key("hwaddr"), link["address"]))
+        bridge = bridges.get(nic.name) or bridges.get(nic.link)
+        if bridge:
+            settings.append((nic.key("link"), bridge))
+    return settings
+
+
+def put_back(pid: int, state: State) -> None:
+    """Make the network of process @pid what it was; nothing of the container runs yet.
+
+    Raises HostError or RestartError, and the restart fails.
+    """
+
+    from .namespace import Namespace
+
+    with Namespace(pid) as namespace:
+        namespace.call(lambda: _put_back(state))
+
+
+def _put_back(state: State) -> None:
+    from pyroute2 import IPRoute
+
+    from . import links, nft, routing, sysctl
+
+    try:
+        with IPRoute() as ip:
+            links.write(ip, state["links"])
+            # No search for duplicates of addresses that were in use a moment ago: it takes a second.
+            settings = state["settings"]
+            unsearched = {name: "0" for name in settings if name.endswith("/accept_dad")}
+            sysctl.write({**settings, **unsearched})
+            links.bring_up(ip, state["links"])
+            numbers = {link["name"]: link["index"] for link in links.read(ip, of_runtime=[])}
+            routing.write_addresses(ip, state["addresses"], numbers)
+            routing.write_rest(ip, state, numbers)
+            sysctl.write({name: settings[name] for name in unsearched})
+        nft.write(state["filter"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # pyroute2 says so of what it cannot encode; the schema knows only the outlines
+        raise HostError(f"The network of the image cannot be put back: {error!r}") from error
+
+
+def import_tools() -> None:
+    """Import what `put_back` needs, so that it need not be done while the container waits."""
+    try:
+        import pyroute2  # noqa: F401
+    except ImportError as error:
+        raise HostError(
+            f"pyroute2, which reads and sets up networks, does not load: {error}",
+            hint="Install it: pip install pyroute2",
+        ) from error

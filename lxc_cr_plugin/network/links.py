@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Network interfaces: what the runtime makes is adjusted, what was made inside is made again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import HostError, Obstacle, RestartError
+from . import netlink
+
+State = dict[str, Any]
+
+MEMBERS = {"family": 0, "flags": 0, "change": 0, "ifi_type": 0}
+
+UP = 0x1
+# IFF_NOARP, PROMISC, ALLMULTI, MULTICAST, DYNAMIC: what ip link sets besides.
+FLAGS = 0x80 | 0x100 | 0x200 | 0x1000 | 0x8000
+
+# What of each kind can be made again inside, and which of its data is set and not only counted.
+KINDS: dict[str, tuple[str, ...]] = {
+    "bridge": (
+        "IFLA_BR_FORWARD_DELAY",
+        "IFLA_BR_HELLO_TIME",
+        "IFLA_BR_MAX_AGE",
+        "IFLA_BR_AGEING_TIME",
+        "IFLA_BR_STP_STATE",
+        "IFLA_BR_PRIORITY",
+        "IFLA_BR_GROUP_FWD_MASK",
+        "IFLA_BR_MCAST_ROUTER",
+        "IFLA_BR_MCAST_SNOOPING",
+        "IFLA_BR_MCAST_QUERIER",
+    ),
+    "dummy": (),
+    "ifb": (),
+    "macvlan": ("IFLA_MACVLAN_MODE",),
+    "veth": (),
+    "vlan": ("IFLA_VLAN_ID", "IFLA_VLAN_PROTOCOL"),
+}
+
+# What the kernel brings along in every network, as far as its modules are loaded.
+FALLBACK = (
+    "lo",
+    "tunl0",
+    "gre0",
+    "gretap0",
+    "erspan0",
+    "sit0",
+    "ip6tnl0",
+    "ip6gre0",
+    "ip_vti0",
+    "ip6_vti0",
+)
+
+
+def read(ip: Any, *, of_runtime: list[str]) -> list[State]:
+    """All interfaces; @of_runtime are the names of those that the runtime makes."""
+    messages = list(ip.get_links())
+    names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in messages}
+    return [_state(message, names, of_runtime) for message in messages]
+
+
+def _state(message: Any, names: dict[int, str], of_runtime: list[str]) -> State:
+    name = message.get_attr("IFLA_IFNAME")
+    info = message.get_attr("IFLA_LINKINFO")
+    kind = info.get_attr("IFLA_INFO_KIND") if info else None
+    data = info.get_attr("IFLA_INFO_DATA") if info else None
+    # With IFLA_LINK_NETNSID the number is one of another network.
+    inside = message.get_attr("IFLA_LINK_NETNSID") is None
+    below = message.get_attr("IFLA_LINK")
+    master = message.get_attr("IFLA_MASTER")
+    return {
+        "name": name,
+        "index": message["index"],
+        "kind": kind,
+        "runtime": name in of_runtime or name in FALLBACK,
+        "address": message.get_attr("IFLA_ADDRESS"),
+        "mtu": message.get_attr("IFLA_MTU"),
+        "queue": message.get_attr("IFLA_TXQLEN"),
+        "group": message.get_attr("IFLA_GROUP"),
+        "alias": message.get_attr("IFLA_IFALIAS"),
+        "flags": message["flags"] & (UP | FLAGS),
+        "below": names.get(below) if inside and below else None,
+        "master": names.get(master) if master else None,
+        "qdisc": message.get_attr("IFLA_QDISC"),
+        "data": {
+            key: data.get_attr(key)
+            for key in KINDS.get(kind or "", ())
+            if data and data.get_attr(key) is not None
+        },
+    }
+
+
+# What interfaces have by themselves, depending on the kernel's default and on the interface.
+DEFAULT_QDISCS = (None, "noop", "noqueue", "pfifo_fast", "fq_codel", "fq", "mq", "sfq", "cake")
+
+
+def obstacles(links: list[State]) -> Iterator[Obstacle]:
+    """Interfaces that a restart could not make again."""
+    for link in links:
+        name, kind = link["name"], link["kind"]
+        if link["qdisc"] not in DEFAULT_QDISCS:
+            yield Obstacle(
+                kind="unsupported",
+                message=f"Network interface '{name}' has the queueing discipline '{link['qdisc']}'",
+                hint=f"Not supported yet: `tc qdisc del dev {name} root` removes it",
+                object="network_qdisc",
+            )
+        if link["runtime"]:
+            continue
+        if kind not in KINDS:
+            yield _obstacle(f"Network interface '{name}' is a {kind or 'device of the host'}")
+        elif kind in ("veth", "macvlan", "vlan") and link["below"] is None:
+            yield _obstacle(
+                f"Network interface '{name}' ({kind}) leads out of the container, and the "
+                "container's configuration knows none of that name"
+            )
+
+
+def _obstacle(message: str) -> Obstacle:
+    return Obstacle(
+        kind="unsupported",
+        message=message,
+        hint="Not supported: let LXC make it (lxc.net), or remove it with `ip link del`",
+        object="network_interface",
+    )
+
+
+def write(ip: Any, wanted: list[State]) -> None:
+    """Make the interfaces what they were, all down but lo; addresses and routes come later.
+
+    Raises RestartError when the runtime has not made one, HostError when this kernel cannot.
+    """
+    present = {link["name"]: link for link in read(ip, of_runtime=[])}
+    names = {link["name"] for link in wanted}
+    for name in present.keys() - names:
+        if name not in FALLBACK:
+            ip.link("del", index=present[name]["index"])
+    pending = [link for link in wanted if link["name"] not in present]
+    while pending:
+        left = [link for link in pending if not _make(ip, link, wanted)]
+        if len(left) == len(pending):
+            raise RestartError(f"Network interface '{left[0]['name']}' has nothing to stand on")
+        pending = left
+    for link in wanted:
+        _adjust(ip, link)
+    for link in wanted:
+        if link["master"]:
+            ip.link("set", index=index_of(ip, link["name"]), master=index_of(ip, link["master"]))
+
+
+def _make(ip: Any, link: State, wanted: list[State]) -> bool:
+    """Make @link; False when what it stands on is not there yet, True when it is there."""
+    name, kind = link["name"], link["kind"]
+    if index_of(ip, name):
+        return True  # the other end of a pair that was made
+    if link["runtime"]:
+        if name in FALLBACK:
+            return True
+        raise RestartError(
+            f"LXC has made no network interface '{name}'",
+            hint="Let the container's lxc.net say what it said at the checkpoint",
+        )
+    below = index_of(ip, link["below"])
+    if kind in ("macvlan", "vlan") and not below:
+        return False
+    peer = next((one for one in wanted if one["name"] == link["below"]), None)
+    # The old number, unless one of the runtime's interfaces has it now.
+    number = _create(link, peer, below, numbered=True) and _create(
+        link, peer, below, numbered=False
+    )
+    if number:
+        raise HostError(
+            f"Failed to make network interface '{name}' ({kind}): {os.strerror(number)}",
+            hint="The kernel lacks a module, perhaps",
+            errno=number,
+        )
+    return True
+
+
+def _create(link: State, peer: State | None, below: int, *, numbered: bool) -> int:
+    """Make @link, with its number or any; the errno, 0 for success."""
+    from pyroute2.netlink import rtnl
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+    data: dict[str, Any] = dict(link["data"])
+    attributes: dict[str, Any] = {"IFLA_IFNAME": link["name"]}
+    if link["kind"] == "veth" and peer:
+        data["VETH_INFO_PEER"] = {
+            **MEMBERS,
+            "index": peer["index"] if numbered else 0,
+            "attrs": [("IFLA_IFNAME", peer["name"])],
+        }
+    elif below:
+        attributes["IFLA_LINK"] = below
+    attributes["IFLA_LINKINFO"] = {
+        "attrs": [
+            ("IFLA_INFO_KIND", link["kind"]),
+            ("IFLA_INFO_DATA", {"attrs": list(data.items())}),
+        ]
+    }
+    members = {**MEMBERS, "index": link["index"] if numbered else 0}
+    return netlink.send(ifinfmsg, members, attributes, what=rtnl.RTM_NEWLINK, flags=netlink.NEW)
+
+
+def _adjust(ip: Any, link: State) -> None:
+    """Everything but being up and having a master."""
+    index = index_of(ip, link["name"])
+    if not index:
+        return
+    present = next(state for state in read(ip, of_runtime=[]) if state["index"] == index)
+    options: dict[str, Any] = {}
+    for key, option in (
+        ("address", "address"),
+        ("mtu", "mtu"),
+        ("queue", "txqlen"),
+        ("group", "group"),
+    ):
+        if link[key] is not None and link[key] != present[key]:
+            options[option] = link[key]
+    if link["alias"] != present["alias"]:
+        options["ifalias"] = link["alias"] or ""
+    if (link["flags"] ^ present["flags"]) & FLAGS:
+        options["flags"], options["change"] = link["flags"] & FLAGS, FLAGS
+    if options:
+        try:
+            ip.link("set", index=index, **options)
+        except Exception as error:
+            raise HostError(
+                f"Failed to set up network interface '{link['name']}': {error}"
+            ) from error
+
+
+def bring_up(ip: Any, wanted: list[State]) -> None:
+    """Up or down, as each was."""
+    for link in wanted:
+        index = index_of(ip, link["name"])
+        if index:
+            ip.link("set", index=index, flags=link["flags"] & UP, change=UP)
+
+
+def index_of(ip: Any, name: str | None) -> int:
+    """The number of the interface @name; 0: there is none."""
+    found = ip.link_lookup(ifname=name) if name else []
+    return int(found[0]) if found else 0

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Addresses, routes of all tables, rules and permanent neighbours.
+
+What the kernel tells is kept as it is, with the names of interfaces in place of their numbers, and told
+the kernel again. An attribute that is not known here stands in the way of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..errors import HostError, Obstacle
+from . import netlink
+from .netlink import NEW, NEW_ADDRESS, NEW_ROUTE
+
+Row = dict[str, Any]
+
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+KERNEL = 2  # RTPROT_KERNEL: comes with an address
+CLONED = 0x200  # RTM_F_CLONED: a cache
+ONLINK = 0x4  # RTNH_F_ONLINK; the other flags tell a state
+TENTATIVE, DADFAILED, PERMANENT_ADDRESS = 0x40, 0x08, 0x80
+KERNEL_LINK_LOCAL = 3  # IFAPROT_KERNEL_LL
+PERMANENT, PROXY = 0x80, 0x08  # NUD_PERMANENT, NTF_PROXY
+NEVER = 0xFFFFFFFF
+
+
+class Sort(NamedTuple):
+    """One sort of message: members of its header, attributes that are kept, and those that only tell."""
+
+    what: str
+    members: tuple[str, ...]
+    kept: frozenset[str]
+    telling: frozenset[str]
+    links: tuple[str, ...]  # members and attributes that are numbers of interfaces
+
+
+ADDRESS = Sort(
+    "address",
+    ("family", "prefixlen", "scope", "index"),
+    frozenset(
+        {
+            "IFA_ADDRESS",
+            "IFA_LOCAL",
+            "IFA_BROADCAST",
+            "IFA_ANYCAST",
+            "IFA_LABEL",
+            "IFA_FLAGS",
+            "IFA_RT_PRIORITY",
+            "IFA_PROTO",
+            "IFA_CACHEINFO",
+        }
+    ),
+    frozenset(),
+    ("index",),
+)
+ROUTE = Sort(
+    "route",
+    ("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "type", "flags"),
+    frozenset(
+        {
+            "RTA_TABLE",
+            "RTA_DST",
+            "RTA_SRC",
+            "RTA_PRIORITY",
+            "RTA_METRICS",
+            "RTA_GATEWAY",
+            "RTA_OIF",
+            "RTA_IIF",
+            "RTA_PREFSRC",
+            "RTA_MULTIPATH",
+            "RTA_PREF",
+            "RTA_FLOW",
+            "RTA_VIA",
+        }
+    ),
+    frozenset({"RTA_CACHEINFO", "RTA_UID"}),
+    ("RTA_OIF", "RTA_IIF"),
+)
+RULE = Sort(
+    "rule",
+    ("family", "dst_len", "src_len", "tos", "table", "action", "flags"),
+    frozenset(
+        {
+            "FRA_TABLE",
+            "FRA_SUPPRESS_PREFIXLEN",
+            "FRA_SUPPRESS_IFGROUP",
+            "FRA_PROTOCOL",
+            "FRA_IIFNAME",
+            "FRA_OIFNAME",
+            "FRA_PRIORITY",
+            "FRA_FWMARK",
+            "FRA_FWMASK",
+            "FRA_SRC",
+            "FRA_DST",
+            "FRA_GOTO",
+            "FRA_FLOW",
+            "FRA_L3MDEV",
+            "FRA_UID_RANGE",
+            "FRA_IP_PROTO",
+            "FRA_SPORT_RANGE",
+            "FRA_DPORT_RANGE",
+        }
+    ),
+    frozenset({"FRA_PAD"}),
+    (),
+)
+NEIGHBOUR = Sort(
+    "neighbour",
+    ("family", "ifindex", "state", "flags", "ndm_type"),
+    frozenset({"NDA_DST", "NDA_LLADDR"}),
+    frozenset({"NDA_PROBES", "NDA_CACHEINFO", "NDA_PROTOCOL", "NDA_FLAGS_EXT"}),
+    ("ifindex",),
+)
+
+
+def read(ip: Any, names: dict[int, str]) -> dict[str, list[Row]]:
+    """Everything; @names are the interfaces by number."""
+    return {
+        "addresses": [_address(_row(message, ADDRESS, names)) for message in ip.get_addr()],
+        "routes": [
+            _route(_row(message, ROUTE, names), names)
+            for message in ip.get_routes()
+            if message["proto"] != KERNEL and not message["flags"] & CLONED
+        ],
+        "rules": [
+            _row(message, RULE, names)
+            for message in ip.get_rules()
+            if message["family"] in FAMILIES
+        ],
+        "neighbours": [
+            _row(message, NEIGHBOUR, names)
+            for message in ip.get_neighbours()
+            if message["family"] in FAMILIES
+            and (message["state"] & PERMANENT or message["flags"] & PROXY)
+        ],
+    }
+
+
+def _row(message: Any, sort: Sort, names: dict[int, str]) -> Row:
+    plain = message.dump()
+    row: Row = {member: plain[member] for member in sort.members}
+    row["attributes"] = {name: value for name, value in plain["attrs"] if name in sort.kept}
+    unknown = {str(name) for name, _ in plain["attrs"]} - sort.kept - sort.telling
+    if unknown:
+        row["unknown"] = sorted(unknown)
+    for key in sort.links:
+        place = row if key in row else row["attributes"]
+        if key in place:
+            place[key] = names.get(place[key])
+    return row
+
+
+def _address(row: Row) -> Row:
+    """@row without what passes: checks for duplicates, the times of its birth."""
+    attributes = row["attributes"]
+    attributes["IFA_FLAGS"] = attributes.get("IFA_FLAGS", 0) & ~(TENTATIVE | DADFAILED)
+    times = attributes.pop("IFA_CACHEINFO", {})
+    row["preferred"] = times.get("ifa_preferred", NEVER)
+    row["valid"] = times.get("ifa_valid", NEVER)
+    return row
+
+
+def _route(row: Row, names: dict[int, str]) -> Row:
+    row["flags"] &= ONLINK
+    for hop in row["attributes"].get("RTA_MULTIPATH", ()):
+        hop["oif"] = names.get(hop["oif"])
+        hop["flags"] &= ONLINK
+        foreign = {name for name, _ in hop["attrs"]} - ROUTE.kept
+        if foreign:
+            row["unknown"] = sorted(foreign)
+    return row
+
+
+def obstacles(state: dict[str, list[Row]]) -> Iterator[Obstacle]:
+    """Rows with something that is not known here."""
+    for key, sort in (
+        ("addresses", ADDRESS),
+        ("routes", ROUTE),
+        ("rules", RULE),
+        ("neighbours", NEIGHBOUR),
+    ):
+        for row in state[key]:
+            if "unknown" in row:
+                what = (
+                    row["attributes"].get("RTA_DST") or row["attributes"].get("IFA_ADDRESS") or ""
+                )
+                yield Obstacle(
+                    kind="unsupported",
+                    message=f"A network {sort.what} ({what or 'default'}) has "
+                    + ", ".join(row["unknown"]),
+                    hint="Not supported yet: remove it before the checkpoint",
+                    object=f"network_{sort.what}",
+                )
+
+
+def write_addresses(ip: Any, rows: list[Row], numbers: dict[str, int]) -> None:
+    """The addresses that there were and no others."""
+    from pyroute2.netlink import rtnl
+    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+
+    names = {number: name for name, number in numbers.items()}
+    present = read(ip, names)["addresses"]
+    raw = {_identity(row): row for row in present}
+    unsure = {
+        _identity(_address(_row(message, ADDRESS, names)))
+        for message in ip.get_addr()
+        if (message.get_attr("IFA_FLAGS") or 0) & (TENTATIVE | DADFAILED)
+    }
+    wanted = {_identity(row): row for row in rows}
+    for key, row in raw.items():
+        if key not in wanted or wanted[key] != row or key in unsure:
+            _send(ifaddrmsg, ADDRESS, row, numbers=numbers, what=rtnl.RTM_DELADDR, flags=0)
+            del present[present.index(row)]
+    for row in rows:
+        if row not in present and row["index"] in numbers:
+            _send(
+                ifaddrmsg,
+                ADDRESS,
+                _with_times(row),
+                numbers=numbers,
+                what=rtnl.RTM_NEWADDR,
+                flags=NEW_ADDRESS,
+            )
+
+
+def _identity(row: Row) -> tuple[Any, ...]:
+    attributes = row["attributes"]
+    local = attributes.get("IFA_LOCAL")
+    return (row["family"], row["index"], row["prefixlen"], attributes.get("IFA_ADDRESS"), local)
+
+
+def _with_times(row: Row) -> Row:
+    flags = row["attributes"]["IFA_FLAGS"] & ~PERMANENT_ADDRESS
+    times = {"ifa_preferred": row["preferred"], "ifa_valid": row["valid"], "cstamp": 0, "tstamp": 0}
+    return {**row, "attributes": {**row["attributes"], "IFA_FLAGS": flags, "IFA_CACHEINFO": times}}
+
+
+def write_rest(ip: Any, state: dict[str, list[Row]], numbers: dict[str, int]) -> None:
+    """Routes, rules and neighbours that there were, and no others."""
+    from pyroute2.netlink import rtnl
+    from pyroute2.netlink.rtnl.fibmsg import fibmsg
+    from pyroute2.netlink.rtnl.ndmsg import ndmsg
+    from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+    present = read(ip, {number: name for name, number in numbers.items()})
+    for key, sort, message, delete, new in (
+        ("routes", ROUTE, rtmsg, rtnl.RTM_DELROUTE, rtnl.RTM_NEWROUTE),
+        ("rules", RULE, fibmsg, rtnl.RTM_DELRULE, rtnl.RTM_NEWRULE),
+        ("neighbours", NEIGHBOUR, ndmsg, rtnl.RTM_DELNEIGH, rtnl.RTM_NEWNEIGH),
+    ):
+        for row in present[key]:
+            if row not in state[key]:
+                _send(message, sort, row, numbers=numbers, what=delete, flags=0)
+        missing = [row for row in state[key] if row not in present[key]]
+        flags = NEW_ROUTE if key == "routes" else NEW
+        _send_all(missing, partial(_send, message, sort, numbers=numbers, what=new, flags=flags))
+
+
+def _send_all(rows: list[Row], send: Callable[[Row], None]) -> None:
+    """Send all of @rows; a route over a gateway needs the route to that, so some have to wait."""
+    while rows:
+        left = []
+        for row in rows:
+            try:
+                send(row)
+            except HostError as error:
+                left.append(row)
+                reason = error
+        if len(left) == len(rows):
+            raise reason
+        rows = left
+
+
+def _send(
+    kind: Any, sort: Sort, row: Row, *, numbers: dict[str, int], what: int, flags: int
+) -> None:
+    members: dict[str, Any] = {member: row[member] for member in sort.members if member in row}
+    attributes = dict(row["attributes"])
+    for key in sort.links:
+        place = members if key in members else attributes
+        if place.get(key) is not None:
+            place[key] = numbers.get(place[key], 0)
+    if "RTA_MULTIPATH" in attributes:
+        attributes["RTA_MULTIPATH"] = [
+            {**hop, "oif": numbers.get(hop["oif"], 0)} for hop in attributes["RTA_MULTIPATH"]
+        ]
+    number = netlink.send(kind, members, attributes, what=what, flags=flags)
+    if number:
+        raise HostError(
+            f"Failed to change a network {sort.what} ({attributes}): {os.strerror(number)}",
+            errno=number,
+        )

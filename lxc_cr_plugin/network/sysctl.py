@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Settings of the calling thread's network namespace: /proc/sys/net shows those of who reads it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from ..errors import HostError, ImageError, os_message
+
+ROOT = Path("/proc/sys/net")
+
+# Commands and not settings, and what the kernel counts.
+NO_SETTINGS = {"flush", "nf_conntrack_count", "dev_weight"}
+
+# Written before the others of their directory: they write to all interfaces.
+FIRST = ("/conf/all/", "/conf/default/")
+
+# What fails because the kernel has decided otherwise, or not on this interface.
+HARMLESS = (errno.EINVAL, errno.ENOENT)
+
+
+def paths() -> list[str]:
+    """All settings that can be changed here, relative."""
+    return [
+        os.path.relpath(Path(directory) / name, ROOT)
+        for directory, _, names in os.walk(ROOT)
+        for name in names
+        if name not in NO_SETTINGS and os.access(Path(directory) / name, os.R_OK | os.W_OK)
+    ]
+
+
+def read(names: list[str]) -> dict[str, str]:
+    """The values of @names; one that is gone, or cannot be read until it is set, is left out."""
+    values = {}
+    for name in names:
+        try:
+            fd = os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            values[name] = os.read(fd, 4096).decode(errors="replace").rstrip("\n")
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+    return values
+
+
+def write(wanted: dict[str, str]) -> None:
+    """Change what differs. Raises HostError when a setting stays another one."""
+    for name in wanted:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ImageError(f"'{name}' is no setting of a network")
+    # Some write to others: twice, and those that write to many first.
+    order = sorted(wanted, key=lambda name: (not any(part in f"/{name}" for part in FIRST), name))
+    for last in (False, True):
+        present = read(order)
+        for name in order:
+            if name in present and present[name] != wanted[name]:
+                _write(name, wanted[name], last=last)
+
+
+def _write(name: str, value: str, *, last: bool) -> None:
+    try:
+        fd = os.open(f"{ROOT}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if last and error.errno not in HARMLESS:
+            raise HostError(
+                f"Failed to set net/{name} of the container to '{value}': {os_message(error)}"
+            ) from error
