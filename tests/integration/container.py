@@ -146,19 +146,37 @@ class Laboratory:
         """Remove what does not lie in the directory; all containers are destroyed by now."""
         shutil.rmtree(self.buffer, ignore_errors=True)
 
-    def compile(self, source: Path, *flags: str, libraries: tuple[str, ...] = ()) -> Path:
+    def compile(
+        self,
+        source: Path,
+        *flags: str,
+        libraries: tuple[str, ...] = (),
+        libc: str = "glibc",
+    ) -> Path:
         """A static program, compiled once per session; @libraries without their lib."""
-        name = "-".join([source.stem, *(flag.strip("-=") for flag in flags)])
+        other = [] if libc == "glibc" else [libc]
+        name = "-".join([source.stem, *(flag.strip("-=") for flag in flags), *other])
         if name not in self.built:
             target = self.path / "bin" / name
             target.parent.mkdir(exist_ok=True)
             run(
-                "gcc", "-std=gnu11", "-D_GNU_SOURCE", "-static", "-O2", "-g", "-pthread", "-Wall", "-Wextra",
+                *COMPILERS[libc], "-std=gnu11", "-D_GNU_SOURCE", "-static", "-O2", "-g", "-pthread", "-Wall", "-Wextra",
                 "-Werror", "-Wno-format-truncation", *flags, "-o", target, source,
                 *(f"-l{library}" for library in (*libraries, "m")),
             )  # fmt: skip
             self.built[name] = target
         return self.built[name]
+
+
+# musl has no headers of the kernel's own.
+COMPILERS = {
+    "glibc": ["gcc"],
+    "musl": [
+        "musl-gcc",
+        *("-idirafter", "/usr/include"),
+        *("-idirafter", "/usr/include/x86_64-linux-gnu"),
+    ],
+}
 
 
 def make_tree(root: Path) -> None:

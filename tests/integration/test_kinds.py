@@ -26,8 +26,8 @@ LEASE_SECONDS = 8
 # Long enough to tell a clock that stood from one that went on.
 AWAY_SECONDS = 0.8
 
-# Programs that other tests run.
-NO_KIND = {"refused", "endless", "wall"}
+# Programs that other tests run: with arguments, or on a host that swaps or merges pages.
+NO_KIND = {"endless", "merged", "refused", "swapped", "wall"}
 
 ALL = sorted(file.stem for file in VICTIMS.glob("*.c") if file.stem not in NO_KIND)
 
@@ -98,5 +98,29 @@ def test_victims_pass_when_nothing_happens(names, container):
     container.start()
     for victim in victims:
         victim.ready()
+    for victim in victims:
+        victim.verify()
+
+
+# Where the C library has a part in it: threads, signals, timers, futexes, mappings.
+OF_LIBC = [
+    "dead_leader", "futex", "mapping", "nested_handlers", "posix_timer", "sigaction",
+    "sigaltstack", "signals", "syscall_dispatch", "thread",
+]  # fmt: skip
+
+
+@pytest.mark.support("programs_of_musl", "works")
+def test_programs_of_another_libc(container, laboratory):
+    """One that keeps its threads in its own way, and registers no restartable sequences."""
+    victims = [
+        container.add_program_as_victim(laboratory.compile(VICTIMS / f"{name}.c", libc="musl"))
+        for name in OF_LIBC
+    ]
+    container.start()
+    for victim in victims:
+        victim.ready()
+    container.checkpoint()
+    stop_and_restart(container)
+    stop_and_restart(container)
     for victim in victims:
         victim.verify()

@@ -27,6 +27,7 @@ OBJECTS = {
     "secretmem_mapped": "secret memory",
     "userfaultfd": "userfaultfd",
     "unmapped_vdso": "vdso",
+    "unmapped_vvar": "vvar",
     "userfaultfd_mapping": "userfaultfd",
     "pty": r"\bpty\b|pseudo|/dev/ptmx|/dev/pts",
     "vfork": "vfork",

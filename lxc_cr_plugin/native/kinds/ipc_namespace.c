@@ -197,8 +197,26 @@ static struct cr_error *set(struct restore *restore, const struct sysctl *sysctl
 							      : write_sysctl(restore, sysctl, text);
 }
 
+/* The configuration may be another one than at the checkpoint: everything below would be done to the
+ * host's own. */
+static struct cr_error *check_apart(const struct restore *restore)
+{
+	_cleanup_close_ int proc = -1;
+	struct stat ours, theirs;
+
+	TRY(proc_open(restore->init, restore->init, &proc));
+	if (stat("/proc/self/ns/ipc", &ours) < 0 || fstatat(proc, "ns/ipc", &theirs, 0) < 0)
+		return error_sys("Failed to look at the container's ipc namespace");
+	if (ours.st_ino != theirs.st_ino)
+		return NULL;
+	return error_remedy(
+		error_new(CR_ISOLATION, "The container shares its ipc namespace with the host"),
+		"Remove the lxc.namespace.keep or share setting that says so");
+}
+
 struct cr_error *ipc_namespace_begin(struct restore *restore)
 {
+	TRY(check_apart(restore));
 	TRY(ipc_namespace_enter(restore->init));
 	for_each (struct object *, object, &restore->image.objects) {
 		for (size_t i = 0; object->kind == &ipc_namespace_kind && i < SYSCTLS; i++)

@@ -12,6 +12,7 @@
 #include "../sharing.h"
 #include "contents.h"
 #include "memory_flags.h"
+#include "memory_special.h"
 #include "shared_memory.h"
 #include "sysv_shared_memory.h"
 
@@ -349,19 +350,6 @@ static struct cr_error *dump_shared(struct process *process, struct memory_map *
 	return NULL;
 }
 
-/* A restart can move the vdso, not make one; and it uses it itself. */
-static struct cr_error *check_vdso(const struct process *process)
-{
-	struct cr_error *error;
-
-	if (memory_vdso(process))
-		return NULL;
-	error = error_new(CR_UNSUPPORTED, "Process %d (%s) has unmapped its vdso", process->pid,
-			  process->stat.comm);
-	return error_remedy(error_object(error, "vdso"),
-			    "Not supported; end the process before the checkpoint");
-}
-
 static struct cr_error *memory_dump(struct dump *dump, struct process *process, void *state)
 {
 	struct memory_map *memory = state;
@@ -386,7 +374,7 @@ static struct cr_error *memory_dump(struct dump *dump, struct process *process, 
 	memory->auxv.data = (uint8_t *)auxv;
 	TRY(dump_exe(dump, process, memory));
 	TRY(dump_vmas(dump, process, memory));
-	TRY(check_vdso(process));
+	TRY(special_check(process));
 	return dump_defaults(dump, process, memory);
 }
 

@@ -30,6 +30,27 @@ uint64_t memory_vdso(const struct process *process)
 	return vdso ? vdso->start : 0;
 }
 
+static struct cr_error *refuse(const struct process *process, const char *what, const char *remedy)
+{
+	struct cr_error *error = error_new(CR_UNSUPPORTED, "Process %d (%s) has unmapped %s",
+					   process->pid, process->stat.comm, what);
+
+	return error_remedy(error_object(error, "vdso"), "%s", remedy);
+}
+
+/* A restart can move them, not make them: a child that has executed a program has new ones, and is
+ * cloned from its parent all the same. And the vdso is used by the restart itself. */
+struct cr_error *special_check(const struct process *process)
+{
+	if (!memory_vdso(process))
+		return refuse(process, "its vdso",
+			      "Not supported; end the process before the checkpoint");
+	if (process->children.count && !find(&process->memory->vmas, "[vvar]"))
+		return refuse(process, "the data of its vdso (vvar), and has children",
+			      "Not supported; end the children before the checkpoint");
+	return NULL;
+}
+
 /* Where they lie now: as execve(2) has placed them in init, or as whoever cloned @process has them. */
 static const struct list *present(const struct restore *restore, const struct process *process)
 {
@@ -78,6 +99,20 @@ static void move(struct program *p, uint64_t from, uint64_t to, uint64_t len)
 		     to);
 }
 
+static struct cr_error *check_present(const struct process *process, const struct list *present)
+{
+	const struct vma *vma = process->memory->vmas.items;
+
+	for (size_t i = 0; i < process->memory->vmas.count; i++) {
+		const char *name = (const char *)vma[i].name.data;
+
+		if (vma[i].type == VMA_SPECIAL && !find(present, name))
+			return error_new(CR_IMAGE, "Nobody can give process %d its %s",
+					 process->pid, name);
+	}
+	return NULL;
+}
+
 /* What lies wrong goes aside first, so that none lands on one that has not moved yet. */
 struct cr_error *special_place(struct restore *restore, struct process *process)
 {
@@ -87,6 +122,7 @@ struct cr_error *special_place(struct restore *restore, struct process *process)
 	struct program *p = restore->program;
 	size_t count = 0;
 
+	TRY(check_present(process, vmas));
 	TRY(program_reserve(p, 3 * MOST_SPECIAL, 0));
 	for (size_t i = 0; i < vmas->count; i++) {
 		const struct vma *ours;

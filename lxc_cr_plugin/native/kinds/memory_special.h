@@ -5,6 +5,9 @@
 
 #include "memory.h"
 
+/* Refuse a process that has unmapped what a restart needs of them, or a child of it. */
+struct cr_error *special_check(const struct process *process);
+
 /* Unmap everything in @process but the program area and them. */
 struct cr_error *special_unmap_others(struct restore *restore, struct process *process);
 /* Move each to where the image has it, and unmap what the image has not. */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* System V message queues (msgget(2)): of the ipc namespace, whoever uses them. */
+/*
+ * System V message queues (msgget(2)): of the ipc namespace, whoever uses them. When they were used
+ * last is not kept, and by whom only if that process is still there.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +73,7 @@ static struct cr_error *copy_message(struct dump *dump, struct queue *queue, str
 		return refuse(queue, CR_HOST,
 			      "this kernel does not show messages without handing them out",
 			      "Boot a kernel with CONFIG_CHECKPOINT_RESTORE");
-	if ((len < 0 && (errno == EINVAL || errno == E2BIG)) || len > LARGEST_MESSAGE)
+	if (len < 0 && (errno == EINVAL || errno == E2BIG))
 		return refuse(queue, CR_UNSUPPORTED, "a message in it is too large",
 			      "Not supported: try again when it has been received; if it is larger "
 			      "than kernel.msgmax of the container, raise that");
@@ -89,8 +92,7 @@ static struct cr_error *copy_messages(struct dump *dump, struct queue *queue,
 				      const struct msqid_ds *data)
 {
 	_cleanup_free_ struct msgbuf *buffer = NULL;
-	/* a byte to spare: pool_memdup() of an empty message must have something to point to */
-	size_t room = data->__msg_cbytes + 1;
+	size_t all = data->__msg_cbytes, room = all < LARGEST_MESSAGE ? all : LARGEST_MESSAGE;
 
 	if (!data->msg_qnum)
 		return NULL;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * System V semaphores (semget(2)): of the ipc namespace, whoever uses them. Who waits for them
- * enters its call again (wait.c).
+ * enters its call again (wait.c). When they were used last is not kept, and by whom only if that process
+ * is still there.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -222,23 +222,45 @@ static void userfaultfd_mapping_verify(void)
 	check(strcmp(secret, "brought in") == 0, "content: %s", secret);
 }
 
-static void unmapped_vdso(void)
+static void unmap_special(const char *name)
 {
 	static char maps[65536];
 	unsigned long start, end;
 	char *at;
 
 	victim_read("/proc/self/maps", maps, sizeof(maps));
-	at = strstr(maps, "[vdso]");
+	at = strstr(maps, name);
 	while (at > maps && at[-1] != '\n')
 		at--;
 	check(at && sscanf(at, "%lx-%lx", &start, &end) == 2, "maps");
 	must(munmap((void *)start, end - start));
 }
 
+static void unmapped_vdso(void)
+{
+	unmap_special("[vdso]");
+}
+
 static void unmapped_vdso_verify(void)
 {
 	must(getpid());
+}
+
+/* The child has them again, as everybody who executes a program. */
+static void unmapped_vvar(void)
+{
+	unmap_special("[vvar]");
+	child = must(fork());
+	if (child == 0)
+		must(execl("/bin/sleep", "sleep", "1000", NULL));
+	victim_nap(50);
+}
+
+static void unmapped_vvar_verify(void)
+{
+	check(waitpid(child, NULL, WNOHANG) == 0, "the child has ended");
+	must(kill(child, SIGKILL));
+	check(waitpid(child, NULL, 0) == child, "waitpid");
 }
 
 /* Little on the disk, and yet more than the test allows. */
@@ -528,6 +550,7 @@ static const struct object {
 	{"userfaultfd", userfaultfd, userfaultfd_verify},
 	{"userfaultfd_mapping", userfaultfd_mapping, userfaultfd_mapping_verify},
 	{"unmapped_vdso", unmapped_vdso, unmapped_vdso_verify},
+	{"unmapped_vvar", unmapped_vvar, unmapped_vvar_verify},
 	{"large_deleted_file", large_deleted_file, large_deleted_file_verify},
 	{"pty", pty, pty_verify},
 	{"vfork", lasting_vfork, lasting_vfork_verify},

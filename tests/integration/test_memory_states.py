@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""States of memory that only a host can bring about which swaps or merges pages."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from .container import Container, Victim, run
+from .test_kinds import stop_and_restart
+
+SWAPS = Path("/proc/swaps")
+MERGING = Path("/sys/kernel/mm/ksm")
+
+
+@pytest.fixture(scope="module")
+def swap(laboratory):
+    """Some swap space more, for a while."""
+    file = laboratory.path / "swap"
+    with file.open("wb") as made:
+        os.posix_fallocate(made.fileno(), 0, 64 << 20)
+    file.chmod(0o600)
+    run("mkswap", file)
+    try:
+        run("swapon", file)
+    except AssertionError as error:
+        pytest.skip(f"this machine cannot swap to a file of {laboratory.path}: {error}")
+    yield
+    run("swapoff", file)
+    file.unlink()
+
+
+@pytest.fixture(scope="module")
+def merging():
+    """The kernel looks for equal pages, faster than it would by itself."""
+    if not MERGING.exists():
+        pytest.skip("this kernel does not merge pages")
+    wanted = {"pages_to_scan": "5000", "sleep_millisecs": "10", "run": "1"}
+    before = {name: (MERGING / name).read_text() for name in wanted}
+    for name, value in wanted.items():
+        (MERGING / name).write_text(value)
+    yield
+    for name, value in before.items():
+        (MERGING / name).write_text(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        pytest.param(name, host, marks=pytest.mark.support(name, "works"), id=name)
+        for name, host in [("swapped", "swap"), ("merged", "merging")]
+    ],
+)
+class TestStateOfTheHost:
+    @pytest.fixture
+    def victim(self, name, host, request, container: Container) -> Victim:
+        request.getfixturevalue(host)
+        victim = container.add_victim(name)
+        container.start()
+        victim.ready()
+        return victim
+
+    def test_runs_on_after_a_checkpoint(self, name, host, container, victim):
+        container.checkpoint()
+        victim.verify()
+
+    def test_runs_on_after_a_restart(self, name, host, container, victim):
+        stop_and_restart(container)
+        victim.verify()
+
+    def test_runs_on_after_a_restart_of_a_restart(self, name, host, container, victim):
+        stop_and_restart(container)
+        stop_and_restart(container)
+        victim.verify()
