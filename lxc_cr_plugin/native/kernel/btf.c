@@ -417,6 +417,21 @@ void btf_close(struct btf *btf)
 }
 
 /* The array has no length since Linux 6.5. */
+struct cr_error *btf_offsets(const struct btf *btf, const struct btf_wanted *wanted, size_t count,
+			     void *layout)
+{
+	struct btf_place place;
+
+	for (size_t i = 0; i < count; i++) {
+		TRY(btf_require(btf, wanted[i].root, wanted[i].path, &place));
+		if (place.hop_count || place.bits)
+			return error_new(CR_HOST, "Member %s of struct %s is another one here",
+					 wanted[i].path, wanted[i].root);
+		memcpy((uint8_t *)layout + wanted[i].offset, &place.offset, sizeof(uint32_t));
+	}
+	return NULL;
+}
+
 uint32_t btf_pid_numbers(const struct btf *btf)
 {
 	struct btf_place place;

@@ -7,6 +7,7 @@
 #define CR_KERNEL_BTF_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "../error.h"
@@ -49,6 +50,16 @@ bool btf_locate(const struct btf *btf, uint32_t root, const char *path, struct b
  * not. */
 struct cr_error *btf_require(const struct btf *btf, const char *root, const char *path,
 			     struct btf_place *ret);
+
+/* Where this kernel has a member that lies in its struct itself. */
+struct btf_wanted {
+	size_t offset; /* of a uint32_t in a struct of ours, which gets its offset */
+	const char *root, *path;
+};
+
+/* All of them, into @layout; CR_HOST when one is not there, or not so. */
+struct cr_error *btf_offsets(const struct btf *btf, const struct btf_wanted *wanted, size_t count,
+			     void *layout);
 
 /* Offset of numbers[] in struct pid. */
 uint32_t btf_pid_numbers(const struct btf *btf);

@@ -24,10 +24,7 @@ struct kernel_numa_reader {
 	uint32_t shmem_inode, shmem_policy; /* in struct shmem_inode_info */
 };
 
-static const struct {
-	size_t offset; /* in struct kernel_numa_reader */
-	const char *root, *path;
-} members[] = {
+static const struct btf_wanted members[] = {
 	{offsetof(struct kernel_numa_reader, mode), "mempolicy", "mode"},
 	{offsetof(struct kernel_numa_reader, flags), "mempolicy", "flags"},
 	{offsetof(struct kernel_numa_reader, nodes), "mempolicy", "nodes"},
@@ -45,13 +42,7 @@ static struct cr_error *locate_all(const struct btf *btf, struct kernel_numa_rea
 {
 	struct btf_place place;
 
-	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
-		TRY(btf_require(btf, members[i].root, members[i].path, &place));
-		if (place.hop_count || place.bits)
-			return error_new(CR_HOST, "Member %s of struct %s is another one here",
-					 members[i].path, members[i].root);
-		memcpy((uint8_t *)reader + members[i].offset, &place.offset, sizeof(uint32_t));
-	}
+	TRY(btf_offsets(btf, members, sizeof(members) / sizeof(members[0]), reader));
 	TRY(btf_require(btf, "mempolicy", "nodes", &place));
 	reader->nodes_len = place.size;
 	return place.size <= NUMA_NODES_MAX / 8

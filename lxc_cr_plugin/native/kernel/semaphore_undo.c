@@ -16,30 +16,29 @@ struct kernel_undo_reader {
 	bool adjustments_apart; /* struct sem_undo points to them */
 };
 
-static struct cr_error *locate(const struct btf *btf, const char *root, const char *path,
-			       uint32_t *ret)
-{
-	struct btf_place place;
+#define WANTED(member, root, path)                                                                 \
+	{                                                                                          \
+		offsetof(struct kernel_undo_reader, member), root, path                            \
+	}
 
-	TRY(btf_require(btf, root, path, &place));
-	if (place.hop_count || place.bits)
-		return error_new(CR_HOST, "Member %s of struct %s is another one here", path, root);
-	*ret = place.offset;
-	return NULL;
-}
+static const struct btf_wanted members[] = {
+	WANTED(list, "sem_undo_list", "list_proc"),
+	WANTED(next, "sem_undo", "list_proc"),
+	WANTED(set, "sem_undo", "semid"),
+};
+
+/* The adjustments stand at the end of the struct since Linux 6.11; before, it points to them. */
+static const struct btf_wanted inside = WANTED(adjustments, "sem_undo", "semadj[0]"),
+			       apart = WANTED(adjustments, "sem_undo", "semadj");
 
 static struct cr_error *locate_all(const struct btf *btf, struct kernel_undo_reader *reader)
 {
 	struct btf_place place;
 
-	TRY(locate(btf, "sem_undo_list", "list_proc", &reader->list));
-	TRY(locate(btf, "sem_undo", "list_proc", &reader->next));
-	TRY(locate(btf, "sem_undo", "semid", &reader->set));
-	/* they stand at the end of the struct since Linux 6.11 */
 	reader->adjustments_apart =
-		!btf_locate(btf, btf_find(btf, BTF_KIND_STRUCT, "sem_undo"), "semadj[0]", &place);
-	return locate(btf, "sem_undo", reader->adjustments_apart ? "semadj" : "semadj[0]",
-		      &reader->adjustments);
+		!btf_locate(btf, btf_find(btf, BTF_KIND_STRUCT, "sem_undo"), inside.path, &place);
+	TRY(btf_offsets(btf, members, sizeof(members) / sizeof(members[0]), reader));
+	return btf_offsets(btf, reader->adjustments_apart ? &apart : &inside, 1, reader);
 }
 
 struct cr_error *kernel_undo_reader_open(const struct btf *btf, struct kernel_peek *peek,

@@ -17,10 +17,7 @@ struct kernel_tty_reader {
 	uint32_t size; /* of the ring */
 };
 
-static const struct {
-	size_t offset; /* in struct kernel_tty_reader */
-	const char *root, *path;
-} members[] = {
+static const struct btf_wanted members[] = {
 	{offsetof(struct kernel_tty_reader, private_data), "file", "private_data"},
 	{offsetof(struct kernel_tty_reader, tty), "tty_file_private", "tty"},
 	{offsetof(struct kernel_tty_reader, discipline), "tty_struct", "disc_data"},
@@ -39,13 +36,7 @@ static struct cr_error *locate_all(const struct btf *btf, struct kernel_tty_read
 {
 	struct btf_place place;
 
-	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
-		TRY(btf_require(btf, members[i].root, members[i].path, &place));
-		if (place.hop_count || place.bits)
-			return error_new(CR_HOST, "Member %s of struct %s is another one here",
-					 members[i].path, members[i].root);
-		memcpy((uint8_t *)reader + members[i].offset, &place.offset, sizeof(uint32_t));
-	}
+	TRY(btf_offsets(btf, members, sizeof(members) / sizeof(members[0]), reader));
 	TRY(btf_require(btf, "n_tty_data", "read_buf", &place));
 	reader->size = place.size;
 	return reader->size % PEEK_MAX || reader->size & (reader->size - 1)

@@ -24,10 +24,7 @@ struct upid {
 	uint64_t namespace;
 };
 
-static const struct {
-	size_t offset; /* in struct layout */
-	const char *root, *path;
-} members[] = {
+static const struct btf_wanted members[] = {
 	{offsetof(struct layout, private_data), "file", "private_data"},
 	{offsetof(struct layout, sk), "socket", "sk"},
 	{offsetof(struct layout, socket), "sock", "sk_socket"},
@@ -43,13 +40,7 @@ static struct cr_error *locate_all(const struct btf *btf, struct layout *layout)
 {
 	struct btf_place place;
 
-	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
-		TRY(btf_require(btf, members[i].root, members[i].path, &place));
-		if (place.hop_count || place.bits)
-			return error_new(CR_HOST, "Member %s of struct %s is another one here",
-					 members[i].path, members[i].root);
-		memcpy((uint8_t *)layout + members[i].offset, &place.offset, sizeof(uint32_t));
-	}
+	TRY(btf_offsets(btf, members, sizeof(members) / sizeof(members[0]), layout));
 	layout->numbers = btf_pid_numbers(btf);
 	if (btf_locate(btf, btf_find(btf, BTF_KIND_STRUCT, "unix_sock"), "oob_skb", &place))
 		layout->urgent = place.offset;
