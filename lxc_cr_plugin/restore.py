@@ -104,6 +104,7 @@ def restart(
     time_policy: str = CONTINUE,
     sources: Mapping[str, str] = NO_SOURCES,
     bridges: Mapping[str, str] = NO_SOURCES,
+    clone: bool = False,
     fault: str | None = None,
 ) -> Restarted:
     """Restart a stopped container from @image.
@@ -111,7 +112,8 @@ def restart(
     @files says what becomes of files that were changed since: snapshot.ROLLBACK, KEEP or REFUSE;
     with @full all of them are read to find out. @time_policy is clocks.CONTINUE or WALL. @sources are
     directories of the host to be mounted instead of those of the configuration, by their places;
-    @bridges are bridges instead of those, by the name of an interface or of its configured bridge.
+    @bridges are bridges instead of those, by the name of an interface or of its configured bridge. A
+    @clone may be restarted from the image of another container.
 
     If anything raises, the container is stopped, its files and the image are as before. @timeout, in seconds,
     is for the runtime to come to the point where its init is taken over.
@@ -125,7 +127,7 @@ def restart(
         refuse_unknown_places(container, sources)
         with report.step("manifest", f"Read and check the manifest of {image.reference()}"):
             manifest = image.manifest()
-            refuse_foreign(container, image, manifest)
+            refuse_foreign(container, image, manifest, clone=clone)
             images.verify_records(image, manifest)
             net = network_of(container, image, manifest)
         with report.step("journal", "Make the meeting place and write down where it is"):
@@ -188,6 +190,9 @@ def network_of(container: Container, image: Image, manifest: Manifest) -> networ
     if state is None or container.shares_network():
         return None
     network.import_tools()
+    if manifest.container["name"] != container.name:
+        # Both may run at the same time, on the same bridge.
+        network.forget_identity(state)
     return state
 
 
@@ -263,12 +268,17 @@ def refuse_unknown_places(container: Container, places: Iterable[str]) -> None:
             )
 
 
-def refuse_foreign(container: Container, image: Image, manifest: Manifest) -> None:
-    """Raise ImageError when the image cannot be restarted by this version as this container."""
+def refuse_foreign(
+    container: Container, image: Image, manifest: Manifest, *, clone: bool = False
+) -> None:
+    """Raise ImageError when the image cannot be restarted by this version as this container.
+
+    A @clone may have the image of any container.
+    """
     manifest.check_requires(known=(*native.kinds(), network.FEATURE))
     name = manifest.container["name"]
     # An image that lies with this container has followed it when it was copied.
-    if container.name not in (name, image.container):
+    if container.name not in (name, image.container) and not clone:
         raise ImageError(f"The image is of container '{name}', not of '{container.name}'")
     machine = manifest.host["machine"]
     if machine != os.uname().machine:

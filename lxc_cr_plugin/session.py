@@ -133,10 +133,11 @@ class Session:
         sources: Mapping[str, str] | None = None,
         container: LxcContainer | None = None,
         bridges: Mapping[str, str] | None = None,
+        clone: bool = False,
     ) -> Restarted:
         """Restart the container that the command names, or @container, which is the same one.
 
-        @time_policy None is the configured one.
+        @time_policy None is the configured one; @clone: the image may be another container's.
         """
         from .restore import restart as run
 
@@ -152,6 +153,7 @@ class Session:
             time_policy=time_policy or self.policy.time,
             sources=sources or {},
             bridges=bridges or {},
+            clone=clone,
             report=self.report,
             fault=self.fault,
         )

@@ -13,6 +13,7 @@ NAMES = (
     "checkpoint",
     "restart",
     "rollback",
+    "clone",
     "check",
     "pending",
     "ls",

@@ -201,6 +201,28 @@ def settings_of(
     return settings
 
 
+def forget_identity(state: State) -> None:
+    """Let interfaces that the runtime makes keep the MAC addresses that they get, and what follows.
+
+    All other addresses come back: they are the business of who sets up the container's network.
+    """
+    from .routing import KERNEL_LINK_LOCAL
+
+    names = {
+        link["name"]
+        for link in state["links"]
+        if link["runtime"] and link["kind"] in RANDOM_ADDRESS
+    }
+    for link in state["links"]:
+        if link["name"] in names:
+            link["address"] = None
+    state["addresses"] = [
+        row
+        for row in state["addresses"]
+        if row.get("index") not in names or row["attributes"].get("IFA_PROTO") != KERNEL_LINK_LOCAL
+    ]
+
+
 def put_back(pid: int, state: State) -> None:
     """Make the network of process @pid what it was; nothing of the container runs yet.
 
@@ -227,7 +249,8 @@ def _put_back(state: State) -> None:
             sysctl.write({**settings, **unsearched})
             links.bring_up(ip, state["links"])
             numbers = {link["name"]: link["index"] for link in links.read(ip, of_runtime=[])}
-            routing.write_addresses(ip, state["addresses"], numbers)
+            fresh = {link["name"] for link in state["links"] if link["address"] is None}
+            routing.write_addresses(ip, state["addresses"], numbers, fresh=fresh)
             routing.write_rest(ip, state, numbers)
             sysctl.write({name: settings[name] for name in unsearched})
         nft.write(state["filter"])

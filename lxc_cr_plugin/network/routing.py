@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -198,8 +198,10 @@ def obstacles(state: dict[str, list[Row]]) -> Iterator[Obstacle]:
                 )
 
 
-def write_addresses(ip: Any, rows: list[Row], numbers: dict[str, int]) -> None:
-    """The addresses that there were and no others."""
+def write_addresses(
+    ip: Any, rows: list[Row], numbers: dict[str, int], *, fresh: Collection[str]
+) -> None:
+    """The addresses that there were and no others, but for the kernel's own on @fresh interfaces."""
     from pyroute2.netlink import rtnl
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 
@@ -213,6 +215,9 @@ def write_addresses(ip: Any, rows: list[Row], numbers: dict[str, int]) -> None:
     }
     wanted = {_identity(row): row for row in rows}
     for key, row in raw.items():
+        own = row["attributes"].get("IFA_PROTO") == KERNEL_LINK_LOCAL
+        if own and row["index"] in fresh:
+            continue
         if key not in wanted or wanted[key] != row or key in unsure:
             _send(ifaddrmsg, ADDRESS, row, numbers=numbers, what=rtnl.RTM_DELADDR, flags=0)
             del present[present.index(row)]

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`lxc-cr clone REF NEWNAME...`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ..errors import RestartError, UsageError
+from ..session import Session
+from . import not_negative, replacement
+
+HELP = "Make other containers that start from an image, each with its own name, files and network."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("reference", metavar="REF", help="the image")
+    parser.add_argument("names", metavar="NEWNAME", nargs="+", help="names of the new containers")
+    parser.add_argument(
+        "-n",
+        "--count",
+        metavar="COUNT",
+        type=not_negative,
+        help="make so many: NEWNAME-1, NEWNAME-2 and so on",
+    )
+    parser.add_argument(
+        "--no-start",
+        action="store_true",
+        help="only make them; `lxc-cr restart NEWNAME` starts one from the image later",
+    )
+    parser.add_argument(
+        "--bridge",
+        metavar="WHICH=NEW",
+        type=replacement,
+        action="append",
+        default=[],
+        help="as for restart",
+    )
+
+
+def run(session: Session) -> int:
+    """Run the command; returns its exit code."""
+    arguments = session.arguments
+    names = list(arguments.names)
+    if arguments.count is not None:
+        if len(names) != 1 or not arguments.count:
+            raise UsageError("-n COUNT makes clones of one NEWNAME, and at least one")
+        names = [f"{names[0]}-{number}" for number in range(1, arguments.count + 1)]
+    if len(set(names)) != len(names):
+        raise UsageError("A name is given twice")
+    return clone_one(session, names[0]) if len(names) == 1 else clone_all(session, names)
+
+
+def clone_one(session: Session, name: str) -> int:
+    """Make one clone, and start it."""
+    from ..clone import make, remove
+    from ..container import STOPPED
+    from ..snapshot import KEEP
+    from ..store import Reference
+
+    journals = session.journals()
+    store = session.store()
+    image = store.resolve(Reference.parse(session.arguments.reference))
+    clone = session.of(name=name)
+    container = clone.container()
+    home, lxcpath = container.directory, Path(container.lxcpath)
+    with ExitStack() as undo:
+        with (
+            journals.locked(container=name, lxcpath=container.lxcpath),
+            session.report.step("clone", f"Make container '{name}'"),
+        ):
+            make(image, image.manifest(), name=name, lxcpath=lxcpath)
+            undo.callback(remove, home)
+        result: dict[str, Any] = {"command": "clone", "container": name, "path": str(home)}
+        text = f"Made container '{name}' from {image.reference()}"
+        if session.arguments.no_start:
+            store.copy(image, container=name)
+        else:
+            try:
+                bridges = dict(session.arguments.bridge)
+                done = clone.start_from(image, files=KEEP, bridges=bridges, clone=True)
+            except BaseException:
+                if clone.container().state() != STOPPED:
+                    undo.pop_all()  # it runs: nobody takes its files away
+                raise
+            result |= {"restart": done.as_json()}
+            text += f"\n{done.summary(name)}"
+        undo.pop_all()
+    session.report.result(result, text=text)
+    return 0
+
+
+def clone_all(session: Session, names: list[str]) -> int:
+    """Make several at a time, each by a command of its own. One that fails leaves the others alone."""
+    import json
+    import subprocess
+
+    commands = {
+        name: subprocess.Popen(_command(session, name), stdout=subprocess.PIPE) for name in names
+    }
+    failed = []
+    try:
+        for name, command in commands.items():
+            output, _ = command.communicate()
+            events = [json.loads(line) for line in output.splitlines()]
+            end = events[-1] if events else {"event": "error", "message": "it was killed"}
+            if end["event"] == "result":
+                text = f"Container '{name}' runs from the image"
+                if session.arguments.no_start:
+                    text = f"Made container '{name}'"
+                session.report.result({k: v for k, v in end.items() if k != "event"}, text=text)
+            else:
+                failed.append(f"'{name}': {end['message']}")
+    finally:
+        for command in commands.values():
+            # With SIGTERM it leaves nothing; one that has ended does not mind.
+            command.terminate()
+            command.wait()
+    if failed:
+        raise RestartError(
+            f"{len(failed)} of {len(names)} clones failed: " + "; ".join(failed),
+            hint="Nothing is left of those; the others run",
+        )
+    return 0
+
+
+def _command(session: Session, name: str) -> list[str]:
+    """The words of the command that makes one clone."""
+    given = vars(session.arguments)
+    words = [sys.executable, "-m", "lxc_cr_plugin", "--json"]
+    for option in ("lxcpath", "store", "config"):
+        if given.get(option):
+            words += [f"--{option}", str(given[option])]
+    words += ["clone", session.arguments.reference, name]
+    words += [f"--bridge={which}={new}" for which, new in session.arguments.bridge]
+    return words + ["--no-start"] * session.arguments.no_start

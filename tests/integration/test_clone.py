@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Several containers from one image, at the same time."""
+
+import pytest
+
+from .container import Container
+from .test_network import bridge, connect, in_network_of, mac, make_bridge, ports  # noqa: F401
+from .test_unprivileged import FIRST_ID, IDS, shifted_tree
+
+
+@pytest.fixture
+def clones_of(laboratory, container_names):
+    """Containers that are to become clones, and are gone after the test."""
+    made = []
+
+    def make(count: int) -> list[Container]:
+        made.extend(
+            Container(laboratory=laboratory, name=next(container_names)) for _ in range(count)
+        )
+        return made[-count:]
+
+    yield make
+    for clone in made:
+        clone.destroy()
+
+
+def leftovers(container: Container) -> list[str]:
+    """What there is in the lxcpath besides the containers themselves."""
+    return [path.name for path in container.laboratory.lxcpath.glob(".*")]
+
+
+def names(clones: list[Container]) -> list[str]:
+    return [clone.name for clone in clones]
+
+
+def victim_of(container: Container, victim):
+    """The same victim in a clone."""
+    return type(victim)(container=container, name=victim.name)
+
+
+def test_three_clones_run_beside_the_original(container, clones_of, bridge):  # noqa: F811
+    connect(container, bridge)
+    victims = [container.add_victim(name) for name in ("ledger", "thread", "pipe")]
+    container.start()
+    for victim in victims:
+        victim.ready()
+    container.attach("sh", "-c", "echo original >/root/file")
+    container.checkpoint()
+    clones = clones_of(3)
+    container.cr("clone", container.name, *names(clones))
+    assert len(ports(bridge)) == 4
+    assert len({mac(one) for one in (container, *clones)}) == 4
+    for clone in clones:
+        assert clone.state == "RUNNING"
+        clone.attach("sh", "-c", f"echo {clone.name} >/root/file")
+    for clone in clones:
+        assert clone.attach("cat", "/root/file") == f"{clone.name}\n"
+        assert clone.attach("hostname") == f"{clone.name}\n"
+        for victim in victims:
+            victim_of(clone, victim).verify()
+    assert container.attach("cat", "/root/file") == "original\n"
+    for victim in victims:
+        victim.verify()
+    assert len(container.images) == 1
+    assert not leftovers(container)
+    # each is a container as any other
+    clones[0].checkpoint("--stop")
+    clones[0].restart()
+    assert clones[0].attach("cat", "/root/file") == f"{clones[0].name}\n"
+
+
+def test_a_clone_that_is_not_started(container, clones_of):
+    victim = container.add_victim("ledger")
+    container.start()
+    victim.ready()
+    container.checkpoint("--stop")
+    (clone,) = clones_of(1)
+    container.cr("clone", container.name, clone.name, "--no-start")
+    assert clone.state == "STOPPED"
+    assert container.state == "STOPPED"
+    clone.restart()
+    victim_of(clone, victim).verify()
+
+
+def test_fixed_addresses_are_not_taken_over(container, clones_of, bridge):  # noqa: F811
+    fixed = "02:00:00:00:77:01"
+    connect(container, bridge, f"lxc.net.0.hwaddr = {fixed}", "lxc.net.0.veth.pair = crpair0")
+    container.start()
+    in_network_of(container, "ip", "address", "add", "10.77.0.2/24", "dev", "eth0")
+    container.checkpoint()
+    (clone,) = clones_of(1)
+    container.cr("clone", container.name, clone.name)
+    assert mac(container) == fixed
+    assert mac(clone).startswith("00:16:3e:")
+    assert "10.77.0.2" in in_network_of(clone, "ip", "address").stdout
+
+
+def test_an_unprivileged_clone(laboratory, new_container, clones_of):
+    container = new_container(shifted_tree(laboratory))
+    container.configure(*(f"lxc.idmap = {sort} 0 {FIRST_ID} {IDS}" for sort in "ug"))
+    victim = container.add_victim("ledger")
+    container.start()
+    victim.ready()
+    container.checkpoint()
+    (clone,) = clones_of(1)
+    container.cr("clone", container.name, clone.name)
+    victim_of(clone, victim).verify()
+    victim.verify()
+
+
+def test_an_overlay_is_cloned(laboratory, container, clones_of):
+    upper = container.directory / "upper"
+    upper.mkdir()
+    config = container.directory / "config"
+    text = config.read_text().replace(
+        f"dir:{container.rootfs}", f"overlay:{container.rootfs}:{upper}"
+    )
+    config.write_text(text)
+    container.start()
+    container.attach("sh", "-c", "echo original >/root/file")
+    container.checkpoint()
+    container.attach("sh", "-c", "echo later >/root/file")
+    (clone,) = clones_of(1)
+    container.cr("clone", container.name, clone.name)
+    assert clone.attach("cat", "/root/file") == "original\n"
+    clone.attach("sh", "-c", "echo mine >/root/file")
+    assert container.attach("cat", "/root/file") == "later\n"
+
+
+def test_a_failed_clone_leaves_nothing(container, clones_of):
+    container.start()
+    container.checkpoint()
+    clones = clones_of(2)
+    outcome = container.try_cr(
+        "clone", container.name, *names(clones), LXC_CR_FAULT="restart-states!"
+    )
+    assert outcome.code == 10
+    assert "2 of 2 clones failed" in outcome.result["message"]
+    assert container.state == "RUNNING"
+    assert not any(clone.directory.exists() for clone in clones)
+    assert not leftovers(container)
+
+
+def test_what_a_killed_clone_leaves_is_no_obstacle(container, clones_of):
+    container.start()
+    container.checkpoint()
+    (clone,) = clones_of(1)
+    half = clone.directory.with_name(f".{clone.name}.lxc-cr")
+    (half / "rootfs").mkdir(parents=True)
+    container.cr("clone", container.name, clone.name)
+    assert clone.state == "RUNNING"
+    assert not half.exists()
+
+
+def test_a_name_that_is_taken(container, new_container):
+    other = new_container()
+    container.start()
+    container.checkpoint()
+    before = (other.directory / "config").read_text()
+    outcome = container.try_cr("clone", container.name, other.name)
+    assert outcome.code == 3
+    assert (other.directory / "config").read_text() == before
