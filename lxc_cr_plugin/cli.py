@@ -13,9 +13,10 @@ from pathlib import Path
 
 from . import __version__, commands
 from .errors import HostError, LxcCrError, exit_codes
+from .fault import FAULT_VARIABLE
 from .log import Reporter
 from .run import signals_cancel
-from .session import FAULT_VARIABLE, Session
+from .session import Session
 
 
 def epilog() -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from . import config
 from .config import Settings
 from .errors import ContainerError, HostError, StoreError
+from .fault import FAULT_VARIABLE
 from .lease import REMAINING, LeasePolicy
 from .log import Reporter
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from .journal import Entry, Journals
     from .restore import Restarted
     from .store import Image, Reference, Store
-
-FAULT_VARIABLE = "LXC_CR_FAULT"
 
 
 class Session:

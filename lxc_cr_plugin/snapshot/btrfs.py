@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import native
 from ..errors import CheckpointError, HostError, ImageError, Obstacle, UnsupportedError, os_message
+from ..fault import point
 from . import capture, rollback, subvolume, tree_backend
-from .pointer import new_place, point, snapshot_of
+from .pointer import new_place, point_to, snapshot_of
 from .tree import Tree
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class BtrfsCapture:
     def prepare(self, *, check_space: Callable[[int], None]) -> None:
         refuse_nested(self._tree)
         check_space(0)
-        point(self._staging, self._place)
+        point_to(self._staging, self._place)
         for _ in range(ROUNDS):
             begin = time.monotonic()
             self._tree.sync()
@@ -196,13 +197,17 @@ def exchange(
             subvolume.opened(kept) as directory,
             subvolume.opened(path.parent) as parent,
         ):
+            point("keep")
             write_journal(kept, path, subvolume.info(old).uuid)
+            point("kept")
             subvolume.snapshot(source, directory, OTHER, read_only=False)
             if work:
                 with Tree(kept / OTHER) as tree:
                     work(tree)
                     tree.sync()
+            point("bring")
             native.exchange(directory, OTHER, parent, path.name)
+            point("brought")
     except OSError as error:
         raise HostError(
             f"Failed to put the snapshot in the place of '{path}': {os_message(error)}",
@@ -230,6 +235,7 @@ def undo(kept: Path) -> bool:
     with subvolume.opened(kept) as directory, subvolume.opened(path.parent) as parent:
         if identity(kept / OTHER) == members["previous"]:
             native.exchange(directory, OTHER, parent, path.name)
+            point("undone")
             native.sync_filesystem(parent)
             returned = True
     settle(kept)
@@ -242,6 +248,7 @@ def settle(kept: Path) -> None:
         if identity(kept / OTHER):
             native.sync_filesystem(directory)
             subvolume.remove(directory, OTHER)
+            point("settle")
     (kept / JOURNAL).unlink()
     rollback.discard(kept)
 

@@ -31,7 +31,7 @@ def snapshot_of(directory: Path) -> Path | None:
         return None
 
 
-def point(directory: Path, place: Path) -> None:
+def point_to(directory: Path, place: Path) -> None:
     """Let the image in @directory have the snapshot @place, which is made afterwards."""
     fd = os.open(directory / POINTER, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import HostError
+from ..fault import point
 from . import content
 from .source import Contents
 from .tree import AnyStatus, Scan, Tree
@@ -99,6 +100,7 @@ def apply(tree: Tree, view: View, changes: list[Change], *, contents: Contents, 
     _keep(tree, scan, target, kept=kept)
     try:
         bring(tree, target, contents)
+        point("brought")
     except OSError as error:
         raise HostError(
             f"Failed to bring '{tree.path}' back to the snapshot: {error}", errno=error.errno or 0
@@ -131,6 +133,7 @@ def _keep(tree: Tree, scan: Scan, target: dict[str, Row | None], *, kept: Path) 
     """Write down what is at the paths of @target, durably."""
     discard(kept)
     kept.mkdir(mode=0o700)
+    point("keep")
     before: dict[str, Row | None] = {}
     links = set()
     for path in sorted(target):
@@ -157,6 +160,7 @@ def _keep(tree: Tree, scan: Scan, target: dict[str, Row | None], *, kept: Path) 
     new.rename(kept / JOURNAL)
     _sync(kept)
     _sync(kept.parent)
+    point("kept")
 
 
 def _keep_content(
@@ -203,6 +207,7 @@ def bring(tree: Tree, target: dict[str, Row | None], contents: Contents) -> None
         row, status = target[path], tree.status(path)
         if status and not (row and _may_stay(row, status, contents)):
             _remove(tree, path, status)
+    point("bring")
     made: dict[int, str] = {}
     rows = [row for path in sorted(target) if (row := target[path])]
     for row in rows:
@@ -291,6 +296,7 @@ def undo(kept: Path) -> bool:
             # What processes made that ran for an instant before the restart failed.
             appeared = tree.scan().keys() - found.present - found.rows.keys()
             bring(tree, {**found.rows, **dict.fromkeys(appeared)}, Contents(kept, found.links))
+            point("undone")
             # Durable before the only other copy goes.
             tree.sync()
     discard(kept)
@@ -332,6 +338,7 @@ def _read_journal(kept: Path) -> Journal | None:
 def discard(kept: Path) -> None:
     """Forget what was kept in @kept, if it is there. The journal first: it is what counts."""
     (kept / JOURNAL).unlink(missing_ok=True)
+    point("settle")
     shutil.rmtree(kept, ignore_errors=True)
 
 

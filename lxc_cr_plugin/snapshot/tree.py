@@ -26,6 +26,9 @@ Scan = dict[str, Status]
 # What a path may turn into between two looks at a running container.
 VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ESTALE)
 
+# xfs shows ACLs a second time, in a form of its own that other file systems do not know.
+SHADOWS = {"trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"}
+
 
 class Tree:
     """A directory and everything below it on the same file system; paths are relative, "" is it."""
@@ -117,7 +120,8 @@ class Tree:
 
 
 def _xattrs(place: str) -> dict[str, bytes]:
-    return {key: os.getxattr(place, key) for key in sorted(os.listxattr(place))}
+    keys = sorted(set(os.listxattr(place)) - SHADOWS)
+    return {key: os.getxattr(place, key) for key in keys}
 
 
 def _raise_unless_vanished(error: OSError) -> None:

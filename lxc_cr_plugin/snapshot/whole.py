@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import manifest as manifests
 from .. import mounts, remount
 from ..errors import CheckpointError
+from ..fault import point
 from . import NONE, Capture, backend_for
 from .volatile import VolatileCapture
 
@@ -62,13 +63,16 @@ class WholeCapture:
                 "Something was mounted or unmounted in the container during the checkpoint",
                 hint="Try again",
             )
+        point("freeze")
         if self._rootfs:
             self._rootfs.freeze()
         self._volatile.freeze()
+        point("frozen")
 
     def finish(self, *, ended: bool) -> Captured:
         """Complete it. With @ended no task will run any more."""
         rootfs = self._rootfs.finish(ended=ended) if self._rootfs else None
+        point("finished")
         return Captured(rootfs, self._describe(self._volatile.finish()))
 
     def abandon(self) -> None:

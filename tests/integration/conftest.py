@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from .container import Container, Laboratory, wait_until
+from ..trees import build
+from .container import Container, Laboratory, Victim, wait_until
 from .container import container as make_container
 from .debian import make_debian
+from .filesystems import loop_filesystem, remove_store, store_on
 from .leaks import Machine, leftovers_of
 
 # Where the kernel may make huge pages when somebody maps them; none are taken before.
@@ -96,3 +98,50 @@ def lease_break_time():
     before = LEASE_BREAK_TIME.read_text()
     yield
     LEASE_BREAK_TIME.write_text(before)
+
+
+@pytest.fixture(scope="session")
+def pools(laboratory, tmp_path_factory):
+    """A btrfs and an xfs with reflinks, for the whole session."""
+    place = tmp_path_factory.mktemp("pools")
+    with (
+        loop_filesystem("btrfs", place / "btrfs", megabytes=2048) as btrfs,
+        loop_filesystem("xfs", place / "xfs", megabytes=1024) as xfs,
+    ):
+        yield {"btrfs": btrfs, "xfs": xfs, "ext4": laboratory.path}
+
+
+@pytest.fixture
+def make(new_container, pools):
+    """Make a container whose files are on a backend, its store on the same file system."""
+    made = []
+
+    def make(backend: str) -> Container:
+        container = new_container()
+        kind, _, pool = backend.partition("@")
+        home = pools[pool or "btrfs"] / container.name
+        home.mkdir()
+        made.append((container, home))
+        store_on(container, home, kind)
+        return container
+
+    yield make
+    for container, home in made:
+        container.destroy()
+        remove_store(home, pools["btrfs"])
+
+
+@pytest.fixture
+def running(make):
+    """A container on a backend in which a ledger runs, with one of everything in /kinds."""
+
+    def running(backend: str) -> tuple[Container, Victim]:
+        container = make(backend)
+        (container.rootfs / "kinds").mkdir()
+        build(container.rootfs / "kinds")
+        victim = container.add_victim("ledger")
+        container.start()
+        victim.ready()
+        return container, victim
+
+    return running

@@ -10,61 +10,14 @@ import pytest
 from lxc_cr_plugin.snapshot.clone import copy_files, remove_files
 from lxc_cr_plugin.store import Image, Reference, Store
 
-from ..trees import CHANGED, build, change, look
+from ..trees import CHANGED, change, look
 from .container import Container, Victim, run
-from .filesystems import loop_filesystem, remove_store, shared_bytes, store_on
+from .filesystems import shared_bytes
 from .test_files import runs_on
 
 RESTART_FAILED, REFUSED, DAMAGED = 10, 4, 6
 
 BACKENDS = ["dir@xfs", "overlay@ext4", "overlay@xfs", "btrfs@btrfs"]
-
-
-@pytest.fixture(scope="session")
-def pools(laboratory, tmp_path_factory):
-    """A btrfs and an xfs with reflinks, for the whole session."""
-    place = tmp_path_factory.mktemp("pools")
-    with (
-        loop_filesystem("btrfs", place / "btrfs", megabytes=2048) as btrfs,
-        loop_filesystem("xfs", place / "xfs", megabytes=1024) as xfs,
-    ):
-        yield {"btrfs": btrfs, "xfs": xfs, "ext4": laboratory.path}
-
-
-@pytest.fixture
-def make(new_container, pools):
-    """Make a container whose files are on a backend, its store on the same file system."""
-    made = []
-
-    def make(backend: str) -> Container:
-        container = new_container()
-        kind, _, pool = backend.partition("@")
-        home = pools[pool or "btrfs"] / container.name
-        home.mkdir()
-        made.append((container, home))
-        store_on(container, home, kind)
-        return container
-
-    yield make
-    for container, home in made:
-        container.destroy()
-        remove_store(home, pools["btrfs"])
-
-
-@pytest.fixture
-def running(make):
-    """A container on a backend in which a ledger runs, with one of everything in /kinds."""
-
-    def running(backend: str) -> tuple[Container, Victim]:
-        container = make(backend)
-        (container.rootfs / "kinds").mkdir()
-        build(container.rootfs / "kinds")
-        victim = container.add_victim("ledger")
-        container.start()
-        victim.ready()
-        return container, victim
-
-    return running
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
