@@ -18,6 +18,7 @@ NAMES = (
     "pending",
     "ls",
     "inspect",
+    "diff",
     "verify",
     "prune",
     "export",
