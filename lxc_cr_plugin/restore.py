@@ -36,6 +36,9 @@ NO_SOURCES: Mapping[str, str] = {}
 TOLD_PATHS = 1000
 SHOWN_PATHS = 5
 
+# What a busy machine does to a program every day is not worth a word, nanoseconds.
+LATE = 100_000_000
+
 # How long LXC may take to report what its container has become, seconds.
 CONFIRM_TIMEOUT = 10.0
 
@@ -87,6 +90,7 @@ class Restarted(NamedTuple):
             f"  after {human_time(self.total)} (engine: "
             f"{human_time(n.loading)} loading, {human_time(n.building + n.releasing)} building)"
             + (f"\n  {self.files.summary()}" if self.files else "")
+            + (f"\n  its clocks have gone on for {human_time(n.late)}" if n.late > LATE else "")
         )
 
 

@@ -36,6 +36,7 @@ OBJECTS = {
     "mapped_lease": "write lease",
     "traced": r"traced by process \d+ of the host \(refused\)",
     "namespace": "namespace",
+    "clocks_for_children": "time_for_children namespace",
     "namespace_of_thread": "namespace",
     "posix_message_queue": "message queue",
     "unlinked_posix_queue": "no file with contents",

@@ -332,6 +332,25 @@ static void namespace_verify(void)
 	check(strcmp(name, "inner") == 0, "host name %s", name);
 }
 
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
+
+/* For children that are yet to come: the process itself is where it was. */
+static void clocks_for_children(void)
+{
+	must(unshare(CLONE_NEWTIME));
+}
+
+static void clocks_for_children_verify(void)
+{
+	struct stat own, children;
+
+	must(stat("/proc/self/ns/time", &own));
+	must(stat("/proc/self/ns/time_for_children", &children));
+	check(own.st_ino != children.st_ino, "the namespace is gone");
+}
+
 /* Of a thread that is not the first: what /proc/PID/ns shows is not all there is. */
 static pthread_barrier_t apart;
 
@@ -559,6 +578,7 @@ static const struct object {
 	{"mapped_lease", mapped_lease, mapped_lease_verify},
 	{"traced", traced, traced_verify},
 	{"namespace", namespace, namespace_verify},
+	{"clocks_for_children", clocks_for_children, clocks_for_children_verify},
 	{"namespace_of_thread", namespace_of_thread, namespace_of_thread_verify},
 	{"posix_message_queue", posix_message_queue, posix_message_queue_verify},
 	{"unlinked_posix_queue", unlinked_posix_queue, check_posix_queue},
