@@ -8,6 +8,7 @@ insists on a field: what is missing is left out, what is unknown appears with --
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from .errors import LxcCrError
@@ -108,6 +109,7 @@ def image_text(
         _section("processes", process_tree(records)),
         _section("descriptors", descriptor_table(records)),
         _section("locks", lock_table(records)),
+        _section("timers and waits", time_table(records)),
         _section("memory", memory_table(records)),
         _section("network", network_table(network)),
         _section("records", _counts(records)),
@@ -230,6 +232,130 @@ def _lease_words(fields: dict[str, Any]) -> str:
         if fields.get(pending) and isinstance(left, int):
             words.append(f"being broken {what}, {left / 1e9:.3f} s left")
     return ", ".join(words)
+
+
+# By their numbers on x86-64, the only machine yet.
+WAITING_CALLS = {
+    0: "read", 1: "write", 7: "poll", 19: "readv", 20: "writev", 23: "select", 35: "nanosleep",
+    40: "sendfile", 42: "connect", 43: "accept", 44: "sendto", 45: "recvfrom", 46: "sendmsg",
+    47: "recvmsg", 65: "semop", 128: "rt_sigtimedwait", 202: "futex", 208: "io_getevents",
+    220: "semtimedop", 230: "clock_nanosleep", 232: "epoll_wait", 270: "pselect6", 271: "ppoll",
+    275: "splice", 281: "epoll_pwait", 288: "accept4", 299: "recvmmsg", 307: "sendmmsg",
+    327: "preadv2", 328: "pwritev2", 333: "io_pgetevents", 441: "epoll_pwait2",
+}  # fmt: skip
+# The end of the year 9999, ns.
+LAST_DATE = 253_402_300_800 * 10**9
+CLOCKS = {
+    0: "CLOCK_REALTIME", 1: "CLOCK_MONOTONIC", 2: "CPU time of the process",
+    3: "CPU time of the thread", 7: "CLOCK_BOOTTIME", 8: "CLOCK_REALTIME_ALARM",
+    9: "CLOCK_BOOTTIME_ALARM", 11: "CLOCK_TAI",
+}  # fmt: skip
+
+
+def time_table(records: Records) -> str:
+    """Timers, and threads that wait until some time, with what was left to them."""
+    lines = [*_interval_timers(records), *_posix_timers(records), *_timerfds(records)]
+    lines += _timed_waits(records)
+    return _columns([["PID", "WHAT", "LEFT", "THEN EVERY"], *lines], indent="  ") if lines else ""
+
+
+def _interval_timers(records: Records) -> Iterator[list[str]]:
+    pids = _pids(records)
+    for owner, fields in _of_kind(records, "itimer"):
+        for name in ("real", "virtual", "prof"):
+            timer = fields.get(name)
+            if isinstance(timer, dict) and timer.get("remaining"):
+                left = _seconds(timer["remaining"])
+                what = f"interval timer ITIMER_{name.upper()}"
+                yield [pids.get(owner, "?"), what, left, _every(timer)]
+
+
+def _posix_timers(records: Records) -> Iterator[list[str]]:
+    pids = _pids(records)
+    for owner, fields in _of_kind(records, "posix_timer"):
+        timers = fields.get("timers")
+        for timer in timers if isinstance(timers, list) else ():
+            if not isinstance(timer, dict):
+                continue
+            what = f"POSIX timer {timer.get('id', '?')} on {_clock(timer)}"
+            yield [pids.get(owner, "?"), what, _posix_left(timer), _every(timer)]
+
+
+def _posix_left(timer: dict[str, Any]) -> str:
+    if timer.get("due"):
+        return "has fired, its signal waits" if timer.get("queued") else "has fired"
+    if not timer.get("armed"):
+        return "not armed"
+    moment = timer.get("remaining")
+    return _date(moment) if timer.get("realtime") else _seconds(moment)
+
+
+def _timerfds(records: Records) -> Iterator[list[str]]:
+    holders = _holders(records)
+    for number, fields in _of_kind(records, "timerfd"):
+        pid, fd = holders.get(number, ("?", "?"))
+        if not fields.get("remaining"):
+            left = "not armed"
+        elif fields.get("deadline"):
+            left = _date(fields["deadline"])
+        else:
+            left = _seconds(fields["remaining"])
+        ticks = fields.get("ticks")
+        if isinstance(ticks, int) and ticks:
+            left += f", {ticks} expirations unread"
+        yield [pid, f"timerfd, descriptor {fd}, on {_clock(fields)}", left, _every(fields)]
+
+
+def _timed_waits(records: Records) -> Iterator[list[str]]:
+    threads = dict(_of_kind(records, "thread"))
+    pid = "?"
+    for record in records.state:
+        if record.kind == "process":
+            pid = str(record.fields.get("pid", "?"))
+        elif record.kind == "restart_block" and _is_wait(record.fields):
+            tid = threads.get(record.id, {}).get("tid", "?")
+            number = record.fields.get("syscall")
+            call = WAITING_CALLS.get(number if isinstance(number, int) else -1, "a system call")
+            timed = record.fields.get("timed")
+            left = _seconds(record.fields.get("remaining")) if timed else "no end"
+            yield [pid, f"thread {tid} waits in {call}", left, ""]
+
+
+def _is_wait(fields: dict[str, Any]) -> bool:
+    return bool(fields.get("syscall") or fields.get("timed"))
+
+
+def _holders(records: Records) -> dict[int, tuple[str, str]]:
+    """The first process that holds each object, and under which number."""
+    pids = _pids(records)
+    holders: dict[int, tuple[str, str]] = {}
+    for owner, fields in _of_kind(records, "files"):
+        descriptors = fields.get("descriptors")
+        for row in descriptors if isinstance(descriptors, list) else ():
+            match row:
+                case [int(fd), int(number), *_]:
+                    holders.setdefault(number, (pids.get(owner, "?"), str(fd)))
+    return holders
+
+
+def _clock(fields: dict[str, Any]) -> str:
+    clock = fields.get("clock")
+    return CLOCKS.get(clock, "another's CPU time") if isinstance(clock, int) else "?"
+
+
+def _every(fields: dict[str, Any]) -> str:
+    return _seconds(fields["interval"]) if fields.get("interval") else ""
+
+
+def _seconds(ns: object) -> str:
+    return f"{ns / 1e9:.3f} s" if isinstance(ns, int) else "?"
+
+
+def _date(ns: object) -> str:
+    """A moment of the wall clock, given in nanoseconds."""
+    if not isinstance(ns, int) or not 0 <= ns < LAST_DATE:
+        return "?"
+    return datetime.fromtimestamp(ns / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def memory_table(records: Records) -> str:

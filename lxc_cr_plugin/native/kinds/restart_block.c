@@ -15,7 +15,8 @@
 #include "wait.h"
 
 static const struct field restart_block_fields[] = {
-	FIELD_UINT(struct wait, syscall, 0, 4096, "interrupted system call, 0: none of this sort"),
+	FIELD_UINT(struct wait, syscall, 0, 4096,
+		   "interrupted system call; 0 without an end: none of this sort"),
 	FIELD_BOOL(struct wait, timed, "false: it waits without end"),
 	FIELD_UINT(struct wait, remaining, 0, INT64_MAX, "ns left at the checkpoint"),
 	FIELD_BOOL(struct wait, in_place, "the kernel has written what is left to the time-out",

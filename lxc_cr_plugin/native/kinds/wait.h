@@ -14,7 +14,7 @@ bool wait_is_ours_to_hide(const struct thread *thread, const struct arch_regs *r
 
 /* A wait with an end, as the image has it. */
 struct wait {
-	uint32_t syscall; /* 0: none of this sort */
+	uint32_t syscall; /* 0, which is read(2), and not timed: none of this sort */
 	bool timed;
 	bool in_place;	    /* what is left is where the program keeps the time-out, too */
 	uint64_t remaining; /* ns at T0 */
