@@ -67,11 +67,17 @@ def prove_isolation(container: Container, subject: Subject, *, report: Reporter)
 
 
 def find_obstacles(
-    container: Container, subject: Subject, *, deleted_file_limit: int, report: Reporter
+    container: Container,
+    subject: Subject,
+    *,
+    deleted_file_limit: int,
+    report: Reporter,
+    ignore_outside_locks: bool = False,
 ) -> list[Obstacle]:
     """Everything that would make a checkpoint of the running container fail now.
 
-    @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size.
+    @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size. With
+    @ignore_outside_locks it is none that a process outside has locked a file of the container.
     """
     found = prove_isolation(container, subject, report=report)
     if found:
@@ -81,7 +87,10 @@ def find_obstacles(
         found = network_obstacles(container, subject)
     with report.step("check", "Look for objects that cannot be dumped"):
         return found + native.check(
-            target=subject.target, deleted_file_limit=deleted_file_limit, listener=report
+            target=subject.target,
+            deleted_file_limit=deleted_file_limit,
+            ignore_outside_locks=ignore_outside_locks,
+            listener=report,
         )
 
 

@@ -18,7 +18,7 @@ from .container import STOPPED, Container
 from .errors import CheckpointError, ContainerError, LxcCrError
 from .freezer import memory_use
 from .image import required_kinds
-from .journal import CHECKPOINT, Journal, Journals, entry_of_this_process
+from .journal import CHECKPOINT, Entry, Journal, Journals, entry_of_this_process
 from .log import Reporter, human_size, human_time
 from .manifest import Manifest
 from .native import CheckpointResult
@@ -88,19 +88,19 @@ def checkpoint(
     report: Reporter,
     resume: bool = False,
     deleted_file_limit: int = 0,
+    ignore_outside_locks: bool = False,
     fault: str | None = None,
 ) -> Checkpoint:
     """Checkpoint a running container into @store under the name @reference.
 
     With @stop the container ends at the instant of the image, else it runs on. If anything raises,
     it runs on and there is no image, unless the message says otherwise. @buffered leaves the image
-    in memory. @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size. @files
-    is snapshot.SNAPSHOT or NONE. With @resume, which needs @stop and hooks, the next start resumes.
+    in memory. @files is snapshot.SNAPSHOT or NONE. With @resume (with @stop, and hooks) the next
+    start resumes. For the others see check.find_obstacles().
     """
     with ExitStack() as undo:
-        lock = undo.enter_context(
-            journals.locked(container=container.name, lxcpath=container.lxcpath)
-        )
+        locked = journals.locked(container=container.name, lxcpath=container.lxcpath)
+        lock = undo.enter_context(locked)
         subject = check.examine(container)
         # The engine looks for everything else, as `lxc-cr check` does, before it stops anybody.
         check.refuse(container, check.prove_isolation(container, subject, report=report))
@@ -111,13 +111,7 @@ def checkpoint(
         with report.step("files", "Copy files that no earlier image has"):
             taken = take_files(container, subject, files, staging=staging, store=store, undo=undo)
         with report.step("journal", "Write down what is about to happen"):
-            entry = entry_of_this_process(
-                operation=CHECKPOINT,
-                container=container.name,
-                lxcpath=container.lxcpath,
-                freezer=subject.cgroups.freezer,
-            )
-            journal = undo.enter_context(journals.written(entry))
+            journal = undo.enter_context(journals.written(entry_for(container, subject)))
 
         committed: list[Image] = []
 
@@ -143,6 +137,7 @@ def checkpoint(
                     image_fd=staging.fd,
                     stop=stop,
                     deleted_file_limit=deleted_file_limit,
+                    ignore_outside_locks=ignore_outside_locks,
                     commit=commit,
                     capture=together(net, taken),
                     listener=report,
@@ -156,6 +151,16 @@ def checkpoint(
             with report.step("stopped", "Wait until LXC has cleaned up"):
                 wait_until_stopped(container)
         return Checkpoint(committed[0], numbers)
+
+
+def entry_for(container: Container, subject: check.Subject) -> Entry:
+    """What the journal says about a checkpoint of @container."""
+    return entry_of_this_process(
+        operation=CHECKPOINT,
+        container=container.name,
+        lxcpath=container.lxcpath,
+        freezer=subject.cgroups.freezer,
+    )
 
 
 def before_end(

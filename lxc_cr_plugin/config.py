@@ -28,6 +28,7 @@ PLACES = ("store", "buffer_dir", "run_dir", "lxcpath")
 
 # Values of policies that code asks for; those of `files` and `restart_files` are in snapshot/.
 FAIL, FRESH = "fail", "fresh"
+REFUSE, IGNORE = "refuse", "ignore"
 CHECKPOINT = "checkpoint"
 DROP, FLUSH = "drop", "flush"
 FOLLOW = "follow"
@@ -53,6 +54,7 @@ class Settings(NamedTuple):
     restart_files: str = "rollback"
     verify: str = "quick"
     lease: str = "remaining"
+    outside_locks: str = REFUSE
     time: str = "continue"
     resume_at_start: bool = False
     on_failure: str = FAIL

@@ -189,21 +189,50 @@ def lock_table(records: Records) -> str:
         for item in records.objects
         if _is_id(item.get("id"))
     }
+    shown = _shown_files(records)
 
     def line(fields: dict[str, Any], what: str) -> list[str]:
-        number = fields.get("object")
+        pid, fd = fields.get("pid", "?"), fields.get("fd", "?")
+        number = fields.get("object", shown.get((str(pid), str(fd)), ""))
         path = paths.get(number, "") if isinstance(number, int) else ""
-        return [str(fields.get("pid", "?")), str(fields.get("fd", "?")), what, path]
+        by = "mapped" if fd == -1 or fields.get("mapped") else str(fd)
+        return [str(pid), by, str(number), what, path]
 
     lines = [
         line(fields, f"{_lock_word(fields)} lock, {_range(fields)}")
         for _, fields in _of_kind(records, "lock")
     ]
     for place, (_, fields) in enumerate(_of_kind(records, "lock_waiter"), start=1):
-        what = f"thread {fields.get('tid', '?')} waits for a {_sort_word(fields)} lock"
+        what = f"thread {fields.get('tid', '?')} waits for a lock ({_sort_word(fields)})"
         lines.append(line(fields, f"{what}, number {place} of all that wait"))
     lines += [line(fields, _lease_words(fields)) for _, fields in _of_kind(records, "lease")]
-    return _columns([["PID", "FD", "WHAT", "PATH"], *lines], indent="  ") if lines else ""
+    lines += [_outside_line(fields) for _, fields in _of_kind(records, "outside_lock")]
+    head = ["PID", "FD", "OBJECT", "WHAT", "PATH"]
+    return _columns([head, *lines], indent="  ") if lines else ""
+
+
+def _shown_files(records: Records) -> dict[tuple[str, str], int]:
+    """Which open file description a descriptor shows, by pid and number."""
+    pids = _pids(records)
+    shown = {}
+    for owner, fields in _of_kind(records, "files"):
+        descriptors = fields.get("descriptors")
+        for row in descriptors if isinstance(descriptors, list) else ():
+            match row:
+                case [int(fd), int(number), *_]:
+                    shown[pids.get(owner, "?"), str(fd)] = number
+    return shown
+
+
+def _outside_line(fields: dict[str, Any]) -> list[str]:
+    """Somebody outside, who has no pid in the container."""
+    what = (
+        f"{_word(LOCK_TYPES, fields.get('type'))} lease"
+        if fields.get("lease")
+        else f"{_lock_word(fields)} lock, {_range(fields)}"
+    )
+    who = f"process {fields.get('host_pid', '?')} of the host ({_printable(fields.get('comm'))})"
+    return ["-", "-", "-", f"{what}, of {who}, ignored", _printable(fields.get("what"))]
 
 
 def _word(words: tuple[str, ...], index: object) -> str:

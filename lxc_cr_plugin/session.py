@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import config
-from .config import Settings
+from .config import IGNORE, Settings
 from .errors import ContainerError, HostError, StoreError
 from .fault import FAULT_VARIABLE
-from .lease import REMAINING, LeasePolicy
+from .lease import REMAINING, LeaseChoice, LeasePolicy
 from .log import Reporter
 
 if TYPE_CHECKING:
@@ -98,10 +98,21 @@ class Session:
                 hint=f"`lxc-cr pending {image.container} --clear` lets it start afresh",
             )
 
+    def ignores_outside_locks(self, choice: str | None) -> bool:
+        """Whether locks of processes outside are no obstacle; @choice None is the configured one."""
+        return (choice or self.policy.outside_locks) == IGNORE
+
     def make_image(
-        self, reference: Reference, *, stop: bool, buffered: bool, files: str, resume: bool = False
+        self,
+        reference: Reference,
+        *,
+        stop: bool,
+        buffered: bool,
+        files: str,
+        outside_locks: str | None = None,
+        resume: bool = False,
     ) -> Checkpoint:
-        """Checkpoint the container that the command names."""
+        """Checkpoint the container that the command names; @outside_locks None is configured."""
         from .checkpoint import checkpoint as run
         from .checkpoint import refuse_without_hooks
 
@@ -113,6 +124,7 @@ class Session:
             stop=stop,
             buffered=buffered,
             deleted_file_limit=self.deleted_file_limit,
+            ignore_outside_locks=self.ignores_outside_locks(outside_locks),
             files=files,
             resume=resume,
             store=self.store(),
@@ -128,6 +140,7 @@ class Session:
         files: str,
         full: bool = False,
         lease: LeasePolicy = REMAINING,
+        lease_choices: Sequence[LeaseChoice] = (),
         time_policy: str | None = None,
         sources: Mapping[str, str] | None = None,
         container: LxcContainer | None = None,
@@ -148,7 +161,7 @@ class Session:
             timeout=self.policy.restart_timeout,
             files=files,
             full=full,
-            lease=lease,
+            lease=lease.choosing(lease_choices, image),
             time_policy=time_policy or self.policy.time,
             sources=sources or {},
             bridges=bridges or {},

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 
 from ..session import Session
+from .checkpoint import add_outside_locks
 
 HELP = "Say what stands in the way of a checkpoint; stops nothing."
 
@@ -13,6 +14,7 @@ HELP = "Say what stands in the way of a checkpoint; stops nothing."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument("name", metavar="NAME", help="the container")
+    add_outside_locks(parser)
 
 
 def run(session: Session) -> int:
@@ -25,6 +27,7 @@ def run(session: Session) -> int:
         container,
         examine(container),
         deleted_file_limit=session.deleted_file_limit,
+        ignore_outside_locks=session.ignores_outside_locks(session.arguments.outside_locks),
         report=session.report,
     )
     refuse(container, found)

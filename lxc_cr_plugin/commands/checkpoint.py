@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..config import IGNORE, REFUSE
 from ..errors import UsageError
 from ..session import Session
 
@@ -24,10 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("snapshot", "none"),
         help="take the container's files too, or not (default: snapshot)",
     )
+    add_outside_locks(parser)
     parser.add_argument(
         "--resume-at-start",
         action=argparse.BooleanOptionalAction,
         help="with --stop: let the next start of the container, by whatever means, resume from it",
+    )
+
+
+def add_outside_locks(parser: argparse.ArgumentParser) -> None:
+    """The option that `checkpoint` and `check` have in common."""
+    parser.add_argument(
+        "--outside-locks",
+        choices=(REFUSE, IGNORE),
+        help="what to do about a process outside that has locked a file which the container has "
+        "locked too: refuse (the default), or ignore it and note it in the image",
     )
 
 
@@ -52,6 +64,7 @@ def run(session: Session) -> int:
         stop=arguments.stop,
         buffered=arguments.buffered,
         files=arguments.files or session.policy.files,
+        outside_locks=arguments.outside_locks,
         resume=bool(resume),
     )
     session.report.result(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from ..clocks import CONTINUE, WALL
-from ..lease import LeasePolicy
+from ..lease import LeaseChoice, LeasePolicy
 from ..session import Session
 from . import replacement
 
@@ -34,6 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHOM",
         help="what is left to the holder of a file lease that is being broken: remaining (what was "
         "left, the default), holder (at least a whole lease-break-time), breaker (nothing), +SECONDS more",
+    )
+    parser.add_argument(
+        "--lease-of",
+        metavar="OBJECT=WHOM",
+        action="append",
+        default=[],
+        help="the same for one of them: an object number of `lxc-cr inspect`, or a path in the "
+        "container; may be given several times",
     )
     parser.add_argument(
         "--time",
@@ -84,12 +92,14 @@ def run(session: Session) -> int:
     arguments = session.arguments
     policy = session.policy
     lease = LeasePolicy.parse(arguments.lease or policy.lease)
+    choices = [LeaseChoice.parse(text) for text in arguments.lease_of]
     reference = Reference.parse(arguments.reference or arguments.name, container=arguments.name)
     done = session.start_from(
         session.store().resolve(reference),
         files=arguments.files or policy.restart_files,
         full=(arguments.verify or policy.verify) == "full",
         lease=lease,
+        lease_choices=choices,
         time_policy=arguments.time,
         sources=sources_of(arguments.mount),
         bridges=dict(arguments.bridge),

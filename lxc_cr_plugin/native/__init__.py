@@ -144,15 +144,24 @@ def restart_steps() -> list[str]:
     return _names(lib.cr_restart_step)
 
 
-def check(*, target: Target, listener: Listener, deleted_file_limit: int = 0) -> list[Obstacle]:
+def check(
+    *,
+    target: Target,
+    listener: Listener,
+    deleted_file_limit: int = 0,
+    ignore_outside_locks: bool = False,
+) -> list[Obstacle]:
     """What stands in the way of a checkpoint, found without stopping anything.
 
-    @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size. Raises HostError and others only when the look itself fails.
+    @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size. With
+    @ignore_outside_locks it is no obstacle that a process outside has locked a file of the
+    container. Raises HostError and others only when the look itself fails.
     """
 
     def call(ears: Any) -> Any:
         options, alive = _checkpoint_options(target=target, image_fd=-1, fault=None)
         options.deleted_file_limit = deleted_file_limit
+        options.ignore_outside_locks = ignore_outside_locks
         return _keeping(alive, lib.cr_check(options, ears, ffi.new("uint32_t *")))
 
     with EngineProcess(_work(call, listener), failure=HostError, listener=listener) as engine:
@@ -170,6 +179,7 @@ def checkpoint(
     capture: Callable[[], None] | None = None,
     keep: tuple[int, ...] = (),
     deleted_file_limit: int = 0,
+    ignore_outside_locks: bool = False,
     fault: str | None = None,
 ) -> CheckpointResult:
     """Checkpoint @target into the directory @image_fd.
@@ -179,7 +189,7 @@ def checkpoint(
     once all files of the engine are durable. With @stop the container stands still during that call:
     if it returns, the engine ends the container; if it raises, the container runs on and the
     exception is passed on. @keep lists descriptors that the engine holds until its end (a lock, say);
-    @deleted_file_limit is as for check(). The engine looks for obstacles first, before it stops
+    @deleted_file_limit and @ignore_outside_locks are as for check(). The engine looks for obstacles first, before it stops
     anything.
     Raises CheckpointError, UnsupportedError and IsolationError (with obstacles), HostError,
     StoreError (disk full), EngineDied, Cancelled.
@@ -192,6 +202,7 @@ def checkpoint(
             options, alive = _checkpoint_options(target=target, image_fd=image_fd, fault=fault)
             options.stop = stop
             options.deleted_file_limit = deleted_file_limit
+            options.ignore_outside_locks = ignore_outside_locks
             options.files = capture is not None
             options.notice_fd = notice.write
             options.verdict_fd = verdict.read
@@ -336,6 +347,10 @@ class Restart:
             options.timeout = int(timeout * 1e9)
             options.lease_policy = lease.number
             options.lease_extra = lease.extra
+            choices = [(number, one.number, one.extra) for number, one in lease.choices]
+            alive.append(ffi.new("struct cr_lease_choice[]", choices))
+            options.lease_choices = alive[-1]
+            options.lease_choices_count = len(choices)
             options.time_policy = time_policy
             error = _keeping(alive, lib.cr_restart(options, ears, self._numbers))
             if not error:

@@ -69,7 +69,8 @@ struct cr_checkpoint_options {
 	const char *freezer; /* its directory in the v1 freezer or v2 hierarchy; NULL: none */
 	bool freezer_is_v2;
 	uint64_t deleted_file_limit; /* bytes of a deleted file that go into the image; 0: any */
-	int image_fd;  /* directory that gets objects.cbor, state.cbor, pages, files/ */
+	int image_fd;		   /* directory that gets objects.cbor, state.cbor, pages, files/ */
+	bool ignore_outside_locks; /* note locks of processes outside instead of refusing */
 	bool stop;     /* keep everything stopped until verdict_fd says C, then end the container */
 	bool files;    /* say S, and keep everything stopped until verdict_fd says F at least; files
 			 in tmpfs that have a name are saved by whoever says that */
@@ -108,6 +109,13 @@ enum cr_time_policy {
 	CR_TIME_WALL = 1,     /* all of it */
 };
 
+/* The same for one lease. */
+struct cr_lease_choice {
+	uint32_t object; /* its open file description */
+	int policy;	 /* enum cr_lease_policy */
+	uint64_t extra;
+};
+
 struct cr_restart_options {
 	int image_fd;
 	int request_fd;	   /* fifo, read: the runtime's hook writes the host pid of the init to take
@@ -120,6 +128,8 @@ struct cr_restart_options {
 	uint64_t timeout;	 /* for the runtime to come to its hook and execute init */
 	int lease_policy;	 /* enum cr_lease_policy */
 	uint64_t lease_extra;
+	const struct cr_lease_choice *lease_choices; /* before lease_policy */
+	size_t lease_choices_count;
 	int time_policy; /* enum cr_time_policy */
 	const char *fault;
 };

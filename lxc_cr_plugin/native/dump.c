@@ -275,6 +275,8 @@ static void dump_deinit(struct dump *dump)
 	kernel_undo_reader_close(dump->undo_reader);
 	kernel_unix_sockets_close(dump->kernel_sockets);
 	kernel_epolls_close(dump->kernel_epolls);
+	kernel_dnotify_close(dump->kernel_dnotify);
+	kernel_open_files_close(dump->kernel_open_files);
 	kernel_locks_close(dump->kernel_locks);
 	kernel_file_program_close(dump->file_program);
 	kernel_reader_close(dump->kernel);

@@ -6,10 +6,12 @@
 #include <sys/stat.h>
 
 #include "kernel/btf.h"
+#include "kernel/dnotify.h"
 #include "kernel/epolls.h"
 #include "kernel/files.h"
 #include "kernel/locks.h"
 #include "kernel/numa.h"
+#include "kernel/open_file.h"
 #include "kernel/peek.h"
 #include "kernel/semaphore_undo.h"
 #include "kernel/tasks.h"
@@ -65,8 +67,10 @@ struct dump {
 	struct list pipes;	  /* struct noted_pipe: outsiders.c */
 	void *pipe_ends;	  /* tsearch(3) tree of the first end of each pipe: pipe.c */
 	void *known_paths;	  /* tsearch(3) tree: known_paths.c */
-	struct kernel_locks *kernel_locks; /* NULL: nobody has locked anything yet */
-	struct list locked_files;	   /* struct noted_file: locks.c */
+	struct kernel_locks *kernel_locks;	     /* NULL: nobody has locked anything yet */
+	struct kernel_dnotify *kernel_dnotify;	     /* NULL until somebody watches a directory */
+	struct kernel_open_files *kernel_open_files; /* NULL: a mapping keeps no lock */
+	struct list locked_files;		     /* struct noted_file: locks.c */
 	void *contents;		 /* tsearch(3) tree of objects by device and inode: contents.c */
 	uint64_t contents_bytes; /* of them, as a survey has seen them */
 	struct list filesystems; /* struct known_filesystem: backing.c */
@@ -94,6 +98,8 @@ struct cr_error *file_object(struct dump *dump, struct process *process, int fd,
 			     struct object **ret, bool *cloexec);
 /* The object of an open file description that was met, by the kernel's address; NULL: none. file.c */
 struct object *file_find(const struct dump *dump, uint64_t file);
+/* From now on it is found so. file.c */
+struct cr_error *file_add(struct dump *dump, uint64_t file, struct object *object);
 /* The numbers of all descriptors of @process, ascending: list of int. file.c */
 struct cr_error *file_numbers(struct dump *dump, struct process *process, struct list *ret);
 /* Look at one descriptor. file.c */
@@ -103,6 +109,11 @@ struct cr_error *file_check(struct dump *dump, struct process *process, int fd);
 
 /* A descriptor of ours for the same open file description. */
 struct cr_error *descriptor_get(const struct descriptor *descriptor, int *ret);
+
+/* The same for a file of @process that can be read, found by the locks of its inode: it has a lease,
+ * and must not be opened. file.c */
+struct cr_error *descriptor_borrow(struct dump *dump, struct process *process, uint64_t locks,
+				   int *ret);
 
 /* "fd 7 (/var/log/x)" for messages. */
 const char *descriptor_name(struct dump *dump, const struct descriptor *descriptor);

@@ -10,18 +10,10 @@
 #include "kinds/files.h"
 #include "kinds/lease.h"
 #include "kinds/lock.h"
+#include "kinds/memory.h"
+#include "kinds/outside_lock.h"
 #include "kinds/registers.h"
-
-/* An open file description of the container that has to do with locks. */
-struct noted_file {
-	const struct kernel_file *kernel;
-	struct object *object; /* NULL before the stop */
-	uint64_t flags;	       /* open(2) */
-	struct stat stat;
-	const char *name;
-	pid_t pid;
-	const char *comm;
-};
+#include "locks_noted.h"
 
 static struct cr_error *need_kernel(struct dump *dump)
 {
@@ -37,37 +29,42 @@ void locks_begin(struct dump *dump)
 struct cr_error *locks_note(struct dump *dump, const struct descriptor *descriptor,
 			    struct object *object)
 {
-	struct process *process = descriptor->process;
 	struct noted_file *noted;
 
 	if (!descriptor->kernel->locks)
 		return NULL;
-	TRY(need_kernel(dump));
 	noted = list_append(dump->image.pool, &dump->locked_files, sizeof(*noted));
 	if (!noted)
 		return error_nomem();
-	noted->kernel = descriptor->kernel;
-	noted->object = object;
-	noted->flags = descriptor->flags;
-	noted->stat = descriptor->stat;
-	noted->name = descriptor_name(dump, descriptor);
-	noted->pid = process->pid;
-	noted->comm = process->stat.comm;
-	return NULL;
+	*noted = (struct noted_file){
+		.file = descriptor->kernel->file,
+		.context = descriptor->kernel->locks,
+		.object = object,
+		.inode = descriptor->stat.st_ino,
+		.name = descriptor_name(dump, descriptor),
+		.process = descriptor->process,
+	};
+	return noted->name ? NULL : error_nomem();
 }
 
 /* ---- whose it is ---- */
 
-static struct noted_file *find_file(struct dump *dump, uint64_t address)
-{
-	struct noted_file *files = dump->locked_files.items;
+/* All descriptions of one inode that were noted. */
+struct noted_files {
+	struct noted_file *items;
+	size_t count;
+};
 
+static struct noted_file *find_file(const struct noted_files *files, uint64_t address)
+{
 	struct noted_file *found = NULL;
 
-	/* one may be noted again for somebody who waits */
-	for (size_t i = 0; i < dump->locked_files.count; i++) {
-		if (files[i].kernel->file == address && (!found || files[i].object))
-			found = &files[i];
+	/* one may be noted again for somebody who waits, or who maps it */
+	for (size_t i = 0; i < files->count; i++) {
+		struct noted_file *file = &files->items[i];
+
+		if (file->file == address && (!found || file->object))
+			found = file;
 	}
 	return found;
 }
@@ -99,7 +96,8 @@ static struct process *find_holder(struct dump *dump, const struct object *objec
 static struct cr_error *refuse(struct dump *dump, const struct noted_file *file,
 			       struct cr_error *error, const char *remedy)
 {
-	error = error_task(error_object(error, "file_lock"), file->pid, file->comm);
+	error = error_task(error_object(error, "file_lock"), file->process->pid,
+			   file->process->stat.comm);
 	return dump_refuse(dump, error_remedy(error, "%s", remedy));
 }
 
@@ -124,11 +122,15 @@ static struct cr_error *refuse_stranger(struct dump *dump, const struct noted_fi
 	if (!error)
 		error = proc_stat(proc, &stat);
 	cr_error_free(error);
+	if (dump->options->ignore_outside_locks)
+		return outside_lock_note(dump, lock, file, &stat);
 	error = error_new(CR_ISOLATION,
 			  "Cannot save %s: process %d of the host (%s), which is outside the "
 			  "container, has locked the file",
 			  file->name, lock->pid, stat.comm);
-	return refuse(dump, file, error, "Let it release the lock, and try again");
+	return refuse(
+		dump, file, error,
+		"Let it release the lock, and try again; --outside-locks ignore leaves it out");
 }
 
 static struct cr_error *refuse_delegation(struct dump *dump, const struct noted_file *file)
@@ -142,11 +144,9 @@ static struct cr_error *refuse_delegation(struct dump *dump, const struct noted_
 
 /* ---- locks and leases of one inode ---- */
 
-static enum lock_sort sort_of(const struct kernel_lock *lock)
+static bool is_posix(const struct kernel_lock *lock)
 {
-	if (lock->flags & KERNEL_FL_OFDLCK)
-		return LOCK_OFD;
-	return lock->flags & KERNEL_FL_FLOCK ? LOCK_FLOCK : LOCK_POSIX;
+	return lock_sort_of(lock) == LOCK_POSIX && !(lock->flags & KERNEL_FL_LEASE);
 }
 
 static struct cr_error *add_lock(struct dump *dump, const struct kernel_lock *kernel,
@@ -158,7 +158,7 @@ static struct cr_error *add_lock(struct dump *dump, const struct kernel_lock *ke
 	if (!object)
 		return error_nomem();
 	lock = object->state;
-	lock->sort = sort_of(kernel);
+	lock->sort = lock_sort_of(kernel);
 	lock->type = kernel->type;
 	if (lock->sort != LOCK_FLOCK)
 		lock->start = kernel->start;
@@ -174,41 +174,41 @@ static struct cr_error *save(struct dump *dump, const struct kernel_lock *lock,
 {
 	int fd = files_number(owner, file->object);
 
-	if (fd < 0)
-		return error_new(CR_UNSUPPORTED, "Cannot save %s: no descriptor shows its lock",
-				 file->name);
 	if (lock->flags & KERNEL_FL_LEASE)
 		return lease_dump(dump, lock, file->object, owner, fd);
 	return add_lock(dump, lock, file, owner, fd);
 }
 
-static struct cr_error *look_at_lock(struct dump *dump, const struct kernel_lock *lock,
-				     const struct noted_file *any)
+/* Who sets it at a restart. */
+static const struct process *find_owner(struct dump *dump, const struct kernel_lock *lock,
+					const struct noted_file *file)
 {
-	const struct noted_file *file = find_file(dump, lock->file);
-	const struct process *owner = NULL;
+	const struct process *holder;
+
+	if (is_posix(lock))
+		return find_table(dump, lock->owner, lock->pid);
+	if (!file || dump->running)
+		return NULL;
+	holder = find_holder(dump, file->object, lock->pid);
+	return holder ? holder : locks_find_mapper(dump, file->file, lock->pid);
+}
+
+static struct cr_error *look_at_lock(struct dump *dump, const struct kernel_lock *lock,
+				     const struct noted_files *files)
+{
+	struct noted_file *file = find_file(files, lock->file);
+	const struct process *owner;
 
 	if (lock->waits)
 		return NULL;
 	if (lock->flags & (KERNEL_FL_DELEG | KERNEL_FL_LAYOUT))
-		return refuse_delegation(dump, any);
-	if (sort_of(lock) == LOCK_POSIX && !(lock->flags & KERNEL_FL_LEASE)) {
-		owner = find_table(dump, lock->owner, lock->pid);
-		if (!owner)
-			file = NULL;
-	}
-	if (!file)
-		return refuse_stranger(dump, any, lock);
-	if (lock->flags & KERNEL_FL_LEASE)
-		TRY(dump_refuse(dump, error_task(lease_check(lock, file->flags, file->name),
-						 file->pid, file->comm)));
-	if (dump->running)
-		return lock->flags & KERNEL_FL_LEASE && lock->type == F_WRLCK
-			       ? locks_check_mapped(dump, &file->stat)
-			       : NULL;
-	if (!owner)
-		owner = find_holder(dump, file->object, lock->pid);
-	return owner ? save(dump, lock, file, owner) : refuse_stranger(dump, any, lock);
+		return refuse_delegation(dump, files->items);
+	if (file && !file->object && !dump->running && !is_posix(lock))
+		TRY(locks_dump_mapped(dump, file));
+	owner = find_owner(dump, lock, file);
+	if (!file || (!owner && (is_posix(lock) || !dump->running)))
+		return refuse_stranger(dump, files->items, lock);
+	return dump->running ? NULL : save(dump, lock, file, owner);
 }
 
 static struct cr_error *read_locks(struct dump *dump, uint64_t context, struct list *ret)
@@ -225,11 +225,25 @@ static struct cr_error *read_locks(struct dump *dump, uint64_t context, struct l
 	return error;
 }
 
+struct cr_error *locks_leased(struct dump *dump, uint64_t context, bool *ret)
+{
+	const struct kernel_lock *lock;
+	struct list locks = {0};
+
+	TRY(need_kernel(dump));
+	TRY(read_locks(dump, context, &locks));
+	lock = locks.items;
+	*ret = false;
+	for (size_t i = 0; i < locks.count; i++)
+		*ret |= lock[i].flags & KERNEL_FL_LEASE;
+	return NULL;
+}
+
 static int by_context(const void *a, const void *b)
 {
 	const struct noted_file *x = a, *y = b;
 
-	return (x->kernel->locks > y->kernel->locks) - (x->kernel->locks < y->kernel->locks);
+	return (x->context > y->context) - (x->context < y->context);
 }
 
 /* Sorted, so that the descriptions of one inode follow one another. */
@@ -240,26 +254,56 @@ static void sort_files(struct dump *dump)
 		      by_context);
 }
 
-static bool is_first(const struct noted_file *files, size_t i)
+/* Those of the inode of number @first. */
+static struct noted_files group_at(struct dump *dump, size_t first)
 {
-	return !i || files[i].kernel->locks != files[i - 1].kernel->locks;
+	struct noted_file *files = dump->locked_files.items;
+	struct noted_files group = {files + first, 1};
+
+	while (first + group.count < dump->locked_files.count &&
+	       files[first + group.count].context == files[first].context)
+		group.count++;
+	return group;
+}
+
+/* What is mapped concerns us when it has a lock itself, or somebody here has locked the file. */
+static bool concern_us(const struct noted_files *files, const struct list *locks)
+{
+	const struct kernel_lock *lock = locks->items;
+	bool concerns = false;
+
+	for (size_t i = 0; !concerns && i < files->count; i++)
+		concerns = !files->items[i].link;
+	for (size_t i = 0; !concerns && i < locks->count; i++)
+		concerns = !is_posix(&lock[i]) && find_file(files, lock[i].file);
+	for (size_t i = 0; i < files->count; i++)
+		files->items[i].concerns = concerns;
+	return concerns;
+}
+
+static struct cr_error *look_at_group(struct dump *dump, const struct noted_files *files)
+{
+	const struct kernel_lock *lock;
+	struct list locks = {0};
+
+	TRY(need_kernel(dump));
+	TRY(read_locks(dump, files->items->context, &locks));
+	if (!concern_us(files, &locks))
+		return NULL;
+	lock = locks.items;
+	for (size_t n = 0; n < locks.count; n++)
+		TRY(look_at_lock(dump, &lock[n], files));
+	return NULL;
 }
 
 static struct cr_error *look_at_all(struct dump *dump)
 {
-	struct noted_file *files = dump->locked_files.items;
-
 	sort_files(dump);
-	for (size_t i = 0; i < dump->locked_files.count; i++) {
-		struct list locks = {0};
-		const struct kernel_lock *lock;
+	for (size_t i = 0; i < dump->locked_files.count;) {
+		struct noted_files group = group_at(dump, i);
 
-		if (!is_first(files, i))
-			continue;
-		TRY(read_locks(dump, files[i].kernel->locks, &locks));
-		lock = locks.items;
-		for (size_t n = 0; n < locks.count; n++)
-			TRY(look_at_lock(dump, &lock[n], &files[i]));
+		TRY(look_at_group(dump, &group));
+		i += group.count;
 	}
 	return NULL;
 }
@@ -269,7 +313,7 @@ bool locks_noted(const struct dump *dump, ino_t inode)
 	const struct noted_file *files = dump->locked_files.items;
 
 	for (size_t i = 0; i < dump->locked_files.count; i++) {
-		if (files[i].stat.st_ino == inode)
+		if (files[i].concerns && files[i].inode == inode)
 			return true;
 	}
 	return false;
@@ -277,8 +321,8 @@ bool locks_noted(const struct dump *dump, ino_t inode)
 
 struct cr_error *locks_check(struct dump *dump)
 {
-	TRY(dump_refuse(dump, locks_check_unseen(dump)));
-	return dump_refuse(dump, look_at_all(dump));
+	TRY(dump_refuse(dump, look_at_all(dump)));
+	return dump_refuse(dump, locks_check_unseen(dump));
 }
 
 /* ---- queues ---- */
@@ -305,18 +349,16 @@ static struct cr_error *queue_at(struct dump *dump, uint64_t context)
 
 struct cr_error *locks_queue(struct dump *dump)
 {
-	struct noted_file *files = dump->locked_files.items;
+	for (size_t i = 0; i < dump->locked_files.count;) {
+		struct noted_files group = group_at(dump, i);
+		struct cr_error *error =
+			group.items->concerns ? queue_at(dump, group.items->context) : NULL;
 
-	for (size_t i = 0; i < dump->locked_files.count; i++) {
-		struct cr_error *error;
-
-		if (!is_first(files, i))
-			continue;
-		error = queue_at(dump, files[i].kernel->locks);
 		/* the file may have been closed meanwhile */
 		if (error && error->code == CR_MEMORY)
 			return error;
 		cr_error_free(error);
+		i += group.count;
 	}
 	return NULL;
 }
@@ -410,6 +452,7 @@ struct cr_error *locks_collect(struct dump *dump)
 	for (size_t i = 0; i < found.count; i++)
 		TRY(note_waited_for(dump, &waiting[i]));
 	TRY(look_at_all(dump));
+	memory_find_descriptions(dump);
 	if (found.count)
 		qsort(waiting, found.count, sizeof(*waiting), by_place);
 	return add_waiters(dump, &found);

@@ -13,12 +13,15 @@ void locks_begin(struct dump *dump);
 /* This descriptor shows a lock; @object: its open file description, NULL before the stop. */
 struct cr_error *locks_note(struct dump *dump, const struct descriptor *descriptor,
 			    struct object *object);
-/* Whether a descriptor of the container shows a lock on an inode of this number. */
+/* This mapping shows a file that somebody locked once. locks_mapped.c */
+struct cr_error *locks_note_mapping(struct dump *dump, struct process *process,
+				    const struct proc_map *map, const struct kernel_vma *known);
+/* Whether the container has a lock on an inode of this number, as far as it was noted. */
 bool locks_noted(const struct dump *dump, ino_t inode);
-/* After the look, tasks running: refuse locks that no descriptor shows. locks_unseen.c */
+/* Does the inode with these locks have a lease, so that nobody may open it? */
+struct cr_error *locks_leased(struct dump *dump, uint64_t context, bool *ret);
+/* After the look, tasks running: refuse locks that nothing noted explains. locks_unseen.c */
 struct cr_error *locks_check_unseen(struct dump *dump);
-/* A write lease tolerates no second description, which a mapping gets at a restart. */
-struct cr_error *locks_check_mapped(struct dump *dump, const struct stat *stat);
 /* After the look, tasks running: refuse what could not be saved. */
 struct cr_error *locks_check(struct dump *dump);
 /* Just before the stop: who waits behind whom; they are stopped after all others. */

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Locks that no descriptor shows. What belongs to an open file description outlives its last
- * descriptor where a mapping, or a message on its way, keeps the description: only /proc/locks tells.
- * It shows no description, and a pid that may be dead or that it keeps to itself, so mappings are
- * searched for the file. All of it is rare.
+ * Locks that neither a descriptor nor a mapping shows. What belongs to an open file description
+ * outlives both where a message on its way keeps the description: only /proc/locks tells. It shows no
+ * description, and a pid that may be dead or that it keeps to itself. All of it is rare.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -18,8 +17,6 @@ struct unseen {
 	pid_t pid; /* -1: it does not say */
 	unsigned int major, minor;
 	unsigned long inode;
-	const struct process *mapper; /* a process of the container that maps the file */
-	const char *path;
 };
 
 /* A line of /proc/locks; false: of no interest. POSIX locks go with a descriptor of their file. */
@@ -37,51 +34,6 @@ static bool parse(const char *line, struct unseen *ret)
 static bool is_outside(struct dump *dump, pid_t pid)
 {
 	return pid > 0 && !dump_kernel_task(dump, pid) && kill(pid, 0) == 0;
-}
-
-static void match(struct list *locks, const struct process *process, const struct proc_map *map)
-{
-	struct unseen *lock = locks->items;
-
-	for (size_t i = 0; i < locks->count; i++) {
-		if (map->inode != lock[i].inode || map->major != lock[i].major ||
-		    map->minor != lock[i].minor)
-			continue;
-		lock[i].mapper = process;
-		lock[i].path = (const char *)map->name.data;
-	}
-}
-
-/* All mappings are read once, however many locks there are; not at all if there are none. */
-static struct cr_error *find_mappings(struct dump *dump, struct list *locks)
-{
-	for_each (struct process *, process, &dump->image.processes) {
-		_cleanup_close_ int proc = -1;
-		struct list maps = {0};
-		const struct proc_map *map;
-
-		if (!locks->count)
-			return NULL;
-		TRY(proc_open(process->host_pid, process->host_pid, &proc));
-		TRY(proc_maps(proc, dump->image.pool, &maps));
-		map = maps.items;
-		for (size_t i = 0; i < maps.count; i++) {
-			if (map[i].inode)
-				match(locks, process, &map[i]);
-		}
-	}
-	return NULL;
-}
-
-static struct cr_error *refuse(struct dump *dump, const struct process *process, const char *path,
-			       const char *what, const char *remedy)
-{
-	struct cr_error *error =
-		error_new(CR_UNSUPPORTED, "Cannot save '%s', which process %d (%s) has mapped: %s",
-			  path, process->pid, process->stat.comm, what);
-
-	error = error_task(error_object(error, "file_lock"), process->pid, process->stat.comm);
-	return dump_refuse(dump, error_remedy(error, "%s", remedy));
 }
 
 static bool has_open(struct dump *dump, pid_t pid, const struct unseen *lock)
@@ -129,10 +81,6 @@ static struct cr_error *judge(struct dump *dump, const struct unseen *lock)
 {
 	bool held;
 
-	if (lock->mapper)
-		return refuse(dump, lock->mapper, lock->path,
-			      "it has a lock or a lease that no descriptor shows any more",
-			      "Not supported yet; unmap the file, or unlock it before closing it");
 	if (!dump_kernel_task(dump, lock->pid))
 		return NULL;
 	TRY(is_held_outside(dump, lock, &held));
@@ -148,23 +96,7 @@ static struct cr_error *judge(struct dump *dump, const struct unseen *lock)
 			     "A message on its way holds it; let it be received"));
 }
 
-struct cr_error *locks_check_mapped(struct dump *dump, const struct stat *stat)
-{
-	struct list locks = {0};
-	struct unseen *lock = list_append(dump->image.pool, &locks, sizeof(*lock));
-
-	if (!lock)
-		return error_nomem();
-	lock->inode = stat->st_ino;
-	lock->major = major(stat->st_dev);
-	lock->minor = minor(stat->st_dev);
-	TRY(find_mappings(dump, &locks));
-	return lock->mapper ? refuse(dump, lock->mapper, lock->path, "it has a write lease as well",
-				     "Not supported yet; unmap the file, or release the lease")
-			    : NULL;
-}
-
-/* Lines of /proc/locks that no descriptor of the container explains, nor a process outside. */
+/* Lines of /proc/locks that nothing of the container explains, nor a process outside. */
 static struct cr_error *read_unseen(struct dump *dump, struct list *ret)
 {
 	_cleanup_close_ int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -193,7 +125,6 @@ struct cr_error *locks_check_unseen(struct dump *dump)
 	const struct unseen *lock;
 
 	TRY(read_unseen(dump, &locks));
-	TRY(find_mappings(dump, &locks));
 	lock = locks.items;
 	for (size_t i = 0; i < locks.count; i++)
 		TRY(judge(dump, &lock[i]));

@@ -47,6 +47,18 @@ struct cr_error *restore_fetch(struct restore *restore, pid_t tid, int remote_fd
 	return NULL;
 }
 
+struct cr_error *restore_lend(struct restore *restore, int fd, int *number)
+{
+	struct program *p = restore->program;
+	uint64_t where;
+
+	TRY(program_reserve(p, 1, 4096));
+	TRY(channel_send(&restore->channel, &fd, 1));
+	where = channel_receive(&restore->channel, p, 1);
+	TRY(program_run(p));
+	return program_output(p, where, number, sizeof(*number));
+}
+
 int restore_append_open(struct restore *restore, const struct bytes *path, uint64_t flags)
 {
 	struct program *p = restore->program;
@@ -133,6 +145,7 @@ static struct cr_error *restore_namespace(struct restore *restore)
 static struct cr_error *restore_objects(struct restore *restore)
 {
 	TRY(leases_find(restore));
+	TRY(leases_restore_forced(restore));
 	program_begin(restore->program, restore->init);
 	TRY(open_files(restore, false));
 	pipe_finish(restore);
@@ -185,6 +198,8 @@ static struct cr_error *finish_tree(struct restore *restore)
 
 static struct cr_error *restore_states(struct restore *restore)
 {
+	TRY(locks_restore_mapped(restore));
+	TRY(leases_restore_mapped(restore));
 	for_each (struct process *, process, &restore->image.processes)
 		TRY(error_task(restore_process(restore, process), process->pid, ""));
 	for_each (struct process *, leader, &restore->image.processes)

@@ -54,6 +54,10 @@ static inline void restore_begin(struct restore *restore, const struct process *
 /* Our own copy of a descriptor of task @tid, which is closed there. */
 struct cr_error *restore_fetch(struct restore *restore, pid_t tid, int remote_fd, int *ret);
 
+/* The other way round: the program's task has @fd under *number, which it must close. Not once its
+ * descriptors are in place, for then it has no channel. */
+struct cr_error *restore_lend(struct restore *restore, int fd, int *number);
+
 /* Append a call that opens @path, O_NONBLOCK so that nothing can hold us up; returns its index. */
 int restore_append_open(struct restore *restore, const struct bytes *path, uint64_t flags);
 /* Open @path in the program's task, O_NONBLOCK so that nothing can hold us up, and fetch it. */

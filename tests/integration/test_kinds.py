@@ -14,14 +14,14 @@ pytestmark = pytest.mark.usefixtures("huge_pages", "lease_break_time")
 
 # A kind and its victim have one name. Where a kind has no state of its own to look at, another
 # kind's victim exercises it.
-VICTIM_OF_KIND = {"terminal": "tty"}
+VICTIM_OF_KIND = {"terminal": "tty", "outside_lock": "lock"}
 
 # Victims that need a terminal of their own.
 TTY = {"tty": "tty1", "tty_input": "tty2"}
 
 # Seconds that the kernel gives the holder of a lease, while a victim has leases broken: enough for
-# two restarts, not too many to wait for.
-LEASE_SECONDS = 8
+# two restarts, not too many to wait for. The other one waits for their end before it is ready.
+LEASE_SECONDS = {"lease_break": 8, "lease_forced": 3}
 
 # Long enough to tell a clock that stood from one that went on.
 AWAY_SECONDS = 0.8
@@ -44,8 +44,8 @@ def add(container: Container, name: str) -> Victim:
     """Have the container run this victim, with the surroundings that it needs."""
     if name == "seccomp":
         container.load_seccomp("sched_rr_get_interval errno 42")
-    if name == "lease_break":
-        LEASE_BREAK_TIME.write_text(str(LEASE_SECONDS))
+    if name in LEASE_SECONDS:
+        LEASE_BREAK_TIME.write_text(str(LEASE_SECONDS[name]))
     return container.add_victim(name, tty=TTY.get(name, ""))
 
 

@@ -21,8 +21,8 @@ COMMANDS = {
     "python multiprocessing": "/usr/bin/python3 /programs/python_multiprocessing.py",
     "python asyncio": "/usr/bin/python3 /programs/python_asyncio.py",
     "node": "/usr/bin/node /programs/workers.js",
-    # Its performance data lie in a file that it locks and closes: such a lock is refused.
-    "java": "/usr/bin/java -XX:-UsePerfData -XX:+UseG1GC -Xms1g -Xmx1g /programs/Churn.java",
+    # Its performance data lie in a file that it maps, locks and closes.
+    "java": "/usr/bin/java -XX:+UseG1GC -Xms1g -Xmx1g /programs/Churn.java",
     "go": "/bin/bash /programs/restic.sh",
     "sqlite delete": "/usr/bin/python3 /programs/sqlite.py",
     "sqlite wal": "/usr/bin/python3 /programs/sqlite.py",

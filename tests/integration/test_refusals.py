@@ -17,6 +17,8 @@ from .container import Container, Outcome, Victim, wait_until
 UNSUPPORTED = 4
 ISOLATION = 5
 
+FLOCK = 2  # in images
+
 # What refused.c makes, and the words by which the refusal must name it.
 OBJECTS = {
     "named_socket": "unix socket with a name",
@@ -32,8 +34,6 @@ OBJECTS = {
     "pty": r"\bpty\b|pseudo|/dev/ptmx|/dev/pts",
     "vfork": "vfork",
     "shared_fs": "shares",
-    "mapped_lock": "no descriptor shows",
-    "mapped_lease": "write lease",
     "traced": r"traced by process \d+ of the host \(refused\)",
     "namespace": "namespace",
     "clocks_for_children": "time_for_children namespace",
@@ -276,6 +276,14 @@ def test_file_that_a_process_outside_has_locked(container):
         outcome = container.try_cr("checkpoint", container.name)
         assert_refused(outcome, words="outside", process="lock", code=ISOLATION)
         assert f"process {os.getpid()} " in outcome.text
+        # Who does not mind says so, and the image tells.
+        ignoring = ("--outside-locks", "ignore")
+        assert container.try_cr("check", container.name, *ignoring).code == 0
+        container.checkpoint("--stop", *ignoring)
+        records = container.cr("inspect", container.name).result["state"]
+        noted = [r["fields"] for r in records if r["kind"] == "outside_lock"]
+        assert [(note["host_pid"], note["sort"]) for note in noted] == [(os.getpid(), FLOCK)]
+        container.restart()
     container.checkpoint()
     victim.verify()
 

@@ -5,7 +5,7 @@ import pytest
 
 from lxc_cr_plugin.errors import UsageError
 from lxc_cr_plugin.image import Record, Records
-from lxc_cr_plugin.lease import LeasePolicy
+from lxc_cr_plugin.lease import LeaseChoice, LeasePolicy, choices_by_object
 from lxc_cr_plugin.listing import lock_table
 
 OBJECTS = [{"id": 7, "path": "/srv/db"}]
@@ -50,16 +50,30 @@ class TestTable:
     )
     def test_words(self, record, words):
         head, line = table(record).splitlines()
-        assert head.split() == ["PID", "FD", "WHAT", "PATH"]
-        assert line.split(maxsplit=2)[:2] == ["3", "4"]
+        assert head.split() == ["PID", "FD", "OBJECT", "WHAT", "PATH"]
+        assert line.split(maxsplit=3)[:3] == ["3", "4", "7"]
         assert f"  {words}  " in line
         assert line.endswith("/srv/db")
 
     def test_waiters_are_numbered(self):
         waiters = [{"sort": 1, "pid": 3, "tid": tid, "fd": 4} for tid in (9, 8)]
-        text = table(*(("lock_waiter", fields) for fields in waiters))
-        assert "thread 9 waits for a OFD lock, number 1 of all that wait" in text
-        assert "thread 8 waits for a OFD lock, number 2 of all that wait" in text
+        # The table of process 3, whose record is the one before.
+        records = [("process", {"pid": 3}), *(("lock_waiter", fields) for fields in waiters)]
+        state = [Record(kind, number, fields) for number, (kind, fields) in enumerate(records)]
+        state.append(Record("files", 0, {"descriptors": [[4, 7, 0]]}))
+        text = lock_table(Records(OBJECTS, {}, state))
+        assert "thread 9 waits for a lock (OFD), number 1 of all that wait" in text
+        assert "thread 8 waits for a lock (OFD), number 2 of all that wait" in text
+        assert text.count("/srv/db") == 2
+
+    def test_what_only_a_mapping_keeps(self):
+        assert " mapped " in table(lock(fd=-1, end=2**63 - 1))
+        assert " mapped " in table(lease(mapped=True))
+
+    def test_somebody_outside(self):
+        fields = {"sort": 2, "type": 0, "start": 0, "end": 2**63 - 1, "host_pid": 99}
+        text = table(("outside_lock", {**fields, "comm": "rsync", "what": "descriptor 3"}))
+        assert "flock read lock, whole file, of process 99 of the host (rsync), ignored" in text
 
     def test_nothing(self):
         assert table() == ""
@@ -91,3 +105,37 @@ class TestPolicy:
     def test_refuse(self, text):
         with pytest.raises(UsageError, match="no policy for leases"):
             LeasePolicy.parse(text)
+
+
+class TestChoices:
+    BREAKING = lease(unlock=True, unlock_remaining=1)
+
+    def chosen(self, *texts: str, records=(BREAKING,)):
+        state = [Record(kind, number, fields) for number, (kind, fields) in enumerate(records)]
+        choices = [LeaseChoice.parse(text) for text in texts]
+        return choices_by_object(choices, Records(OBJECTS, {}, state))
+
+    @pytest.mark.parametrize("object_", ["7", "/srv/db"])
+    def test_by_number_or_path(self, object_):
+        assert self.chosen(f"{object_}=+2") == ((7, LeasePolicy(extra=2_000_000_000)),)
+
+    def test_none(self):
+        assert self.chosen() == ()
+
+    @pytest.mark.parametrize("text", ["", "7", "=holder", "7=", "7=nobody"])
+    def test_nonsense(self, text):
+        with pytest.raises(UsageError):
+            LeaseChoice.parse(text)
+
+    @pytest.mark.parametrize("object_", ["8", "/srv/other", "srv/db"])
+    def test_what_has_no_lease(self, object_):
+        with pytest.raises(UsageError, match="no lease in the image"):
+            self.chosen(f"{object_}=holder")
+
+    def test_a_lease_that_nobody_breaks(self):
+        with pytest.raises(UsageError, match="no lease in the image"):
+            self.chosen("7=holder", records=(lease(),))
+
+    def test_twice(self):
+        with pytest.raises(UsageError, match="twice"):
+            self.chosen("7=holder", "/srv/db=breaker")

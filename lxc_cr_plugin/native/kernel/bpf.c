@@ -78,6 +78,12 @@ size_t bpf_jump_unless_zero(struct bpf_code *code, int reg)
 	return code->count - 1;
 }
 
+size_t bpf_jump_if_zero(struct bpf_code *code, int reg)
+{
+	emit(code, BPF_JMP | BPF_JEQ | BPF_K, reg, 0, 0, 0);
+	return code->count - 1;
+}
+
 size_t bpf_jump_unless_set(struct bpf_code *code, int reg, int bits)
 {
 	size_t jump;

@@ -17,6 +17,7 @@ struct record {
 	uint64_t file;
 	uint64_t position;
 	uint64_t locks;		/* inode->i_flctx */
+	uint64_t marks;		/* inode->i_fsnotify_marks */
 	uint64_t owner;		/* struct pid */
 	uint64_t close_on_exec; /* the word of the bit map that has the descriptor's bit */
 	int64_t path_size;	/* with its NUL; an error when negative */
@@ -24,7 +25,7 @@ struct record {
 	uint32_t flags;
 	int32_t owner_signal;
 	uint32_t owner_uid, owner_euid;
-	uint32_t reserved;
+	uint32_t write_hint; /* inode->i_write_hint */
 	char path[PATH_SIZE];
 };
 
@@ -49,6 +50,7 @@ static const struct kernel_field fields[] = {
 	FIELD(position, "f_pos"),
 	FIELD(flags, "f_flags"),
 	FIELD(locks, "f_inode->i_flctx"),
+	FIELD(write_hint, "f_inode->i_write_hint"),
 	FIELD(owner, "f_owner->pid", "f_owner.pid"),
 	FIELD(owner_signal, "f_owner->signum", "f_owner.signum"),
 	FIELD(owner_uid, "f_owner->uid", "f_owner.uid"),
@@ -96,6 +98,16 @@ static struct cr_error *assemble_close_on_exec(struct bpf_code *code, const stru
 	return NULL;
 }
 
+/* A kernel without CONFIG_FSNOTIFY has no such member, and nobody who watches. */
+static void assemble_marks(struct bpf_code *code, const struct btf *btf)
+{
+	uint32_t type = btf_find(btf, BTF_KIND_STRUCT, "file");
+	struct btf_place place;
+
+	if (type && btf_locate(btf, type, "f_inode->i_fsnotify_marks", &place) && place.size == 8)
+		bpf_probe_place(code, SLOT(marks), &place, NULL);
+}
+
 /* d_path of a reader with the same root as ours gives what readlink(2) gives us. */
 static struct cr_error *assemble_path(struct bpf_code *code, const struct btf *btf)
 {
@@ -119,6 +131,7 @@ static struct cr_error *load(const struct btf *btf, bool with_path, int *ret)
 	TRY(assemble_close_on_exec(code, btf));
 	TRY(kernel_fields_read(code, btf, "file", fields, sizeof(fields) / sizeof(fields[0]),
 			       &all));
+	assemble_marks(code, btf);
 	if (with_path)
 		TRY(assemble_path(code, btf));
 	bpf_write(code, SLOT_RECORD, sizeof(struct record));
@@ -202,6 +215,8 @@ static struct cr_error *take_file(void *context, const void *data, bool *done)
 		.flags = record->flags & ~(uint32_t)O_CLOEXEC,
 		.close_on_exec = record->close_on_exec >> bit & 1,
 		.locks = record->locks,
+		.marks = record->marks,
+		.write_hint = record->write_hint,
 		.file = record->file,
 		.position = record->position,
 		.owner = record->owner,

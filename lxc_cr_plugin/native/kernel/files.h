@@ -19,9 +19,11 @@ struct kernel_file {
 	int32_t fd;
 	uint32_t flags; /* f_flags: open(2), without O_CLOEXEC */
 	bool close_on_exec;
-	uint64_t file;	   /* struct file: its identity, to be compared and nothing else */
-	uint64_t position; /* f_pos */
-	uint64_t locks;	   /* struct file_lock_context of the inode; 0: it never had any */
+	uint64_t file;	     /* struct file: its identity, to be compared and nothing else */
+	uint64_t position;   /* f_pos */
+	uint64_t locks;	     /* struct file_lock_context of the inode; 0: it never had any */
+	uint64_t marks;	     /* struct fsnotify_mark_connector of the inode; 0: nobody watches it */
+	uint32_t write_hint; /* of the inode: F_SET_RW_HINT */
 	/* who gets signals about it: struct pid, its identity, 0: nobody; F_SETSIG; who said so */
 	uint64_t owner;
 	int32_t owner_signal;

@@ -19,7 +19,8 @@ struct layout {
 	uint32_t lock_size, lease_size;
 	/* in struct file_lock and, since Linux 6.9 under a common head, struct file_lease */
 	uint32_t list, blocked, member, owner, flags, type, pid, wait, file;
-	uint32_t start, end, break_time, downgrade_time;
+	uint32_t start, end, break_time, downgrade_time, fasync;
+	uint32_t fasync_fd; /* of struct fasync_struct */
 };
 
 struct kernel_locks {
@@ -62,6 +63,8 @@ static const struct member members[] = {
 	MEMBER(end, LOCK, "file_lock", 8, "fl_end"),
 	MEMBER(break_time, LEASE, "file_lease", 8, "fl_break_time"),
 	MEMBER(downgrade_time, LEASE, "file_lease", 8, "fl_downgrade_time"),
+	MEMBER(fasync, LEASE, "file_lease", 8, "fl_fasync"),
+	MEMBER(fasync_fd, OTHER, "fasync_struct", 4, "fa_fd"),
 };
 /* clang-format on */
 
@@ -91,6 +94,7 @@ static uint32_t end_of(const struct layout *layout, bool lease)
 
 	if (layout->file + 8 > end)
 		end = layout->file + 8;
+	/* fl_fasync comes before the times */
 	if (lease)
 		return layout->downgrade_time + 8 > end ? layout->downgrade_time + 8 : end;
 	return layout->end + 8 > end ? layout->end + 8 : end;
@@ -179,6 +183,17 @@ static struct cr_error *find_sleeper(struct walk *walk, uint64_t address, const 
 	return kernel_peek(walk->locks->peek, task + layout->task_pid, ret, sizeof(*ret));
 }
 
+/* The number under which the lease was taken, as its signals tell it. */
+static struct cr_error *find_number(struct walk *walk, const uint8_t *raw, int32_t *ret)
+{
+	uint64_t fasync = u64_at(raw, walk->locks->layout.fasync);
+
+	*ret = -1;
+	return fasync ? kernel_peek(walk->locks->peek, fasync + walk->locks->layout.fasync_fd, ret,
+				    sizeof(*ret))
+		      : NULL;
+}
+
 static struct cr_error *take(struct walk *walk, uint64_t address, const uint8_t *raw, bool waits)
 {
 	const struct layout *layout = &walk->locks->layout;
@@ -200,6 +215,7 @@ static struct cr_error *take(struct walk *walk, uint64_t address, const uint8_t 
 	if (walk->leases) {
 		lock->break_time = u64_at(raw, layout->break_time);
 		lock->downgrade_time = u64_at(raw, layout->downgrade_time);
+		TRY(find_number(walk, raw, &lock->fd));
 	} else {
 		lock->start = u64_at(raw, layout->start);
 		lock->end = u64_at(raw, layout->end);

@@ -14,6 +14,7 @@ struct record {
 	uint64_t flags;
 	uint64_t policy;
 	uint64_t file;
+	uint64_t locks;
 };
 
 enum {
@@ -21,6 +22,8 @@ enum {
 	SLOT_RECORD = -(int)sizeof(struct record) - 8,
 	NAMES_MAX = 2,
 };
+
+#define SLOT(member) (SLOT_RECORD + (int)offsetof(struct record, member))
 
 static const struct {
 	size_t offset;
@@ -42,6 +45,23 @@ struct kernel_vma_reader {
 	int link; /* keeps the program */
 	pid_t tgid;
 };
+
+/* The verifier wants to see that there is a file before the pointer to it is followed. */
+static struct cr_error *assemble_locks(struct bpf_code *code, const struct btf *btf)
+{
+	struct btf_place file, inode, locks;
+	size_t jump;
+
+	TRY(btf_require(btf, "vm_area_struct", "vm_file", &file));
+	TRY(btf_require(btf, "file", "f_inode", &inode));
+	TRY(btf_require(btf, "inode", "i_flctx", &locks));
+	bpf_load(code, BPF_DW, BPF_REG_1, BPF_OBJECT, (int)file.offset);
+	jump = bpf_jump_if_zero(code, BPF_REG_1);
+	bpf_load(code, BPF_DW, BPF_BASE, BPF_REG_1, (int)inode.offset);
+	bpf_probe(code, SLOT(locks), sizeof(uint64_t), BPF_BASE, locks.offset);
+	bpf_land(code, jump);
+	return NULL;
+}
 
 static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf)
 {
@@ -66,6 +86,7 @@ static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf)
 		bpf_load(code, BPF_DW, BPF_REG_1, BPF_OBJECT, (int)place.offset);
 		bpf_store(code, BPF_DW, SLOT_RECORD + (int)fields[i].offset, BPF_REG_1);
 	}
+	TRY(assemble_locks(code, btf));
 	bpf_write(code, SLOT_RECORD, sizeof(struct record));
 	bpf_end(code);
 	return NULL;
@@ -147,6 +168,7 @@ static struct cr_error *take_vma(void *context, const void *data, bool *done)
 	vma->flags = record->flags;
 	vma->policy = record->policy;
 	vma->file = record->file;
+	vma->locks = record->locks;
 	taker->end = record->end;
 	return NULL;
 }

@@ -23,7 +23,8 @@ struct kernel_vma {
 	 * ones that are one. */
 	uint64_t flags;
 	uint64_t policy; /* struct mempolicy, numa.h; 0: none */
-	uint64_t file;	 /* struct file; 0: none */
+	uint64_t file;	 /* struct file that is mapped; 0: none */
+	uint64_t locks;	 /* struct file_lock_context of its inode; 0: it never had any */
 };
 
 struct kernel_vma_program; /* the loaded program, one for all processes */

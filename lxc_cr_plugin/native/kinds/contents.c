@@ -7,6 +7,7 @@
 #include <sys/uio.h>
 
 #include "../cleanup.h"
+#include "../locks.h"
 #include "memory.h"
 
 const struct field contents_fields[] = {
@@ -23,8 +24,16 @@ struct contents *contents_of(const struct object *object)
 	return object->kind->restore_contents ? object->state : NULL;
 }
 
-struct cr_error *sight_open(const struct sight *sight, int *ret)
+struct cr_error *sight_open(struct dump *dump, const struct sight *sight, struct contents *contents,
+			    int *ret)
 {
+	bool leased = false;
+
+	if (sight->locks)
+		TRY(locks_leased(dump, sight->locks, &leased));
+	contents->lent = leased;
+	if (leased)
+		return descriptor_borrow(dump, sight->process, sight->locks, ret);
 	*ret = openat(sight->process->proc, sight->link, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	return *ret < 0 ? error_sys("Failed to open /proc/PID/%s", sight->link) : NULL;
 }
@@ -97,7 +106,7 @@ struct cr_error *contents_copy(struct dump *dump, struct contents *contents, int
 		return NULL;
 	}
 	/* hugetlb has no holes that lseek(2) knows; those read as zeros, which are not stored */
-	if (contents->huge_page)
+	if (contents->huge_page || contents->lent)
 		return contents->size ? copy_range(dump, contents, fd, 0, (off_t)contents->size)
 				      : NULL;
 	for (;;) {
@@ -161,7 +170,7 @@ static struct cr_error *reopen(int fd, uint64_t flags, int *ret)
 
 struct cr_error *contents_keep(struct object *object, int fd)
 {
-	return reopen(fd, O_RDONLY, &object->fd);
+	return reopen(fd, O_PATH, &object->fd);
 }
 
 struct cr_error *contents_open(struct restore *restore, struct process *process, uint32_t id,

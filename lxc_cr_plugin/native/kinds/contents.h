@@ -19,6 +19,7 @@ struct contents {
 	/* dump only */
 	dev_t device;
 	ino_t inode;
+	bool lent; /* it is read by a task's own description, whose position must stay */
 };
 
 /* The state of every such kind begins with it. */
@@ -35,10 +36,13 @@ struct sight {
 	const char *link;
 	struct bytes path; /* what the link says */
 	struct stat stat;
+	uint64_t locks; /* struct file_lock_context of its inode; 0: nobody ever locked it */
 };
 
-/* Open it for reading. */
-struct cr_error *sight_open(const struct sight *sight, int *ret);
+/* Open what becomes @contents for reading. Nobody opens a file that has a lease, which would break it:
+ * then it is a task's own description (contents->lent). */
+struct cr_error *sight_open(struct dump *dump, const struct sight *sight, struct contents *contents,
+			    int *ret);
 
 /*
  * What to open at a restart instead of @sight: a path, or an object with the contents. Refuses what
@@ -61,15 +65,15 @@ struct cr_error *contents_validate(const struct image *image, const struct objec
 
 /* ---- restart ---- */
 
-/* Our descriptor of object @id, made and filled on first use by @process. */
+/* Our descriptor of object @id, made and filled on first use by @process: O_PATH, to be opened. */
 struct cr_error *contents_fd(struct restore *restore, struct process *process, uint32_t id,
 			     int *ret);
 /* The same opened anew, an open file description of its own with these open(2) flags. */
 struct cr_error *contents_open(struct restore *restore, struct process *process, uint32_t id,
 			       uint64_t flags, int *ret);
 /*
- * Keep @fd's file as that of @object, opened for reading only: a program that is executed from it
- * suffers nobody who could write.
+ * Keep @fd's file as that of @object, not open: a program that is executed from it suffers nobody who
+ * could write, and a lease on it nobody else at all.
  */
 struct cr_error *contents_keep(struct object *object, int fd);
 /* Fill what @process has mapped at @address: so its pages are charged to the container. */

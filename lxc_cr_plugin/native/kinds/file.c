@@ -166,6 +166,31 @@ struct cr_error *descriptor_get(const struct descriptor *descriptor, int *ret)
 	return *ret < 0 ? error_sys("Failed to fetch descriptor %d", descriptor->fd) : NULL;
 }
 
+struct cr_error *descriptor_borrow(struct dump *dump, struct process *process, uint64_t locks,
+				   int *ret)
+{
+	const struct kernel_file *files;
+	struct cr_error *error;
+
+	TRY(read_open_files(dump, process));
+	files = process->open_files.items;
+	for (size_t i = 0; i < process->open_files.count; i++) {
+		struct descriptor descriptor = {.process = process, .fd = files[i].fd};
+
+		if (files[i].locks == locks && (files[i].flags & O_ACCMODE) != O_WRONLY &&
+		    !(files[i].flags & O_PATH))
+			return descriptor_get(&descriptor, ret);
+	}
+	error = error_new(CR_UNSUPPORTED,
+			  "it has a lease, and process %d (%s) has it not open for "
+			  "reading",
+			  process->pid, process->stat.comm);
+	return error_remedy(
+		error_object(error, "lease"),
+		"Its contents cannot be read without breaking the lease: let the process "
+		"release it");
+}
+
 static struct cr_error *refuse(struct dump *dump, const struct descriptor *descriptor,
 			       const char *object, const char *why, const char *remedy)
 {
@@ -291,6 +316,16 @@ struct object *file_find(const struct dump *dump, uint64_t file)
 	struct seen key = {.file = file}, **found = tfind(&key, &dump->files, compare_seen);
 
 	return found ? (*found)->object : NULL;
+}
+
+struct cr_error *file_add(struct dump *dump, uint64_t file, struct object *object)
+{
+	struct seen *seen = pool_alloc(dump->image.pool, sizeof(*seen));
+
+	if (!seen)
+		return error_nomem();
+	*seen = (struct seen){file, object};
+	return tsearch(seen, &dump->files, compare_seen) ? NULL : error_nomem();
 }
 
 struct cr_error *file_object(struct dump *dump, struct process *process, int fd,

@@ -46,6 +46,16 @@ struct cr_error *file_reopen(struct restore *restore, struct object *object,
 /* Status flags that open(2) does not take or that must come last. */
 struct cr_error *file_set_flags(const struct object *object, const struct file *file);
 
+extern const struct kind regular_kind;
+
+/* An open file description that only a mapping of @descriptor's process keeps, @link of /proc/PID;
+ * the descriptor has no number. */
+struct cr_error *regular_dump_mapped(struct dump *dump, const struct descriptor *descriptor,
+				     const char *link, struct object **ret);
+/* Our descriptor of object @id, opened on first use in @process, whose program may run. */
+struct cr_error *regular_fd(struct restore *restore, struct process *process, uint32_t id,
+			    int *ret);
+
 /* The common part of the state of any kind of open file; NULL for other objects. */
 const struct file *file_of(const struct object *object);
 

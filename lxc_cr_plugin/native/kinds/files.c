@@ -83,6 +83,22 @@ int files_number(const struct process *process, const struct object *object)
 	return number_in(process_state(process, &files_kind), object);
 }
 
+bool files_show(const struct process *process, int fd, const struct object *object)
+{
+	const struct files_row *rows;
+	const struct files *files;
+
+	while (process->shared & SHARES_FILES && process->parent)
+		process = process->parent;
+	files = process_state(process, &files_kind);
+	rows = files->descriptors.items;
+	for (size_t i = 0; i < files->descriptors.count; i++) {
+		if (rows[i].fd == fd)
+			return rows[i].object == object->id;
+	}
+	return false;
+}
+
 int files_highest(const struct image *image)
 {
 	int highest = -1;

@@ -20,6 +20,8 @@ extern const struct kind files_kind;
 bool files_hold(const struct process *process, const struct object *object);
 /* The lowest of its descriptors, or of a table it shares, that show @object; -1: none does. */
 int files_number(const struct process *process, const struct object *object);
+/* Does its descriptor @fd, or that of a table it shares, show @object? */
+bool files_show(const struct process *process, int fd, const struct object *object);
 /* Of every object that a descriptor shows: who has it, the first process in the image's order. */
 void files_find_holders(struct image *image);
 /* The highest descriptor number in the image, -1: there is none. */

@@ -13,12 +13,12 @@
 	/* shared between tasks */                                                                 \
 	row(ipc_namespace) row(shared_memory) row(sysv_shared_memory) row(sysv_message_queue)      \
 		row(sysv_semaphore_set) row(memfd) row(volatile_file) row(lock) row(lock_waiter)   \
-			row(lease) row(regular) row(directory) row(device) row(pipe) row(fifo)     \
-				row(tty) row(eventfd) row(timerfd) row(signalfd) row(pidfd)        \
-					row(unix_socket) row(epoll)                                \
+			row(outside_lock) row(lease) row(regular) row(directory) row(device)       \
+				row(pipe) row(fifo) row(tty) row(eventfd) row(timerfd)             \
+					row(signalfd) row(pidfd) row(unix_socket) row(epoll)       \
 						row(seccomp_filter) /* of a process */             \
-		row(process) row(memory) row(files) row(terminal) row(fs) row(sigaction)           \
-			row(posix_timer) row(rlimits) row(itimer) row(prctl)                       \
+		row(process) row(memory) row(files) row(dnotify) row(terminal) row(fs)             \
+			row(sigaction) row(posix_timer) row(rlimits) row(itimer) row(prctl)        \
 				row(zombie) /* of a thread */                                      \
 		row(thread) row(seccomp) row(robust_list) row(tid_address) row(rseq)               \
 			row(sigaltstack) row(signals) row(credentials) row(numa_policy)            \

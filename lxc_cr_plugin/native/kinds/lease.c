@@ -11,7 +11,9 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "../cleanup.h"
 #include "file.h"
 #include "file_owner.h"
 #include "files.h"
@@ -23,6 +25,7 @@ struct lease {
 	uint32_t object;
 	bool downgrade, unlock; /* being broken: by who wants to read, to write */
 	uint64_t downgrade_remaining, unlock_remaining; /* ns */
+	bool mapped; /* only a mapping keeps the description: fd is the number that it had */
 };
 
 static const struct field lease_fields[] = {
@@ -37,22 +40,11 @@ static const struct field lease_fields[] = {
 		   "ns at the checkpoint until it is taken down by force"),
 	FIELD_UINT(struct lease, unlock_remaining, 0, INT64_MAX / 4,
 		   "ns at the checkpoint until it is taken away by force"),
+	FIELD_BOOL(struct lease, mapped,
+		   "only a mapping keeps the description; fd: the number that it had",
+		   .optional = true),
 	FIELD_END,
 };
-
-struct cr_error *lease_check(const struct kernel_lock *lock, uint64_t flags, const char *name)
-{
-	struct cr_error *error;
-
-	/* the kernel makes one by force of a lease whose time has come, but sets none so */
-	if (lock->type != F_RDLCK || (flags & O_ACCMODE) == O_RDONLY)
-		return NULL;
-	error = error_new(CR_UNSUPPORTED,
-			  "Cannot save %s: it has a read lease, and is open for writing", name);
-	return error_remedy(error_object(error, "lease"),
-			    "Not supported yet; the lease was taken down because its holder did "
-			    "not answer in time: let the process release it");
-}
 
 /* A deadline in ticks, as ns from T0 on. */
 static struct cr_error *remaining_of(struct dump *dump, uint64_t deadline, uint64_t *ret)
@@ -66,6 +58,15 @@ static struct cr_error *remaining_of(struct dump *dump, uint64_t deadline, uint6
 	return NULL;
 }
 
+/* The number that a signal tells, if it still shows the file; @fd: another one, -1: there is none. */
+static int32_t number_of(const struct kernel_lock *lock, const struct object *file,
+			 const struct process *owner, int fd)
+{
+	if (lock->fd < 0)
+		return fd < 0 ? 0 : fd;
+	return fd < 0 || files_show(owner, lock->fd, file) ? lock->fd : fd;
+}
+
 struct cr_error *lease_dump(struct dump *dump, const struct kernel_lock *lock,
 			    const struct object *file, const struct process *owner, int fd)
 {
@@ -75,8 +76,13 @@ struct cr_error *lease_dump(struct dump *dump, const struct kernel_lock *lock,
 	if (!object)
 		return error_nomem();
 	lease = object->state;
-	*lease =
-		(struct lease){.type = lock->type, .pid = owner->pid, .fd = fd, .object = file->id};
+	*lease = (struct lease){
+		.type = lock->type,
+		.pid = owner->pid,
+		.fd = number_of(lock, file, owner, fd),
+		.object = file->id,
+		.mapped = fd < 0,
+	};
 	/* the times stay when the flags are gone */
 	lease->downgrade = lock->flags & KERNEL_FL_DOWNGRADE_PENDING;
 	lease->unlock = lock->flags & KERNEL_FL_UNLOCK_PENDING;
@@ -96,6 +102,15 @@ static struct object *file_of_lease(const struct restore *restore, const struct 
 	return object && file_of(object) && object->fd >= 0 ? object : NULL;
 }
 
+/* The kernel makes one of a write lease whose time is over, but lets nobody take one. */
+static bool is_forced(const struct restore *restore, const struct lease *lease)
+{
+	const struct object *file = image_object(&restore->image, lease->object);
+
+	return file && file_of(file) && lease->type == F_RDLCK &&
+	       (file_of(file)->flags & O_ACCMODE) != O_RDONLY;
+}
+
 static struct cr_error *explain(struct cr_error *error)
 {
 	if (!error || error->errnum != EAGAIN)
@@ -104,21 +119,48 @@ static struct cr_error *explain(struct cr_error *error)
 				   "with `fuser`, and restart when they have closed it");
 }
 
-static struct cr_error *set(struct restore *restore, const struct lease *lease)
+static struct cr_error *no_file(const struct lease *lease)
 {
-	struct object *object = file_of_lease(restore, lease);
+	return error_new(CR_IMAGE, "A lease is on object %u, which is no open file", lease->object);
+}
 
-	if (!object)
-		return error_new(CR_IMAGE, "A lease is on object %u, which is no open file",
-				 lease->object);
-	/* by the task, at its number: both are what a signal tells later */
-	program_call(restore->program, "take a lease", SYS_fcntl, (uint64_t)lease->fd, F_SETLEASE,
-		     lease->type);
+/*
+ * By the task, at its number: both are what a signal tells later. Taking a lease makes an owner where
+ * there is none; file_restore_owner() knows the right one.
+ */
+static struct cr_error *set(struct restore *restore, const struct object *object, int fd,
+			    uint32_t type)
+{
+	program_call(restore->program, "take a lease", SYS_fcntl, (uint64_t)fd, F_SETLEASE, type);
 	TRY(explain(program_run(restore->program)));
-	/* taking a lease makes an owner where there is none; file_restore_owner() knows the right one */
 	if (fcntl(object->fd, F_SETOWN, 0) < 0)
 		return error_sys("Failed to silence a lease");
 	return file_set_flags(object, file_of(object));
+}
+
+/* Before the owner has its descriptors: by one that only passes, under the same number if it is free. */
+static struct cr_error *set_passing(struct restore *restore, const struct lease *lease,
+				    uint32_t type)
+{
+	struct process *owner = image_process(&restore->image, lease->pid);
+	struct object *object = file_of_lease(restore, lease);
+	struct program *p = restore->program;
+	int passing, number;
+
+	if (!object || !owner || !owner->memory)
+		return no_file(lease);
+	restore_begin(restore, owner);
+	TRY(restore_lend(restore, object->fd, &passing));
+	number = program_call(p, "number a leased file", SYS_fcntl, (uint64_t)passing,
+			      F_DUPFD_CLOEXEC, (uint64_t)lease->fd);
+	TRY(program_run(p));
+	number = passing == lease->fd ? passing : (int)program_result(p, number);
+	TRY(set(restore, object, number, type));
+	program_call(p, "close a passing descriptor", SYS_close_range, (uint64_t)passing,
+		     (uint64_t)passing, 0);
+	program_call(p, "close a passing descriptor", SYS_close_range, (uint64_t)number,
+		     (uint64_t)number, 0);
+	return program_run(p);
 }
 
 struct cr_error *leases_find(struct restore *restore)
@@ -140,12 +182,77 @@ struct cr_error *leases_restore(struct restore *restore, struct process *process
 {
 	for_each (struct object *, object, &restore->leases) {
 		const struct lease *lease = object->state;
+		struct object *file = file_of_lease(restore, lease);
 
-		if (lease->pid == process->pid)
-			TRY(set(restore, lease));
+		if (!file)
+			return no_file(lease);
+		if (lease->pid == process->pid && !lease->mapped && !is_forced(restore, lease))
+			TRY(set(restore, file, lease->fd, lease->type));
 	}
 	return NULL;
 }
+
+struct cr_error *leases_restore_mapped(struct restore *restore)
+{
+	for_each (struct object *, object, &restore->leases) {
+		const struct lease *lease = object->state;
+
+		if (lease->mapped && !is_forced(restore, lease))
+			TRY(set_passing(restore, lease, lease->type));
+	}
+	return NULL;
+}
+
+/* ---- taken down by force ---- */
+
+/* A write lease that a reader has broken as well, for as short as can be. */
+static struct cr_error *force_down(const struct object *file, struct lease_break_time *time)
+{
+	enum { TRIES = 3000 };
+	struct timespec pause = {.tv_nsec = 1000000}, now;
+	_cleanup_close_ int reader = -1;
+	char link[32];
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	TRY(lease_break_at(time, file->fd, O_RDONLY,
+			   (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec));
+	/* somebody must come for the kernel to see that the time is over */
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", file->fd);
+	for (int i = 0; i < TRIES && reader < 0; i++) {
+		nanosleep(&pause, NULL);
+		reader = open(link, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	}
+	if (reader >= 0)
+		return NULL;
+	return error_new(CR_INTERNAL, "A lease was not taken down when its time was over");
+}
+
+static struct cr_error *restore_forced(struct restore *restore, const struct lease *lease)
+{
+	struct lease_break_time *time;
+	struct object *file = image_object(&restore->image, lease->object);
+	struct cr_error *error;
+
+	program_begin(restore->program, restore->init);
+	if (file->fd < 0)
+		TRY(file->kind->restore_file(restore, file, file->state));
+	TRY(set_passing(restore, lease, F_WRLCK));
+	TRY(lease_break_time_open(&time));
+	error = force_down(file, time);
+	lease_break_time_close(time);
+	return error;
+}
+
+struct cr_error *leases_restore_forced(struct restore *restore)
+{
+	for_each (struct object *, object, &restore->leases) {
+		if (is_forced(restore, object->state))
+			TRY(restore_forced(restore, object->state));
+	}
+	return NULL;
+}
+
+/* ---- being broken ---- */
 
 static bool is_breaking(const struct object *object)
 {
@@ -163,18 +270,30 @@ bool lease_is_breaking(const struct restore *restore, const struct object *file)
 	return false;
 }
 
-/* What the user wants to be left of @remaining at the release. */
-static uint64_t chosen(const struct restore *restore, const struct lease_break_time *time,
-		       uint64_t remaining)
+/* What the user wants for this lease: by itself, or for all. */
+static struct cr_lease_choice choice_for(const struct restore *restore, const struct lease *lease)
 {
 	const struct cr_restart_options *options = restore->options;
-	uint64_t whole = lease_break_time_default(time);
 
-	switch (options->lease_policy) {
-	case CR_LEASE_HOLDER: return remaining > whole ? remaining : whole;
-	case CR_LEASE_BREAKER: return 0;
-	default: return restore_left_then(restore, remaining) + options->lease_extra;
+	for (size_t i = 0; i < options->lease_choices_count; i++) {
+		if (options->lease_choices[i].object == lease->object)
+			return options->lease_choices[i];
 	}
+	return (struct cr_lease_choice){lease->object, options->lease_policy, options->lease_extra};
+}
+
+/* When @remaining of @lease is over. */
+static uint64_t end_of(const struct restore *restore, const struct lease *lease, uint64_t remaining)
+{
+	uint64_t whole = lease_break_time_default(restore->lease_break_time);
+	struct cr_lease_choice choice = choice_for(restore, lease);
+
+	switch (choice.policy) {
+	case CR_LEASE_HOLDER: remaining = remaining > whole ? remaining : whole; break;
+	case CR_LEASE_BREAKER: remaining = 0; break;
+	default: remaining = restore_left_then(restore, remaining) + choice.extra;
+	}
+	return restore->release + remaining;
 }
 
 static struct cr_error *begin(struct restore *restore, const struct lease *lease)
@@ -183,16 +302,13 @@ static struct cr_error *begin(struct restore *restore, const struct lease *lease
 	struct object *object = file_of_lease(restore, lease);
 
 	if (!object)
-		return error_new(CR_IMAGE, "A lease is on object %u, which is no open file",
-				 lease->object);
+		return no_file(lease);
 	if (lease->downgrade)
 		TRY(lease_break_at(time, object->fd, O_RDONLY,
-				   restore->release +
-					   chosen(restore, time, lease->downgrade_remaining)));
+				   end_of(restore, lease, lease->downgrade_remaining)));
 	if (lease->unlock)
 		TRY(lease_break_at(time, object->fd, O_WRONLY,
-				   restore->release +
-					   chosen(restore, time, lease->unlock_remaining)));
+				   end_of(restore, lease, lease->unlock_remaining)));
 	return file_restore_owner(restore, object);
 }
 

@@ -8,13 +8,16 @@
 
 extern const struct kind lease_kind;
 
-/* Refuse a lease that could not be set again; @flags: open(2) flags of its description. */
-struct cr_error *lease_check(const struct kernel_lock *lock, uint64_t flags, const char *name);
+/* @fd: a descriptor of @owner that shows @file; -1: only a mapping does. */
 struct cr_error *lease_dump(struct dump *dump, const struct kernel_lock *lock,
 			    const struct object *file, const struct process *owner, int fd);
 
 /* Once the image is read: where its leases are. */
 struct cr_error *leases_find(struct restore *restore);
+/* Read leases on what is open for writing: before others have the file open. */
+struct cr_error *leases_restore_forced(struct restore *restore);
+/* Those of descriptions that only mappings keep, before anybody has its descriptors. */
+struct cr_error *leases_restore_mapped(struct restore *restore);
 /* Leases of one process, while it has its privileges. Nobody is signalled about them yet. */
 struct cr_error *leases_restore(struct restore *restore, struct process *process);
 /* Whether signals about this description must wait for leases_break(). */

@@ -12,20 +12,28 @@ static const struct field lock_fields[] = {
 	FIELD_UINT(struct lock, start, 0, INT64_MAX, "first byte"),
 	FIELD_UINT(struct lock, end, 0, INT64_MAX, "last byte; the largest offset: without end"),
 	FIELD_INT(struct lock, pid, 1, MAX_TASKS, "process that owns it or made it"),
-	FIELD_INT(struct lock, fd, 0, INT32_MAX, "descriptor of that process"),
+	FIELD_INT(struct lock, fd, -1, INT32_MAX,
+		  "descriptor of that process; -1: only a mapping keeps it"),
 	FIELD_UINT(struct lock, object, 1, UINT32_MAX, "open file description"),
 	FIELD_END,
 };
 
-static void set_flock(struct program *p, const struct lock *lock)
+enum lock_sort lock_sort_of(const struct kernel_lock *lock)
+{
+	if (lock->flags & KERNEL_FL_OFDLCK)
+		return LOCK_OFD;
+	return lock->flags & KERNEL_FL_FLOCK ? LOCK_FLOCK : LOCK_POSIX;
+}
+
+static void set_flock(struct program *p, const struct lock *lock, int fd)
 {
 	int how = lock->type == F_WRLCK ? LOCK_EX : LOCK_SH;
 
-	program_call(p, "take a file lock (flock)", SYS_flock, (uint64_t)lock->fd,
+	program_call(p, "take a file lock (flock)", SYS_flock, (uint64_t)fd,
 		     (uint64_t)(how | LOCK_NB));
 }
 
-static void set_range(struct program *p, const struct lock *lock)
+static void set_range(struct program *p, const struct lock *lock, int fd)
 {
 	bool posix = lock->sort == LOCK_POSIX;
 	struct flock range = {
@@ -37,7 +45,7 @@ static void set_range(struct program *p, const struct lock *lock)
 	};
 
 	program_call(p, posix ? "take a file lock (POSIX)" : "take a file lock (OFD)", SYS_fcntl,
-		     (uint64_t)lock->fd, posix ? F_SETLK : F_OFD_SETLK,
+		     (uint64_t)fd, posix ? F_SETLK : F_OFD_SETLK,
 		     program_data(p, &range, sizeof(range)));
 }
 
@@ -49,16 +57,7 @@ static struct cr_error *explain(struct cr_error *error)
 				   "/proc/locks, and restart when the lock is released");
 }
 
-static struct process *process_by_pid(const struct image *image, pid_t pid)
-{
-	for_each (struct process *, process, &image->processes) {
-		if (process->pid == pid)
-			return process;
-	}
-	return NULL;
-}
-
-static struct cr_error *set(struct restore *restore, const struct lock *lock)
+static struct cr_error *set(struct restore *restore, const struct lock *lock, int fd)
 {
 	struct program *p = restore->program;
 
@@ -66,36 +65,74 @@ static struct cr_error *set(struct restore *restore, const struct lock *lock)
 		return error_new(CR_IMAGE, "A file lock ends before it begins");
 	TRY(explain(program_reserve(p, 1, sizeof(struct flock))));
 	if (lock->sort == LOCK_FLOCK)
-		set_flock(p, lock);
+		set_flock(p, lock, fd);
 	else
-		set_range(p, lock);
+		set_range(p, lock, fd);
 	return NULL;
+}
+
+static struct cr_error *find_owner(const struct restore *restore, const struct lock *lock,
+				   struct process **ret)
+{
+	*ret = image_process(&restore->image, lock->pid);
+	return *ret && (*ret)->memory
+		       ? NULL
+		       : error_new(CR_IMAGE, "Process %d, which owns a lock, is not there",
+				   lock->pid);
+}
+
+static struct cr_error *set_mapped(struct restore *restore, const struct lock *lock)
+{
+	const struct object *file = image_object(&restore->image, lock->object);
+	struct process *owner;
+	int fd;
+
+	if (!file || file->fd < 0 || lock->sort == LOCK_POSIX)
+		return error_new(CR_IMAGE, "A lock is on object %u, which is no open file",
+				 lock->object);
+	TRY(find_owner(restore, lock, &owner));
+	restore_begin(restore, owner);
+	TRY(restore_lend(restore, file->fd, &fd));
+	TRY(set(restore, lock, fd));
+	program_call(restore->program, "close a passing descriptor", SYS_close, (uint64_t)fd);
+	return error_task(explain(program_run(restore->program)), owner->pid, "");
+}
+
+struct cr_error *locks_restore_mapped(struct restore *restore)
+{
+	for_each (struct object *, object, &restore->image.objects) {
+		const struct lock *lock = object->state;
+
+		if (object->kind == &lock_kind && lock->fd < 0)
+			TRY(set_mapped(restore, lock));
+	}
+	return NULL;
+}
+
+/* What was appended for @owner, if there is one. */
+static struct cr_error *run(struct restore *restore, const struct process *owner)
+{
+	return owner ? error_task(explain(program_run(restore->program)), owner->pid, "") : NULL;
 }
 
 struct cr_error *locks_restore(struct restore *restore)
 {
-	struct process *owner = NULL;
+	struct process *owner = NULL, *next;
 
 	for_each (struct object *, object, &restore->image.objects) {
 		const struct lock *lock = object->state;
 
-		if (object->kind != &lock_kind)
+		if (object->kind != &lock_kind || lock->fd < 0)
 			continue;
-		if (!owner || owner->pid != lock->pid) {
-			if (owner)
-				TRY(error_task(explain(program_run(restore->program)), owner->pid,
-					       ""));
-			owner = process_by_pid(&restore->image, lock->pid);
-			if (!owner)
-				return error_new(CR_IMAGE,
-						 "Process %d, which owns a lock, is not "
-						 "there",
-						 lock->pid);
+		TRY(find_owner(restore, lock, &next));
+		if (next != owner) {
+			TRY(run(restore, owner));
+			owner = next;
 			restore_begin(restore, owner);
 		}
-		TRY(error_task(set(restore, lock), owner->pid, ""));
+		TRY(error_task(set(restore, lock, lock->fd), owner->pid, ""));
 	}
-	return owner ? error_task(explain(program_run(restore->program)), owner->pid, "") : NULL;
+	return run(restore, owner);
 }
 
 const struct kind lock_kind = {

@@ -17,7 +17,7 @@ struct lock {
 	uint32_t sort; /* enum lock_sort */
 	uint32_t type; /* F_RDLCK, F_WRLCK */
 	uint64_t start, end;
-	int32_t pid, fd; /* who sets it, through which descriptor */
+	int32_t pid, fd; /* who sets it, through which descriptor; -1: by a passing one */
 	uint32_t object; /* the open file description behind it */
 };
 
@@ -30,6 +30,8 @@ struct lock_waiter {
 extern const struct kind lock_kind;
 extern const struct kind lock_waiter_kind;
 
+enum lock_sort lock_sort_of(const struct kernel_lock *lock);
+
 /* Whether a stopped thread with these registers was waiting for a lock, and for which sort. */
 bool lock_wait_of(const struct arch_regs *regs, struct lock_waiter *ret);
 
@@ -37,7 +39,9 @@ bool lock_wait_of(const struct arch_regs *regs, struct lock_waiter *ret);
  * that takes too long. */
 struct cr_error *lock_waiter_release(pid_t tid);
 
-/* All locks, by their owners, in the kernel's order; when all else is as it should be. */
+/* Locks that only mappings keep, before anybody has its descriptors: closing one loses POSIX locks. */
+struct cr_error *locks_restore_mapped(struct restore *restore);
+/* All other locks, by their owners, in the kernel's order; when all else is as it should be. */
 struct cr_error *locks_restore(struct restore *restore);
 /* Those who wait enter the queues again, one after the other. */
 size_t lock_waiters_count(const struct restore *restore);

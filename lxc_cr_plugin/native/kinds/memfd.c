@@ -80,7 +80,7 @@ struct cr_error *memfd_object(struct dump *dump, const struct sight *sight, uint
 	if (!fresh)
 		return NULL;
 	memfd = object->state;
-	TRY(sight_open(sight, &fd));
+	TRY(sight_open(dump, sight, &memfd->contents, &fd));
 	if (fstatfs(fd, &fs) < 0)
 		return error_sys("Failed to look at /proc/PID/%s", sight->link);
 	if (fs.f_type == HUGETLBFS_MAGIC)

@@ -9,8 +9,10 @@
 
 #include "../cleanup.h"
 #include "../kernel/vmas.h"
+#include "../locks.h"
 #include "../sharing.h"
 #include "contents.h"
+#include "file.h"
 #include "memory_flags.h"
 #include "memory_special.h"
 #include "shared_memory.h"
@@ -33,6 +35,8 @@ static const struct field vma_fields[] = {
 	FIELD_UINT(struct vma, file_size, 0, INT64_MAX, "size of the file at checkpoint"),
 	FIELD_UINT(struct vma, file_mtime, 0, UINT64_MAX, "its modification time, ns since 1970"),
 	FIELD_STRUCT(struct vma, policy, numa_policy_fields, "mbind(2)", .optional = true),
+	FIELD_UINT(struct vma, description, 0, UINT32_MAX,
+		   "open file description that is mapped, 0: one of its own", .optional = true),
 	FIELD_END,
 };
 
@@ -173,10 +177,12 @@ static enum vma_type type_of(const struct proc_map *map)
 
 /* What a restart will map instead of what is mapped here. */
 static struct cr_error *find_backing(struct dump *dump, struct process *process,
-				     const struct proc_map *map, struct vma *vma)
+				     const struct proc_map *map, const struct kernel_vma *known,
+				     struct vma *vma)
 {
 	char link[64];
-	struct sight sight = {.process = process, .link = link, .path = map->name};
+	struct sight sight = {
+		.process = process, .link = link, .path = map->name, .locks = known->locks};
 	struct backing backing;
 	struct cr_error *error;
 
@@ -245,11 +251,14 @@ static struct cr_error *dump_vma(struct dump *dump, struct process *process,
 	vma->flags = flags & (VM_RESTORED | VM_MAYWRITE);
 	vma->offset = map->inode && vma->type != VMA_ANONYMOUS ? map->offset : 0;
 	vma->name = map->name;
+	vma->kernel_file = known->file;
 	TRY(numa_policy_dump(dump, known->policy, &vma->policy));
+	if (known->locks)
+		TRY(locks_note_mapping(dump, process, map, known));
 	if (!map->inode || vma->type == VMA_SPECIAL)
 		return NULL;
 	if (!previous || !is_same_file(previous, map)) {
-		TRY(find_backing(dump, process, map, vma));
+		TRY(find_backing(dump, process, map, known, vma));
 		return check_policy(dump, map, known, vma);
 	}
 	last = vma - 1;
@@ -289,6 +298,21 @@ static struct cr_error *dump_vmas(struct dump *dump, struct process *process,
 		TRY(dump_vma(dump, process, i ? map - 1 : NULL, map, &known[k], memory));
 	}
 	return NULL;
+}
+
+void memory_find_descriptions(struct dump *dump)
+{
+	for_each (struct process *, process, &dump->image.processes) {
+		struct vma *vma = process->memory->vmas.items;
+
+		for (size_t i = 0; i < process->memory->vmas.count; i++) {
+			const struct object *object =
+				vma[i].kernel_file ? file_find(dump, vma[i].kernel_file) : NULL;
+
+			if (object && object->kind == &regular_kind)
+				vma[i].description = object->id;
+		}
+	}
 }
 
 static struct cr_error *dump_exe(struct dump *dump, struct process *process,
@@ -464,6 +488,10 @@ static struct cr_error *validate_vma(struct image *image, const struct vma *vma,
 	if (vma->huge_page & (vma->huge_page - 1))
 		return error_new(CR_IMAGE, "Mapping 0x%lx has pages of %lu bytes",
 				 (unsigned long)vma->start, (unsigned long)vma->huge_page);
+	object = image_object(image, vma->description);
+	if (vma->description && (!object || object->kind != &regular_kind))
+		return error_new(CR_IMAGE, "Mapping 0x%lx shows open file %u, which is none",
+				 (unsigned long)vma->start, vma->description);
 	if (!vma->object && vma->type != VMA_SHARED)
 		return NULL;
 	object = image_object(image, vma->object);

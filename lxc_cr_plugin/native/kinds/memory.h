@@ -29,6 +29,8 @@ struct vma {
 	uint64_t file_size; /* of the file at checkpoint: a mapped file must not have changed */
 	uint64_t file_mtime; /* ns */
 	struct numa_policy policy;
+	uint32_t description; /* the open file description that is mapped; 0: any will do */
+	uint64_t kernel_file; /* dump only: struct file of the kernel */
 };
 
 struct memory_map {
@@ -59,6 +61,9 @@ struct cr_error *memory_droppable(struct dump *dump, uint64_t *ret);
 
 extern const struct kind memory_kind;
 
+/* Mappings of open file descriptions that somebody has open, or that have locks; when all of those
+ * are known. */
+void memory_find_descriptions(struct dump *dump);
 /* Set has_kin everywhere; before the pages are copied. */
 struct cr_error *memory_find_kin(struct dump *dump);
 /* Copy what collect_states() has found; pages that a child shares with its parent are saved once.

@@ -15,6 +15,7 @@
 #include "../cleanup.h"
 #include "../sharing.h"
 #include "contents.h"
+#include "file.h"
 #include "memory.h"
 #include "memory_flags.h"
 #include "memory_special.h"
@@ -34,7 +35,7 @@ static bool is_file(const struct vma *vma)
 static bool same_backing(const struct vma *ours, const struct vma *theirs)
 {
 	if (ours->type != theirs->type || ours->type == VMA_SPECIAL ||
-	    ours->object != theirs->object)
+	    ours->object != theirs->object || ours->description != theirs->description)
 		return false;
 	if ((ours->flags ^ theirs->flags) & (VM_GROWSDOWN | VM_HUGETLB | VM_DROPPABLE))
 		return false;
@@ -155,15 +156,12 @@ static struct cr_error *open_exe(struct restore *restore, struct process *proces
 {
 	const struct memory_map *memory = process->memory;
 	struct program *p = restore->program;
-	uint64_t where;
-	int fd, call;
+	_cleanup_close_ int fd = -1;
+	int call;
 
 	if (memory->exe_object) {
-		TRY(contents_fd(restore, process, memory->exe_object, &fd));
-		TRY(channel_send(&restore->channel, &fd, 1));
-		where = channel_receive(&restore->channel, p, 1);
-		TRY(program_run(p));
-		return program_output(p, where, number, sizeof(*number));
+		TRY(contents_open(restore, process, memory->exe_object, O_RDONLY, &fd));
+		return restore_lend(restore, fd, number);
 	}
 	call = program_call(p, image_text(&restore->image, "open program '%s'", memory->exe.data),
 			    SYS_openat, (uint64_t)AT_FDCWD, program_bytes(p, &memory->exe),
@@ -245,6 +243,20 @@ static struct cr_error *open_contents(struct restore *restore, struct process *p
 	return NULL;
 }
 
+/* Locks of the description last as long as the mapping: it must be the very same. */
+static struct cr_error *take_description(struct restore *restore, struct process *process,
+					 const struct vma *vma, struct open_mapping *open)
+{
+	int fd;
+
+	TRY(regular_fd(restore, process, vma->description, &fd));
+	TRY(program_reserve(restore->program, 2, 4096));
+	TRY(channel_send(&restore->channel, &fd, 1));
+	open->number = channel_receive(&restore->channel, restore->program, 1);
+	open->of = vma;
+	return NULL;
+}
+
 static struct cr_error *open_mapping(struct restore *restore, struct process *process,
 				     const struct vma *vma, struct open_mapping *open)
 {
@@ -252,9 +264,12 @@ static struct cr_error *open_mapping(struct restore *restore, struct process *pr
 	int call;
 
 	if (open->of && open->of->type == vma->type && open->of->object == vma->object &&
-	    same_name(open->of, vma) && writes(open->of) == writes(vma))
+	    open->of->description == vma->description && same_name(open->of, vma) &&
+	    writes(open->of) == writes(vma))
 		return NULL;
 	TRY(close_mapping(p, open));
+	if (vma->description)
+		return take_description(restore, process, vma, open);
 	if (vma->object)
 		return open_contents(restore, process, vma, open);
 	call = program_call(p, image_text(&restore->image, "open mapped file '%s'", vma->name.data),

@@ -34,7 +34,7 @@ struct cr_error *shared_memory_object(struct dump *dump, const struct sight *sig
 		return NULL;
 	contents = contents_of(object);
 	contents->huge_page = huge_page;
-	TRY(sight_open(sight, &fd));
+	TRY(sight_open(dump, sight, contents, &fd));
 	return contents_copy(dump, contents, fd, &sight->stat);
 }
 

@@ -88,7 +88,7 @@ static struct cr_error *add(struct dump *dump, const struct sight *sight,
 	if (sight->stat.st_blksize > PAGE &&
 	    !(sight->stat.st_blksize & (sight->stat.st_blksize - 1)))
 		segment->contents.huge_page = (uint64_t)sight->stat.st_blksize;
-	TRY(sight_open(sight, &fd));
+	TRY(sight_open(dump, sight, &segment->contents, &fd));
 	return contents_copy(dump, &segment->contents, fd, &sight->stat);
 }
 

@@ -136,7 +136,7 @@ struct cr_error *volatile_file_object(struct dump *dump, const struct sight *sig
 		TRY(check_size(dump, sight));
 	else
 		TRY(dump_directories(dump, sight, file));
-	TRY(sight_open(sight, &fd));
+	TRY(sight_open(dump, sight, &file->contents, &fd));
 	return contents_copy(dump, &file->contents, fd, stat);
 }
 
@@ -256,7 +256,7 @@ static struct cr_error *find_named(struct restore *restore, struct object *objec
 				   const struct volatile_file *file, bool *found)
 {
 	struct cr_error *error =
-		restore_open(restore, &file->path, O_RDONLY | O_NOFOLLOW, &object->fd);
+		restore_open(restore, &file->path, O_PATH | O_NOFOLLOW, &object->fd);
 	struct stat stat;
 
 	*found = !error;

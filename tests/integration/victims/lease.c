@@ -144,6 +144,36 @@ static void verify_owners(void)
 	check_break("cleared", cleared, F_WRLCK, O_RDONLY, F_RDLCK);
 }
 
+/* ---- a file without a name, whose contents must be read without opening it ---- */
+
+static int nameless;
+
+static void build_nameless(void)
+{
+	nameless = make("nameless", O_RDWR);
+	must(unlink(path));
+	check(write(nameless, "contents", 8) == 8, "write");
+	must(ftruncate(nameless, 20000));
+	must(lseek(nameless, 3, SEEK_SET));
+	must(fcntl(nameless, F_SETSIG, signal_number));
+	must(fcntl(nameless, F_SETLEASE, F_WRLCK));
+}
+
+static void verify_nameless(void)
+{
+	char link[32], text[16] = "";
+
+	check(take_signal(signal_number, 0) < 0, "nameless: a signal without a break");
+	check(fcntl(nameless, F_GETLEASE) == F_WRLCK, "nameless: lease lost");
+	check(read(nameless, text, 5) == 5 && !strcmp(text, "tents"), "nameless: position, '%s'",
+	      text);
+	check(must(lseek(nameless, 0, SEEK_END)) == 20000, "nameless: size");
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", nameless);
+	check(open(link, O_RDONLY | O_NONBLOCK) < 0 && errno == EWOULDBLOCK,
+	      "nameless: keeps nobody out");
+	check(take_signal(signal_number, 100) == nameless, "nameless: no signal");
+}
+
 int main(int argc, char **argv)
 {
 	int write_lease, read_lease, odd, first, second, released;
@@ -163,6 +193,7 @@ int main(int argc, char **argv)
 	released = lease("released", O_RDWR, F_WRLCK);
 	must(fcntl(released, F_SETLEASE, F_UNLCK));
 	build_owners();
+	build_nameless();
 	victim_ready();
 	victim_wait();
 	check_break("write", write_lease, F_WRLCK, O_RDONLY, F_RDLCK);
@@ -173,6 +204,7 @@ int main(int argc, char **argv)
 	check(fcntl(released, F_GETLEASE) == F_UNLCK && !is_kept_out("released", O_RDONLY),
 	      "a lease that was given back is there again");
 	verify_owners();
+	verify_nameless();
 	victim_ok();
 	return 0;
 }

@@ -1,19 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Leases that are being broken: who waits goes on waiting, for exactly what was left, and the holder
- * is not signalled again. Time is what a process that naps a millisecond at a time has seen go by:
- * a long gap is a time in which nobody ran.
+ * is not signalled again.
  */
 #include <poll.h>
 #include <signal.h>
 
-#include "victim.h"
-
-#define SECOND 1000000000ull
+#include "lease_clock.h"
 
 enum {
-	MOST = 4, /* breakers of one file */
-	GAP = 400000000,
+	MOST = 4,	       /* breakers of one file */
 	TOLERANCE = 100000000, /* of a machine that does a lot besides */
 };
 
@@ -68,8 +64,7 @@ static const struct scene scenes[] = {
 enum { SCENES = sizeof(scenes) / sizeof(scenes[0]), SIZE = 1000 };
 
 struct board {
-	uint64_t alive; /* ns that the container has run, as its clock process sees it */
-	uint32_t stop;
+	struct lease_clock clock;
 	struct {
 		uint32_t begun;
 		uint64_t at, back; /* alive when the break began, and when the breaker was let in */
@@ -83,30 +78,6 @@ static pid_t pids[SCENES][MOST];
 static uint32_t told[SCENES];
 static uint64_t whole;
 static char path[512];
-
-static uint64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (uint64_t)time.tv_sec * SECOND + (uint64_t)time.tv_nsec;
-}
-
-static void clock_process(void *unused)
-{
-	uint64_t last = now();
-
-	(void)unused;
-	while (!__atomic_load_n(&board->stop, __ATOMIC_SEQ_CST)) {
-		uint64_t time;
-
-		victim_nap(1);
-		time = now();
-		if (time - last < GAP)
-			__atomic_add_fetch(&board->alive, time - last, __ATOMIC_SEQ_CST);
-		last = time;
-	}
-}
 
 static const char *name(int scene)
 {
@@ -139,16 +110,16 @@ static void breaker(void *argument)
 	bool nonblock = scene->breakers[role->number].nonblock;
 	int got;
 
-	mine->at = board->alive;
+	mine->at = board->clock.alive;
 	victim_arrive(&mine->begun);
 	got = go(name(role->scene), scene->breakers[role->number].way, nonblock ? O_NONBLOCK : 0);
 	if (nonblock)
 		check(got < 0 && errno == EWOULDBLOCK, "%s: opened", scene->name);
 	else
 		check(got >= 0, "%s: breaker %d: %s", scene->name, role->number, strerror(errno));
-	mine->back = board->alive;
+	mine->back = board->clock.alive;
 	mine->entered = true;
-	while (!nonblock && !__atomic_load_n(&board->stop, __ATOMIC_SEQ_CST))
+	while (!nonblock && !__atomic_load_n(&board->clock.stop, __ATOMIC_SEQ_CST))
 		victim_nap(5);
 }
 
@@ -222,7 +193,7 @@ static void check_meanwhile(int i)
 	struct stat stat;
 
 	/* a machine that took its time: what follows is over */
-	if (board->alive + SECOND / 4 > end_of(i, 0))
+	if (board->clock.alive + SECOND / 4 > end_of(i, 0))
 		return;
 	check(lease == scene->target, "%s: lease %d meanwhile", scene->name, lease);
 	fd = open(name(i), O_RDONLY | O_NONBLOCK);
@@ -287,7 +258,7 @@ static void check_end(int i)
 		      (long)stat.st_size);
 	/* the kernel looks at its clock when it is asked */
 	if (scene->breakers[0].nonblock) {
-		while (board->alive < end_of(i, 0) + TOLERANCE)
+		while (board->clock.alive < end_of(i, 0) + TOLERANCE)
 			victim_nap(5);
 		check(fcntl(fds[i], F_GETLEASE) == F_RDLCK, "%s: lease %d at the end", scene->name,
 		      fcntl(fds[i], F_GETLEASE));
@@ -317,7 +288,6 @@ static void break_all(void)
 
 int main(int argc, char **argv)
 {
-	char text[32];
 	sigset_t set;
 	pid_t clock;
 
@@ -328,9 +298,8 @@ int main(int argc, char **argv)
 	sigaddset(&set, signal_number);
 	sigaddset(&set, signal_number + 1);
 	must(sigprocmask(SIG_BLOCK, &set, NULL));
-	victim_read("/proc/sys/fs/lease-break-time", text, sizeof(text));
-	whole = strtoull(text, NULL, 10) * SECOND;
-	clock = victim_child(clock_process, NULL);
+	whole = lease_break_time();
+	clock = victim_child(lease_clock_process, &board->clock);
 	for (int i = 0; i < SCENES; i++)
 		build(i);
 	break_all();
@@ -345,7 +314,7 @@ int main(int argc, char **argv)
 	take_signals(signal_number + 1);
 	for (int i = 0; i < SCENES; i++)
 		check(told[i] == signals_of(i), "%s: %u signals", scenes[i].name, told[i]);
-	__atomic_store_n(&board->stop, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&board->clock.stop, 1, __ATOMIC_SEQ_CST);
 	victim_reap(clock);
 	victim_ok();
 	return 0;

@@ -11,7 +11,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -469,32 +468,6 @@ static void shared_fs_verify(void)
 	check(waitpid(brother, NULL, 0) == brother, "waitpid");
 }
 
-/* The mapping keeps the description, and with it the lock. */
-static void mapped_lock(void)
-{
-	file();
-	must(flock(fd, LOCK_EX));
-	check(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED, "mmap");
-	close(fd);
-}
-
-static void mapped_lock_verify(void)
-{
-	check(flock(must(open(path, O_RDWR)), LOCK_EX | LOCK_NB) < 0, "the lock is lost");
-}
-
-static void mapped_lease(void)
-{
-	file();
-	check(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED, "mmap");
-	must(fcntl(fd, F_SETLEASE, F_WRLCK));
-}
-
-static void mapped_lease_verify(void)
-{
-	check(fcntl(fd, F_GETLEASE) == F_WRLCK, "lease %d", fcntl(fd, F_GETLEASE));
-}
-
 /* A queue that nobody has open is there all the same. */
 static mqd_t posix_queue = -1;
 
@@ -574,8 +547,6 @@ static const struct object {
 	{"pty", pty, pty_verify},
 	{"vfork", lasting_vfork, lasting_vfork_verify},
 	{"shared_fs", shared_fs, shared_fs_verify},
-	{"mapped_lock", mapped_lock, mapped_lock_verify},
-	{"mapped_lease", mapped_lease, mapped_lease_verify},
 	{"traced", traced, traced_verify},
 	{"namespace", namespace, namespace_verify},
 	{"clocks_for_children", clocks_for_children, clocks_for_children_verify},

@@ -99,10 +99,36 @@ static void use(void)
 	check(ftruncate(files[5].fd, 0) == 0, "truncate");
 }
 
+#ifndef F_GETOWNER_UIDS
+#define F_GETOWNER_UIDS 17
+#endif
+
+/* Signals are sent as from whoever said whom to send them to. */
+static void build_ids(void)
+{
+	struct f_owner_ex group = {F_OWNER_PGRP, getpgrp()};
+
+	must(setresuid(11, 12, 0));
+	must(fcntl(files[2].fd, F_SETOWN_EX, &group));
+	must(setresuid(0, 0, 0));
+}
+
+static void verify_ids(void)
+{
+	struct f_owner_ex owner;
+	uid_t ids[2];
+
+	must(fcntl(files[2].fd, F_GETOWN_EX, &owner));
+	check(owner.type == F_OWNER_PGRP && owner.pid == getpgrp(), "owner %d", owner.pid);
+	must(fcntl(files[2].fd, F_GETOWNER_UIDS, ids));
+	check(ids[0] == 11 && ids[1] == 12, "user ids %u and %u", ids[0], ids[1]);
+}
+
 int main(int argc, char **argv)
 {
 	char path[512], other[512];
 	struct f_owner_ex owner = {F_OWNER_PID, getpid()}, owner_now;
+	uint64_t hint;
 	int high;
 
 	victim_init(argc, argv);
@@ -120,6 +146,8 @@ int main(int argc, char **argv)
 	must(fcntl(files[1].fd, F_SETOWN_EX, &owner));
 	must(fcntl(files[1].fd, F_SETSIG, SIGRTMIN + 2));
 	high = must(fcntl(files[4].fd, F_DUPFD_CLOEXEC, 700));
+	build_ids();
+	must(fcntl(files[0].fd, F_SET_RW_HINT, &(uint64_t){RWH_WRITE_LIFE_LONG}));
 
 	victim_ready();
 	victim_wait();
@@ -130,6 +158,9 @@ int main(int argc, char **argv)
 	check(owner_now.type == owner.type && owner_now.pid == owner.pid, "owner is %d",
 	      owner_now.pid);
 	check(fcntl(files[1].fd, F_GETSIG) == SIGRTMIN + 2, "signal of the owner");
+	verify_ids();
+	must(fcntl(files[0].fd, F_GET_RW_HINT, &hint));
+	check(hint == RWH_WRITE_LIFE_LONG, "write hint %lu", (unsigned long)hint);
 	check(fcntl(high, F_GETFD) == FD_CLOEXEC, "descriptor %d", high);
 	check(fcntl(files[4].fd, F_GETFD) == 0, "close-on-exec came from nowhere");
 	use();

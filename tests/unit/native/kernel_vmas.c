@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Checks the VMA iterator against /proc/PID/smaps and /proc/PID/maps. Runs as root. */
+#include <fcntl.h>
 #include <inttypes.h>
+#include <sys/file.h>
 #include <sys/syscall.h>
 
 #include "kernel/vmas.h"
@@ -19,6 +21,19 @@ static const struct {
 	{"dc", 0x20000},   {"de", 0x40000},   {"ac", 0x100000},	  {"nr", 0x200000},
 	{"wf", 0x2000000}, {"dd", 0x4000000}, {"hg", 0x20000000}, {"nh", 0x40000000},
 };
+
+/* One description mapped twice, and another one of the same file, which is locked. */
+static void map_files(struct facts *facts)
+{
+	char path[] = "/tmp/lxc-cr-vmas-XXXXXX";
+	int fd = mkstemp(path), other = open(path, O_RDWR);
+
+	unlink(path);
+	flock(fd, LOCK_EX);
+	for (int i = 0; i < 3; i++)
+		facts->values[2 + i] =
+			(uintptr_t)mmap(NULL, PAGE, PROT_READ, MAP_SHARED, i == 2 ? other : fd, 0);
+}
 
 static void live_regions(struct facts *facts)
 {
@@ -40,6 +55,7 @@ static void live_regions(struct facts *facts)
 	region = mmap(NULL, 4 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	madvise(region, PAGE, MADV_DONTFORK);
 	facts->values[1] = (uintptr_t)region;
+	map_files(facts);
 	facts->ready = true;
 	for (;;)
 		pause();
@@ -102,6 +118,28 @@ static void compare(pid_t pid, const char *name, const struct list *list)
 	CHECK(seen == list->count);
 }
 
+static const struct kernel_vma *vma_at(const struct list *list, uint64_t address)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		const struct kernel_vma *vma = (const struct kernel_vma *)list->items + i;
+
+		if (vma->start <= address && address < vma->end)
+			return vma;
+	}
+	abort();
+}
+
+static void check_files(const struct list *list, const struct facts *facts)
+{
+	const struct kernel_vma *first = vma_at(list, facts->values[2]),
+				*second = vma_at(list, facts->values[3]),
+				*other = vma_at(list, facts->values[4]);
+
+	CHECK(first->file && first->file == second->file && first->file != other->file);
+	CHECK(first->locks && first->locks == other->locks);
+	CHECK(!vma_at(list, facts->values[1])->file && !vma_at(list, facts->values[1])->locks);
+}
+
 static uint64_t flags_at(const struct list *list, uint64_t address)
 {
 	for (size_t i = 0; i < list->count; i++) {
@@ -127,6 +165,7 @@ static void check_regions(struct kernel_vma_program *program)
 	compare(child.pid, "smaps", &list);
 	CHECK((flags_at(&list, child.facts->values[0]) & 0x2008) == 0x2008); /* locked, shared */
 	CHECK(flags_at(&list, child.facts->values[1]) & 0x20000);	     /* not forked */
+	check_files(&list, child.facts);
 
 	/* A second read gives the same; once the child is dead and reaped there is nothing. */
 	CHECK_SUCCESS(kernel_vma_reader_read(reader, pool, &list));
