@@ -76,9 +76,10 @@ struct dump {
 	struct list filesystems; /* struct known_filesystem: backing.c */
 	struct list other_names; /* struct other_name: backing.c */
 	uint64_t droppable;	 /* memory_droppable.c */
-	struct kernel_epolls *kernel_epolls;	    /* NULL until there is an epoll instance */
-	struct list seccomp_filters;		    /* struct object * */
-	struct list seccomp_chains;		    /* struct known_chain: kinds/seccomp_filter.c */
+	struct kernel_epolls *kernel_epolls; /* NULL until there is an epoll instance */
+	struct list seccomp_filters;	     /* struct object * */
+	struct list seccomp_chains;	     /* struct known_chain: kinds/seccomp_filter.c */
+	uint64_t no_tsc; /* the kernel's TIF_NOTSC: kinds/thread.c; 0: not known yet */
 	struct kernel_tty_reader *tty_reader;	    /* NULL until there is a terminal */
 	struct list tty_inputs;			    /* struct tty_input *: kinds/tty_input.c */
 	struct kernel_numa_reader *numa_reader;	    /* NULL until there is a policy */

@@ -47,6 +47,7 @@ static const struct kernel_field fields[] = {
 	FIELD(sas_ss_flags, "sas_ss_flags"),
 	FIELD(pdeath_signal, "pdeath_signal"),
 	FIELD(personality, "personality"),
+	FIELD(thread_flags, "thread_info.flags"),
 	FIELD(dispatch_selector, "syscall_dispatch.selector"),
 	FIELD(dispatch_offset, "syscall_dispatch.offset"),
 	FIELD(dispatch_len, "syscall_dispatch.len"),

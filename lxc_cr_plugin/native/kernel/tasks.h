@@ -106,6 +106,7 @@ struct kernel_task {
 	uint64_t it_virt_expires, it_virt_incr;
 	uint64_t it_prof_expires, it_prof_incr;
 	uint64_t numa_policy;  /* struct mempolicy, numa.h; 0: none */
+	uint64_t thread_flags; /* TIF_ flags, which every kernel numbers anew */
 	uint64_t undo_list;    /* struct sem_undo_list, semaphore_undo.h; 0: none */
 	uint64_t posix_timers; /* first of the list, timers.h; 0: none */
 	uint64_t brk;	       /* mm->brk, 0 for a kernel thread */

@@ -8,6 +8,7 @@ struct thread_identity {
 	int32_t tid;
 	struct bytes comm;
 	uint32_t personality;
+	bool no_tsc;
 };
 
 extern const struct kind thread_kind;

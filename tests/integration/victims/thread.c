@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Threads: ids, names, thread-local storage, masks; each goes on counting where it was. */
+/*
+ * Threads: ids, names, thread-local storage, masks, the right to read the time stamp counter; each
+ * goes on counting where it was.
+ */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -41,6 +44,7 @@ static void *run(void *argument)
 	char name[16], now[16];
 	sigset_t mask, current;
 	pid_t tid = gettid();
+	int tsc;
 
 	snprintf(name, sizeof(name), "worker-%d", self->number);
 	must(prctl(PR_SET_NAME, name));
@@ -48,6 +52,8 @@ static void *run(void *argument)
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGRTMIN + self->number);
 	check(pthread_sigmask(SIG_SETMASK, &mask, NULL) == 0, "pthread_sigmask");
+	if (self->number % 4 == 2)
+		must(prctl(PR_SET_TSC, PR_TSC_SIGSEGV));
 	victim_arrive(&arrived);
 
 	count(self);
@@ -56,6 +62,9 @@ static void *run(void *argument)
 	      syscall(SYS_gettid));
 	must(prctl(PR_GET_NAME, now));
 	check(strcmp(now, name) == 0, "%s is called %s now", name, now);
+	must(prctl(PR_GET_TSC, &tsc));
+	check(tsc == (self->number % 4 == 2 ? PR_TSC_SIGSEGV : PR_TSC_ENABLE),
+	      "%s: the time stamp counter: %d", name, tsc);
 	check(victim_differs(local, sizeof(local), self->number) < 0, "%s lost its TLS", name);
 	pthread_sigmask(SIG_SETMASK, NULL, &current);
 	check(memcmp(&current, &mask, 8) == 0, "%s has another signal mask", name);
