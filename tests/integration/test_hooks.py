@@ -117,7 +117,7 @@ def test_a_plain_start_resumes(hooked, ledger):
     runs_on(ledger)
     assert number_of_next(ledger) > FAR
     assert not mark_of(hooked).exists()
-    assert "runs again" in log_of(hooked)
+    wait_until(lambda: "runs again" in log_of(hooked), what="the end of the restart", timeout=20)
     assert "changed" not in (hooked.rootfs / "etc/passwd").read_text()
     assert_nothing_kept(hooked)
     assert hooked.attach("echo", "attached") == "attached\n"
