@@ -185,8 +185,9 @@ def attach_all(
             set_propagation(place, propagation_of(mount, listed))
         for mount in made:
             # What is attached to a shared mount appears at its peers by itself.
-            if not is_there(mount, listed, table):
-                fd = make(mount, listed, root=root, ready=ready)
+            now = current(table)
+            if not is_there(mount, listed, now):
+                fd = make(mount, listed, now, root=root, ready=ready)
                 set_flags(fd, mount)
                 mounts.attach(fd, mounts.open_in_root(root, mount.place))
             planned = plan(mount, listed)
@@ -201,28 +202,52 @@ def attach_all(
         os.close(table)
 
 
-def make(mount: Mount, listed: Sequence[Mount], *, root: int, ready: dict[int, int]) -> int:
-    """The file system or the clone for @mount, attached nowhere yet. Raises OSError."""
+def make(
+    mount: Mount,
+    listed: Sequence[Mount],
+    now: Sequence[Mount],
+    *,
+    root: int,
+    ready: dict[int, int],
+) -> int:
+    """The file system or the clone for @mount, attached nowhere yet. Raises OSError.
+
+    All that is @listed was there at the checkpoint, all that is there @now is.
+    """
     from .native import mounts
 
     planned = plan(mount, listed)
     if planned is None:
         raise OSError(errno.EINVAL, "nobody knows how to mount it", mount.place)
-    if planned.how == CLONE:
-        return mounts.clone(mounts.open_in_root(root, planned.source))
+    if planned.base:
+        source, base = (
+            mounts.open_in_root(root, place) for place in (planned.source, planned.base.place)
+        )
+        # What it was cloned from may have been unmounted since, and something else cover the rest.
+        seen = next((m for m in reversed(now) if m.place == planned.base.place), None)
+        same = seen and (seen.type, seen.root) == (planned.base.type, planned.base.root)
+        if not same or mounts.identity(source) != mounts.identity(base):
+            raise OSError(errno.EBUSY, "another mount covers what it shows", mount.place)
+        return mounts.clone(source)
     fd = ready.get(mount.id, -1)
     return fd if fd >= 0 else mounts.new(mount.type, options_of(mount.super))
 
 
-def is_there(mount: Mount, listed: Sequence[Mount], table: int) -> bool:
-    """Whether as many mounts are at its place as were when it had been made."""
+def current(table: int) -> Sequence[Mount]:
+    """The mounts in the open mountinfo @table, as they are now."""
     from .mounts import parse
 
     os.lseek(table, 0, os.SEEK_SET)
     with os.fdopen(os.dup(table), errors="surrogateescape") as file:
-        now = sum(one.place == mount.place for one in parse(file.read()))
+        return parse(file.read())
+
+
+def is_there(mount: Mount, listed: Sequence[Mount], now: Sequence[Mount]) -> bool:
+    """Whether as many mounts are at its place as were when it had been made."""
     before = listed[: listed.index(mount) + 1]
-    return now >= sum(one.place == mount.place for one in before)
+    return sum(one.place == mount.place for one in now) >= sum(
+        one.place == mount.place for one in before
+    )
 
 
 def set_propagation(fd: int, propagation: int | None) -> None:

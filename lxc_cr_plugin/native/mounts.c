@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -33,6 +34,16 @@ int cr_open_in_root(int root_fd, const char *path)
 	};
 
 	return result(syscall(SYS_openat2, root_fd, path, &how, sizeof(how)));
+}
+
+int cr_mount_id(int fd, uint64_t *ret)
+{
+	struct statx found;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &found) < 0)
+		return -errno;
+	*ret = found.stx_mnt_id;
+	return 0;
 }
 
 int cr_mount_clone(int fd)

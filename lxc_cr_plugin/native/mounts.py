@@ -26,6 +26,13 @@ def open_in_root(root_fd: int, path: str) -> int:
     return _checked(lib.cr_open_in_root(root_fd, os.fsencode(path)), path)
 
 
+def identity(fd: int) -> int:
+    """The number of the mount in which the open place @fd lies."""
+    found = ffi.new("uint64_t *")
+    _checked(lib.cr_mount_id(fd, found))
+    return int(found[0])
+
+
 def clone(fd: int) -> int:
     """The mount that the open place @fd shows, without those below it, attached nowhere."""
     return _checked(lib.cr_mount_clone(fd))

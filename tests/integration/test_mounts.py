@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..trees import build, change, look
 from .container import Container, Victim, run
+from .test_unprivileged import FIRST_ID, IDS, shifted_tree
 
 RESTART_FAILED, REFUSED, USAGE = 10, 4, 2
 
@@ -62,6 +63,27 @@ def test_files_in_tmpfs(container):
     container.restart()
     assert {place: look(inside(container, place)) for place in places} == before
     container.cr("verify", container.name)
+    victim.verify()
+
+
+def test_an_unprivileged_container(laboratory, new_container):
+    """Owners are those of the host in the image; the container sees them as its own again."""
+    container = new_container(shifted_tree(laboratory))
+    for sort in "ug":
+        container.configure(f"lxc.idmap = {sort} 0 {FIRST_ID} {IDS}")
+    victim = start(container, *TMPFS)
+    script = """
+        echo one > /run/file; chown 7:8 /run/file; mkdir /run/inner
+        mount -t tmpfs -o mode=711 own /run/inner; echo two > /run/inner/file
+    """
+    container.attach("sh", "-ec", script)
+    before, table = look(inside(container, "run")), mounts_of(container)
+    container.checkpoint("--stop")
+    container.restart()
+    assert look(inside(container, "run")) == before
+    assert [mount[:4] for mount in mounts_of(container)] == [mount[:4] for mount in table]
+    assert container.attach("stat", "-c", "%u:%g", "/run/file") == "7:8\n"
+    assert container.attach("cat", "/run/inner/file") == "two\n"
     victim.verify()
 
 
@@ -182,3 +204,25 @@ def test_a_hostile_place(container):
     assert container.state == "STOPPED"
     container.restart()
     victim.verify()
+
+
+def test_a_source_that_something_else_covers(container):
+    """What showed it was unmounted since; through the root another mount is in the way."""
+    start(container)
+    script = """
+        mkdir -p /srv/data /srv/over /srv/bound /srv/root
+        echo right > /srv/data/file
+        mount --make-private /
+        mount --bind / /srv/root
+        mount -t tmpfs own /srv/data
+        echo wrong > /srv/data/file
+        mount --bind /srv/root/srv/data /srv/bound
+        umount /srv/root
+    """
+    container.attach("sh", "-ec", script)
+    assert inside(container, "srv/bound/file").read_text() == "right\n"
+    container.checkpoint("--stop")
+    outcome = container.try_cr("restart", container.name)
+    assert outcome.code != 0
+    assert "covers what it shows (/srv/bound)" in outcome.text
+    assert container.state == "STOPPED"
