@@ -23,6 +23,7 @@ from ..schema import violations
 if TYPE_CHECKING:
     from ..manifest import Manifest
     from ..store import Image
+    from .sysctl import Settings
 
 NAME = "network.json"
 
@@ -64,7 +65,7 @@ class Watch:
 
         import_tools()
         self._nics = [nic.name for nic in nics]
-        self._settings: list[str] = []
+        self._settings: Settings | None = None
         self._ears: list[socket.socket] = []
         self._state: State = {}
         with ExitStack() as undo:
@@ -77,10 +78,10 @@ class Watch:
         self._scope.close()
         for ear in self._ears:
             ear.close()
+        if self._settings:
+            self._settings.close()
 
     def _prepare(self) -> None:
-        from . import sysctl
-
         for protocol, groups in (
             (socket.NETLINK_ROUTE, ROUTE_GROUPS),
             (NETLINK_NETFILTER, NFTABLES_GROUP),
@@ -88,7 +89,6 @@ class Watch:
             ear = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
             ear.bind((0, groups))
             self._ears.append(ear)
-        self._settings = sysctl.paths()
         self._state = self._read()
 
     def _read(self) -> State:
@@ -96,6 +96,9 @@ class Watch:
 
         from . import links, nft, routing, sysctl
 
+        if self._settings:
+            self._settings.close()
+        self._settings = sysctl.Settings(sysctl.paths())
         with IPRoute() as ip:
             found = links.read(ip, of_runtime=self._nics)
             names = {link["index"]: link["name"] for link in found}
@@ -103,7 +106,7 @@ class Watch:
         return {
             "links": found,
             **rest,
-            "settings": sysctl.read(self._settings),
+            "settings": self._settings.read(),
             "filter": nft.read(),
         }
 
@@ -112,13 +115,13 @@ class Watch:
         self._namespace.call(self._renew)
 
     def _renew(self) -> None:
-        from . import nft, sysctl
+        from . import nft
 
-        if sum(_heard(ear) for ear in self._ears):
-            self._settings = sysctl.paths()
+        heard = [_heard(ear) for ear in self._ears]
+        if any(heard) or not self._settings:
             self._state = self._read()
             return
-        self._state["settings"] = sysctl.read(self._settings)
+        self._state["settings"] = self._settings.read()
         if nft.is_lively(self._state["filter"]):
             self._state["filter"] = nft.read()
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import HostError, ImageError, os_message
@@ -16,6 +19,9 @@ NO_SETTINGS = {"flush", "nf_conntrack_count", "dev_weight"}
 
 # Written before the others of their directory: they write to all interfaces.
 FIRST = ("/conf/all/", "/conf/default/")
+
+# No setting is longer.
+LONGEST = 4096
 
 # What fails because the kernel has decided otherwise, or not on this interface.
 HARMLESS = (errno.EINVAL, errno.ENOENT)
@@ -31,21 +37,42 @@ def paths() -> list[str]:
     ]
 
 
-def read(names: list[str]) -> dict[str, str]:
-    """The values of @names; one that is gone, or cannot be read until it is set, is left out."""
-    values = {}
-    for name in names:
-        try:
-            fd = os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            values[name] = os.read(fd, 4096).decode(errors="replace").rstrip("\n")
-        except OSError:
-            continue
-        finally:
+class Settings:
+    """The settings @names, open: to read them again takes a tenth of opening them. close() it.
+
+    One that is gone, or cannot be read until it is set, is left out.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        # Hundreds of them; nothing but the engine inherits the limit.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        self._fds = {}
+        for name in names:
+            with suppress(FileNotFoundError, PermissionError):
+                self._fds[name] = os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> dict[str, str]:
+        """Their values now."""
+        values = {}
+        for name, fd in self._fds.items():
+            with suppress(OSError):
+                values[name] = os.pread(fd, LONGEST, 0).decode(errors="replace").rstrip("\n")
+        return values
+
+    def close(self) -> None:
+        """Close them."""
+        for fd in self._fds.values():
             os.close(fd)
-    return values
+
+
+def read(names: Iterable[str]) -> dict[str, str]:
+    """The values of @names, for once."""
+    settings = Settings(names)
+    try:
+        return settings.read()
+    finally:
+        settings.close()
 
 
 def write(wanted: dict[str, str]) -> None:
