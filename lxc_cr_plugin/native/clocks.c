@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -177,16 +178,7 @@ static struct cr_error *write_offsets(const struct restore *restore, int proc)
 	return NULL;
 }
 
-/* ---- early: by execve(2) ---- */
-
-static bool shares_memory(const struct image *image)
-{
-	for_each (struct process *, process, &image->processes) {
-		if (process->shared & SHARES_MEMORY)
-			return true;
-	}
-	return false;
-}
+/* ---- when the release will be ---- */
 
 static int by_size(const void *a, const void *b)
 {
@@ -239,6 +231,41 @@ static int64_t estimate_all(const struct restore *restore)
 
 	return BASE + EACH_PAGE * (int64_t)restore->image.pages.count +
 	       estimate_rest(restore, PROGRAM);
+}
+
+/* ---- early: by execve(2) ---- */
+
+static bool shares_memory(const struct image *image)
+{
+	for_each (struct process *, process, &image->processes) {
+		if (process->shared & SHARES_MEMORY)
+			return true;
+	}
+	return false;
+}
+
+static struct cr_error *read_inode(int proc, const char *name, ino_t *ret)
+{
+	struct stat stat;
+
+	if (fstatat(proc, name, &stat, 0) < 0)
+		return error_sys("Failed to look at %s of the container's init", name);
+	*ret = stat.st_ino;
+	return NULL;
+}
+
+/* A runtime may execute init in another thread than that which was to take the namespace along. */
+static struct cr_error *check_entered(struct restore *restore)
+{
+	_cleanup_close_ int proc = -1;
+	ino_t entered = 0;
+
+	TRY(proc_open(restore->init, restore->init, &proc));
+	TRY(read_inode(proc, "ns/time", &entered));
+	return entered == restore->clocks.namespace
+		       ? NULL
+		       : error_new(CR_HOST,
+				   "Init is not in the time namespace that was made for it");
 }
 
 /* A system call instruction in the vdso of a process that is not ours yet. */
@@ -305,6 +332,7 @@ struct cr_error *clocks_prepare(struct restore *restore, pid_t pid)
 	TRY(explain(unshare_in(restore, pid, proc)));
 	choose_offsets(restore, estimate_all(restore));
 	TRY(explain(write_offsets(restore, proc)));
+	TRY(read_inode(proc, "ns/time_for_children", &clocks->namespace));
 	return task_continue(pid, 0);
 }
 
@@ -330,8 +358,10 @@ struct cr_error *clocks_enter(struct restore *restore)
 	_cleanup_close_ int proc = -1, namespace = -1;
 	int64_t program;
 
-	if (!restore->clocks.own || !restore->clocks.late_entry)
+	if (!restore->clocks.own)
 		return NULL;
+	if (!restore->clocks.late_entry)
+		return explain(check_entered(restore));
 	program_begin(restore->program, restore->init);
 	program_call(restore->program, "make a time namespace", SYS_unshare, CLONE_NEWTIME);
 	TRY(explain(program_run(restore->program)));

@@ -10,13 +10,13 @@
 
 /* What the programs see: clocks.c */
 struct container_clocks {
-	bool same_boot;	 /* this host has been up since before T0 */
-	bool own;	 /* they are in a time namespace of their own, */
-	bool late_entry; /* which is entered when all processes stand */
-	uint64_t
-		planned; /* R that the namespace was made for, CLOCK_MONOTONIC ns; 0: any will do */
-	uint64_t late;	 /* by which R has come after that */
-	int64_t passed;	 /* since T0, that everything which is armed has lost */
+	bool same_boot;	  /* this host has been up since before T0 */
+	bool own;	  /* they are in a time namespace of their own, */
+	bool late_entry;  /* which is entered when all processes stand */
+	ino_t namespace;  /* else: that which init has entered by its execve */
+	uint64_t planned; /* R that the namespace was made for, ns; 0: any will do */
+	uint64_t late;	  /* by which R has come after that */
+	int64_t passed;	  /* since T0, that everything which is armed has lost */
 	int64_t monotonic_offset, boottime_offset; /* to the clocks of the host */
 };
 

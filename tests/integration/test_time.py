@@ -58,14 +58,18 @@ def test_the_clocks_go_on_where_they_were(container):
 
 
 @pytest.mark.parametrize(
-    "line",
-    ["lxc.cap.drop = sys_admin", "lxc.time.offset.boot = 1000000s"],
-    ids=["init-may-not-enter", "offset-of-its-own"],
+    ("line", "name"),
+    [
+        ("lxc.cap.drop = sys_admin", "restart_block"),
+        ("lxc.time.offset.boot = 1000000s", "restart_block"),
+        ("lxc.environment = MEMORY=shared", "sharing"),
+    ],
+    ids=["init-may-not-enter", "offset-of-its-own", "processes-share-memory"],
 )
-def test_containers_of_every_sort(line, container):
-    """Where init has not the capability, it enters its time namespace in another way."""
+def test_containers_of_every_sort(line, name, container):
+    """Where nobody can enter a time namespace by himself, init does by its execve."""
     container.configure(line)
-    victim = container.add_victim("restart_block")
+    victim = container.add_victim(name)
     container.start()
     victim.ready()
     before = stop(container, away=AWAY_SECONDS)
