@@ -4,6 +4,7 @@
 import pytest
 
 from .container import Container
+from .test_backends import verify
 from .test_network import bridge, connect, in_network_of, mac, make_bridge, ports  # noqa: F401
 from .test_unprivileged import FIRST_ID, IDS, shifted_tree
 
@@ -108,15 +109,9 @@ def test_an_unprivileged_clone(laboratory, new_container, clones_of):
     victim.verify()
 
 
-def test_an_overlay_is_cloned(laboratory, container, clones_of):
-    upper = container.directory / "upper"
-    upper.mkdir()
-    config = container.directory / "config"
-    text = config.read_text().replace(
-        f"dir:{container.rootfs}", f"overlay:{container.rootfs}:{upper}"
-    )
-    config.write_text(text)
-    container.start()
+@pytest.mark.parametrize("backend", ["overlay@ext4", "btrfs@btrfs"])
+def test_other_storage_is_cloned(backend, running, clones_of):
+    container, victim = running(backend)
     container.attach("sh", "-c", "echo original >/root/file")
     container.checkpoint()
     container.attach("sh", "-c", "echo later >/root/file")
@@ -125,6 +120,8 @@ def test_an_overlay_is_cloned(laboratory, container, clones_of):
     assert clone.attach("cat", "/root/file") == "original\n"
     clone.attach("sh", "-c", "echo mine >/root/file")
     assert container.attach("cat", "/root/file") == "later\n"
+    verify(victim_of(clone, victim))
+    verify(victim)
 
 
 def test_a_failed_clone_leaves_nothing(container, clones_of):
