@@ -317,3 +317,25 @@ def test_leased_file_that_somebody_opened_meanwhile(container):
         assert container.state == "STOPPED"
     container.restart()
     victim.verify()
+
+
+def test_ipc_namespace_of_the_host_at_the_restart(container):
+    """The configuration has changed meanwhile: nothing may be made in the host's namespace."""
+    limit = Path("/proc/sys/kernel/msgmnb")
+    before = limit.read_text()
+    victim = container.add_victim("files")
+    container.start()
+    victim.ready()
+    container.checkpoint("--stop")
+    config = container.directory / "config"
+    original = config.read_text()
+    container.configure("lxc.namespace.keep = ipc user")
+    outcome = container.try_cr("restart", container.name)
+    assert outcome.code != 0
+    assert "shares its ipc namespace with the host" in outcome.text
+    assert outcome.result["hint"]
+    assert container.state == "STOPPED"
+    assert limit.read_text() == before
+    config.write_text(original)
+    container.restart()
+    victim.verify()
