@@ -69,11 +69,14 @@ class Checkpoint(NamedTuple):
         )
 
     def _files(self) -> str:
-        rootfs = self.image.manifest().rootfs
-        if rootfs is None:
-            return ""
-        stood = human_time(rootfs["stood"])
-        return f", {rootfs['entries']} files ({rootfs['backend']}, {stood} of the stop)"
+        manifest = self.image.manifest()
+        volatile = sum(mount.get("stood", 0) for mount in manifest.mounts)
+        told = [f"tmpfs {human_time(volatile)}"] if volatile else []
+        text = ""
+        if manifest.rootfs:
+            text = f", {manifest.rootfs['entries']} files"
+            told.insert(0, f"{manifest.rootfs['backend']} {human_time(manifest.rootfs['stood'])}")
+        return text + (f" (of the stop: {', '.join(told)})" if told else "")
 
 
 def checkpoint(

@@ -27,7 +27,7 @@ def snapshot_of(directory: Path) -> Path | None:
     """The snapshot that the image in @directory has, None when its files are in itself."""
     try:
         return Path(os.fsdecode((directory / POINTER).read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

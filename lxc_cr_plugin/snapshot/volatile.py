@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import manifest as manifests
 from ..errors import HostError, ImageError, UnsupportedError
@@ -43,6 +44,7 @@ class VolatileCapture:
         self._staging = staging
         self._scope = ExitStack()
         self._captures: list[capture.Capture] = []
+        self._stood: list[int] = []
 
     def prepare(self) -> None:
         """Open them, while the container runs. Raises UnsupportedError when one is hidden."""
@@ -68,16 +70,18 @@ class VolatileCapture:
     def freeze(self) -> None:
         """Read all of them; all tasks stand."""
         for one in self._captures:
+            begin = time.monotonic_ns()
             one.freeze()
+            self._stood.append(time.monotonic_ns() - begin)
 
-    def finish(self) -> dict[str, str]:
-        """Write the views; the name of its file by the place of each mount."""
-        names = {}
+    def finish(self) -> dict[str, dict[str, Any]]:
+        """Write the views; what the manifest says of each, by the place of the mount."""
+        described: dict[str, dict[str, Any]] = {}
         for number, (mount, one) in enumerate(zip(self._mounts, self._captures, strict=True)):
             name = NAME.format(number)
             (self._staging / name).write_bytes(one.finish(ended=False).encode())
-            names[mount.place] = name
-        return names
+            described[mount.place] = {"view": name, "stood": self._stood[number]}
+        return described
 
     def abandon(self) -> None:
         """Close what is open."""

@@ -81,7 +81,7 @@ class WholeCapture:
             self._rootfs.abandon()
         self._volatile.abandon()
 
-    def _describe(self, views: dict[str, str]) -> list[dict[str, Any]]:
+    def _describe(self, views: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         inside = {m.id for m in mounts.made_inside(self._mounts, configured=self._configured)}
         sources = {m.id for m in mounts.from_host(self._mounts, configured=self._configured)}
         found = []
@@ -89,7 +89,7 @@ class WholeCapture:
             entry = remount.describe(mount, inside=mount.id in inside)
             if mount.place in views and mount.type == "tmpfs":
                 # Of several at one place the one that is seen was read.
-                entry["view"] = views[mount.place]
+                entry |= views[mount.place]
             if mount.id in sources - inside:
                 entry["identity"] = mounts.identity(mount, init_pid=self._init_pid)
             found.append(entry)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What is not the root filesystem: tmpfs, directories of the host, what was mounted inside."""
 
+import json
 import os
 from pathlib import Path
 
@@ -53,6 +54,9 @@ def test_files_in_tmpfs(container):
     os.mknod(inside(container, "dev/own"), 0o020640, os.makedev(1, 5))
     before = {place: look(inside(container, place)) for place in places}
     container.checkpoint("--image", f"{container.name}:old")
+    (manifest,) = container.laboratory.store.glob(f"{container.name}/*/manifest.json")
+    timed = {m["place"] for m in json.loads(manifest.read_text())["mounts"] if m.get("stood")}
+    assert timed >= {"/run", "/tmp", "/dev/shm"}
     change(inside(container, "run/kinds"))
     container.checkpoint("--stop")
     container.restart(f"{container.name}:old")
