@@ -20,8 +20,11 @@ from .session import Session
 
 def after_stop(session: Session, directory: Path) -> None:
     """Buffered images of a container that has ended: kept, dropped or flushed."""
+    init = os.environ.get("LXC_PID", "")
+    if not init.isdecimal():
+        return  # it has not even begun
     on_stop = session.policy_of(directory).on_stop
-    if ended_by_us(session) or on_stop not in (DROP, FLUSH):
+    if ended_by_us(session, int(init)) or on_stop not in (DROP, FLUSH):
         return
     store, needed = session.store(), pending(directory)
     for image in store.newest(directory.name):
@@ -31,20 +34,21 @@ def after_stop(session: Session, directory: Path) -> None:
             store.remove(image)
 
 
-def ended_by_us(session: Session) -> bool:
-    """By `checkpoint --stop --buffered`, say, or by a rollback: its images are needed."""
+def ended_by_us(session: Session, init: int) -> bool:
+    """Whether a command of ours has ended the container of @init.
+
+    By `checkpoint --stop --buffered`, say, or by a rollback: its images are needed.
+    """
 
     def stop(_entry: Entry) -> bool:
         raise AssertionError("nothing is repaired here")
 
-    init = os.environ.get("LXC_PID", "")
     journals = Journals(
         run_dir=session.settings.run_dir, report=session.report, stop_container=stop
     )
-    if not init.isdecimal() or not journals.announcement(int(init)).exists():
-        return False
-    journals.announcement(int(init)).unlink()
-    return True
+    announced = journals.announcement(init).exists()
+    journals.announcement(init).unlink(missing_ok=True)
+    return announced
 
 
 def after_clone(session: Session, directory: Path) -> None:

@@ -33,6 +33,8 @@ class Reporter:
     "python:STEP~" stops it there.
     """
 
+    program = "lxc-cr"
+
     def __init__(
         self,
         *,
@@ -118,13 +120,13 @@ class Reporter:
     def error(self, error: LxcCrError) -> None:
         """Why the command failed, once, at its end."""
         if not self.json_lines:
-            self._line(f"lxc-cr: {error}")
+            self._line(f"{self.program}: {error}")
         for obstacle in error.obstacles:
             self.obstacle(obstacle)
         if self.json_lines:
             self._event("error", **error.as_json())
         elif error.hint:
-            self._line(f"lxc-cr: {error.hint}")
+            self._line(f"{self.program}: {error.hint}")
 
     def close(self) -> None:
         """Take the progress bar off the screen."""

@@ -24,15 +24,15 @@ from .session import Session
 if TYPE_CHECKING:
     from .container.foreground import ForegroundContainer
 
-# LXC's names for priorities to ours.
+# LXC's names for priorities to ours; the first of several is what a log shows.
 PRIORITIES = {
+    "ERROR": ERROR,
     "FATAL": ERROR,
     "ALERT": ERROR,
     "CRIT": ERROR,
-    "ERROR": ERROR,
     "WARN": WARNING,
-    "NOTICE": INFO,
     "INFO": INFO,
+    "NOTICE": INFO,
     "DEBUG": DEBUG,
     "TRACE": DEBUG,
 }
@@ -59,27 +59,34 @@ REFUSED = {
 class LogReporter(Reporter):
     """Messages to stderr, and to a log file those from a priority on."""
 
-    def __init__(self, *, file: TextIO | None, priority: int, quiet: bool, verbose: bool) -> None:
+    def __init__(
+        self, *, program: str, file: TextIO | None, priority: int, quiet: bool, verbose: bool
+    ) -> None:
         super().__init__(debug=verbose or (file is not None and priority == DEBUG))
+        self.program = program
         self._file = file
         self._priority = priority
         self._quiet = quiet
         self._shown_from = DEBUG if verbose else INFO
 
     def log(self, level: int, text: str) -> None:
-        if self._file and level >= self._priority:
-            name = next(name for name, number in PRIORITIES.items() if number == level)
-            when = time.strftime("%Y%m%d%H%M%S")
-            print(f"lxc-checkpoint {when} {name:<5} {printable(text)}", file=self._file, flush=True)
+        """A line, to whoever wants lines of this @level."""
+        self._write(level, text)
         if level >= self._shown_from and not self._quiet:
             super().log(level, text)
 
     def error(self, error: LxcCrError) -> None:
+        """Why the command failed, and what to do."""
         for line in (str(error), *(obstacle.message for obstacle in error.obstacles), error.hint):
-            if line and self._file:
-                print(f"lxc-checkpoint ERROR {printable(line)}", file=self._file, flush=True)
+            self._write(ERROR, line or "")
         if not self._quiet:
             super().error(error)
+
+    def _write(self, level: int, text: str) -> None:
+        if self._file and text and level >= self._priority:
+            name = next(name for name, number in PRIORITIES.items() if number == level)
+            when = time.strftime("%Y%m%d%H%M%S")
+            print(f"{self.program} {when} {name:<6} {printable(text)}", file=self._file, flush=True)
 
 
 def parser(*, restart: bool = False) -> argparse.ArgumentParser:
@@ -141,7 +148,8 @@ class UsageAction(argparse.Action):
 
 def run(argv: list[str] | None, *, restart: bool) -> int:
     """One of the two commands; returns its exit code."""
-    arguments = parser(restart=restart).parse_args(argv)
+    made = parser(restart=restart)
+    arguments = made.parse_args(argv)
     with ExitStack() as undo:
         file = None
         try:
@@ -151,6 +159,7 @@ def run(argv: list[str] | None, *, restart: bool) -> int:
             print(f"Failed to open '{arguments.logfile}': {os_message(error)}", file=sys.stderr)
             return UsageError.exit_code
         report = LogReporter(
+            program=made.prog,
             file=file,
             priority=PRIORITIES[arguments.logpriority],
             quiet=arguments.quiet,
@@ -163,6 +172,8 @@ def follow(arguments: argparse.Namespace, report: Reporter) -> int:
     """Do what the command line says."""
     refuse_others(arguments)
     arguments.store = arguments.checkpoint_dir
+    # Buffered images of the same container have nothing to do with it; this one is never made.
+    arguments.buffer_dir = f"{arguments.checkpoint_dir}/buffer"
     session = Session(arguments, report)
     if arguments.restore:
         restore(session)

@@ -29,6 +29,7 @@ from .lease import LeasePolicy
 from .restore import Restarted, restart
 from .run import Pipe, fork, is_alive, kill_process, readable, until
 from .session import Session, stop_container
+from .store import Image
 
 # What the supervisor says to the hook; nothing at all means that the start must fail.
 READY, AFRESH = b"R", b"F"
@@ -123,9 +124,17 @@ class Supervisor:
         if wanted is None:
             say(self._word, AFRESH)
             return None
+        try:
+            return self._restart_from(session.store().resolve(wanted), journals, policy)
+        finally:
+            # Whoever starts the container now, and finds the mark, finds nobody to take over.
+            (container.directory / pending.PLACE).unlink(missing_ok=True)
+
+    def _restart_from(self, image: Image, journals: Journals, policy: Settings) -> Restarted:
+        session = self._session
         return restart(
-            container,
-            image=session.store().resolve(wanted),
+            self._container,
+            image=image,
             journals=journals,
             run_dir=session.settings.run_dir,
             timeout=policy.restart_timeout,

@@ -49,6 +49,7 @@ class Session:
             file=given.get("config"),
             container=container,
             store=given.get("store"),
+            buffer_dir=given.get("buffer_dir"),
             lxcpath=given.get("lxcpath"),
         )
 

@@ -58,7 +58,11 @@ def run(session: Session) -> int:
             hint="To resume a container later from an image of now, use `lxc-cr pending`",
         )
     if resume is None:
-        resume = arguments.stop and session.policy.resume_at_start
+        # As a policy for all containers it concerns those that include the hooks.
+        policy = arguments.stop and session.policy.resume_at_start
+        resume = policy and session.container().resumes()
+    if resume and arguments.buffered:
+        session.report.warning("The image is in memory: after a reboot the next start will fail")
     done = session.make_image(
         reference,
         stop=arguments.stop,

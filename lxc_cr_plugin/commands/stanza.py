@@ -30,9 +30,13 @@ def run(session: Session) -> int:
 
     file = "systemd/lxc-cr.service" if session.arguments.systemd else "lxc/resume.conf"
     text = data_file(file).read_text()
-    text = text.replace(PROGRAM, shlex.quote(str(program())))
-    text = text.replace(HOOKS, quoted(hook("lxc-pre-start").parent))
-    text = text.replace(f'"{BUFFER}/', f'"{session.settings.buffer_dir}/')
+    places = {
+        PROGRAM: program(),
+        HOOKS: hook("lxc-pre-start").parent,
+        BUFFER: session.settings.buffer_dir,
+    }
+    for there, here in places.items():
+        text = text.replace(there, shlex.quote(str(here)))
     session.report.result({"command": "stanza", "text": text}, text=text.rstrip("\n"))
     return 0
 
@@ -44,8 +48,3 @@ def program() -> Path:
         if found.name == "lxc-cr" and found.exists():
             return found
     raise HostError("The program lxc-cr was not found", hint="Call it by its name")
-
-
-def quoted(directory: Path) -> str:
-    """The directory for a shell, in front of a slash and a name."""
-    return shlex.quote(str(directory))

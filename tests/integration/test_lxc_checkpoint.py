@@ -53,20 +53,23 @@ def tool(container):
 def test_the_examples_of_the_manual(container, ledger, tool, tmp_path):
     """lxc-checkpoint -n foo -D /tmp/checkpoint, and -r of the same."""
     directory = tmp_path / "checkpoint"
+    container.checkpoint("--buffered")  # another image, which is not the one that is asked for
+    (container.rootfs / "root/between").touch()
     tool("-D", directory)
     assert container.state == "RUNNING"
     runs_on(ledger)
     (container.rootfs / "root/new").touch()
-    assert container.images == []  # it lies in the directory, not in the store
+    assert [image["buffered"] for image in container.images] == [True]
     assert directory.stat().st_mode & 0o777 == 0o700
     assert "is running" in tool("-r", "-D", directory, code=CONTAINER)
     container.stop()
     tool("-r", "-D", directory)
     assert container.state == "RUNNING"
-    assert not (container.rootfs / "root/new").exists()
+    assert [path.name for path in (container.rootfs / "root").iterdir()] == ["between"]
     runs_on(ledger)
     assert "Use a fresh directory" in tool("-D", directory, code=STORE)
     # and lxc-cr looks into it
+    container.cr("rm", container.name)
     shown = container.cr("inspect", container.name, "--store", directory).result
     assert shown["manifest"]["container"]["name"] == container.name
     ledger.verify()
