@@ -39,8 +39,11 @@ class Monitor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Not ended here: it is LXC's. It keeps the container, or gives up by itself.
-        os.close(self.pidfd)
+        # Not ended here: it is LXC's. It keeps the container, or gives up by itself. Both the
+        # restart and whoever called it come here.
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        self.pidfd = -1
 
     def wait(self) -> int | None:
         """0 as long as it lives: a container that runs is not over when its start is."""

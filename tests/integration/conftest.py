@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ..trees import build
-from .container import Container, Laboratory, Victim, wait_until
+from .container import LXC_CR, Container, Laboratory, Victim, run, wait_until
 from .container import container as make_container
 from .debian import make_debian
 from .filesystems import loop_filesystem, remove_store, store_on
@@ -51,6 +51,14 @@ def laboratory():
 def debian(laboratory):
     """A Debian tree; its files are shared by all copies, so they are replaced, never written to."""
     return make_debian(laboratory)
+
+
+@pytest.fixture(scope="session")
+def stanza(laboratory) -> Path:
+    """The lines for LXC, as `lxc-cr stanza` prints them."""
+    path = laboratory.path / "lxc-cr.conf"
+    path.write_text(run(LXC_CR, "--config", laboratory.config, "stanza").stdout)
+    return path
 
 
 @pytest.fixture(scope="session")

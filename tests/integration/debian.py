@@ -14,6 +14,7 @@ PACKAGES = (
     "busybox-static",
     "gcc",
     "libc6-dev",
+    "libcbor0.8",
     "lxc",
     "make",
     "nodejs",

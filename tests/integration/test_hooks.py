@@ -20,14 +20,6 @@ from .test_robustness import tree_of
 USAGE, CONTAINER, STORE = 2, 3, 8
 
 
-@pytest.fixture(scope="session")
-def stanza(laboratory) -> Path:
-    """The lines for LXC, as `lxc-cr stanza` prints them."""
-    path = laboratory.path / "lxc-cr.conf"
-    path.write_text(run(LXC_CR, "--config", laboratory.config, "stanza").stdout)
-    return path
-
-
 @pytest.fixture(autouse=True)
 def plain_tools_find_the_configuration(laboratory, monkeypatch):
     monkeypatch.setenv(FILE_VARIABLE, str(laboratory.config))
@@ -57,7 +49,9 @@ def mark_of(container: Container) -> Path:
 
 
 def log_of(container: Container) -> str:
-    return (container.directory / "lxc-cr.log").read_text()
+    text = (container.directory / "lxc-cr.log").read_text()
+    assert "Traceback" not in text, text
+    return text
 
 
 def policy(container: Container, *lines: str) -> None:
@@ -184,8 +178,13 @@ def test_pending_is_shown_set_and_cleared(hooked, ledger):
 
 
 def test_lxc_cr_restart_answers_the_mark(hooked, ledger):
-    run_far(ledger)
-    hooked.checkpoint("--stop", "--resume-at-start")
+    """Which may be made by policy, too."""
+    policy(hooked, "resume_at_start = true")
+    hooked.checkpoint("--stop", "--no-resume-at-start")
+    assert not mark_of(hooked).exists()
+    hooked.restart()
+    hooked.checkpoint("--stop")
+    assert mark_of(hooked).exists()
     hooked.restart()
     assert not mark_of(hooked).exists()
     runs_on(ledger)
@@ -202,7 +201,11 @@ def test_without_the_stanza_nothing_can_be_pending(container):
     assert container.state == "RUNNING"
     container.checkpoint()
     assert container.try_cr("pending", container.name, container.name).code == CONTAINER
+    # a policy is for containers that can
+    policy(container, "resume_at_start = true")
+    container.checkpoint("--stop")
     assert not mark_of(container).exists()
+    container.restart()
     victim.verify()
 
 

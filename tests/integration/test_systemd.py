@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The units of config/systemd/, where systemd really boots and shuts down: a Debian container.
-
-In it LXC's tools and lxc-cr only write down that they were called. What `lxc-cr shutdown` does, and
-that lxc-autostart resumes, is tested on real containers in test_hooks.py: the engine needs the pid
-namespace of the host.
-"""
+"""The units of config/systemd/, where systemd really boots and shuts down: a Debian container."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from lxc_cr_plugin.config import CONTAINER_FILE
+from lxc_cr_plugin.pending import LOG, MARK
 from lxc_cr_plugin.resources import data_file
 
 from .container import LXC_CR, Container, run, wait_until
+from .test_files import runs_on
 
 RECORDER = """\
 #!/bin/sh
@@ -27,7 +26,6 @@ RECORDED = (
     "usr/bin/lxc-stop",
     "usr/libexec/lxc/lxc-containers",
 )
-NOTHING = ("usr/libexec/lxc/lxc-apparmor-load", "usr/libexec/lxc/lxc-net")
 
 
 def replace(path: Path, text: str) -> None:
@@ -37,29 +35,48 @@ def replace(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
+# LXC wants every controller that the kernel has; what systemd has not mounted is missing.
+MOUNT_CONTROLLERS = """\
+#!/bin/sh
+mount -o remount,rw /sys/fs/cgroup
+for controller in $(sed -n 's/^[1-9][0-9]*:\\([a-z_]*\\):.*/\\1/p' /proc/self/cgroup); do
+	place=/sys/fs/cgroup/$controller
+	! mountpoint -q "$place" || continue
+	rm -rf "$place"
+	mkdir "$place"
+	mount -t cgroup -o "$controller" cgroup "$place"
+done
+"""
+
+
 @pytest.fixture
 def machine(debian, new_container) -> Container:
-    """A container with systemd, LXC's units and ours, one container with a unit of its own."""
+    """A container with systemd and LXC."""
     container = new_container(debian)
     container.configure(
         "lxc.init.cmd = /lib/systemd/systemd",
         "lxc.signal.halt = SIGRTMIN+4",
+        "lxc.cap.drop =",  # LXC in it sets clocks of time namespaces
         "lxc.mount.auto =",
-        "lxc.mount.auto = cgroup:rw proc:mixed sys:ro",
+        "lxc.mount.auto = cgroup:rw proc:rw sys:rw",
     )
-    for name in RECORDED:
-        replace(container.rootfs / name, RECORDER)
-    for name in NOTHING:
-        replace(container.rootfs / name, "#!/bin/sh\n")
-    units = container.rootfs / "etc/systemd/system"
-    shutil.copytree(data_file("systemd"), units, dirs_exist_ok=True)
-    wants = units / "multi-user.target.wants"
+    replace(container.rootfs / "usr/libexec/lxc/lxc-net", "#!/bin/sh\n")
+    # LXC's unit would wait for the bridge that is named there.
+    replace(container.rootfs / "etc/lxc/default.conf", "lxc.net.0.type = empty\n")
+    replace(container.rootfs / "usr/libexec/lxc/lxc-apparmor-load", MOUNT_CONTROLLERS)
+    wants = units_of(container) / "multi-user.target.wants"
     shutil.rmtree(wants, ignore_errors=True)
     wants.mkdir()
-    (wants / "lxc.service").symlink_to("/lib/systemd/system/lxc.service")
-    (wants / "lxc@web.service").symlink_to("/lib/systemd/system/lxc@.service")
-    (wants / "lxc-cr.service").symlink_to("/etc/systemd/system/lxc-cr.service")
+    enable(container, "lxc.service", "/lib/systemd/system/lxc.service")
     return container
+
+
+def units_of(machine: Container) -> Path:
+    return machine.rootfs / "etc/systemd/system"
+
+
+def enable(machine: Container, name: str, unit: str) -> None:
+    (units_of(machine) / "multi-user.target.wants" / name).symlink_to(unit)
 
 
 def order_of(container: Container) -> list[str]:
@@ -68,18 +85,16 @@ def order_of(container: Container) -> list[str]:
 
 
 def test_containers_are_saved_before_lxc_stops_them(machine):
+    """LXC's tools and lxc-cr only write down that they were called."""
+    for name in RECORDED:
+        replace(machine.rootfs / name, RECORDER)
+    shutil.copytree(data_file("systemd"), units_of(machine), dirs_exist_ok=True)
+    enable(machine, "lxc@web.service", "/lib/systemd/system/lxc@.service")
+    enable(machine, "lxc-cr.service", "/etc/systemd/system/lxc-cr.service")
     machine.start()
     started = ["lxc-containers start", "lxc-start -F -n web"]
     wait_until(lambda: order_of(machine) == started, what=f"a boot: {order_of(machine)}")
-    state = wait_until(
-        lambda: (
-            (found := machine.attach("systemctl", "is-system-running", check=False).strip())
-            not in ("initializing", "starting", "offline", "")
-            and found
-        ),
-        what="the end of the boot",
-    )
-    assert state == "running", machine.attach("systemctl", "--failed", "--no-pager")
+    wait_for_boot(machine)
     said = machine.attach("sh", "-c", "systemd-analyze verify --man=no lxc-cr.service 2>&1")
     assert "lxc-cr" not in said
     # our unit alone is no shutdown
@@ -88,6 +103,47 @@ def test_containers_are_saved_before_lxc_stops_them(machine):
     machine.lxc("stop", "-t", "60")
     assert order_of(machine)[2] == "lxc-cr shutdown"
     assert sorted(order_of(machine)[3:]) == ["lxc-containers stop", "lxc-stop -n web"]
+
+
+def wait_for_boot(machine: Container) -> None:
+    def state() -> str:
+        return machine.attach("systemctl", "is-system-running", check=False).strip()
+
+    wait_until(
+        lambda: state() not in ("initializing", "starting", "offline", ""), what="the boot's end"
+    )
+    assert state() == "running", machine.attach("systemctl", "--failed", "--no-pager")
+
+
+def test_what_was_saved_resumes_at_boot(machine, container, laboratory, stanza):
+    """Saved on this host, resumed by lxc-autostart where systemd boots.
+
+    It is not saved there: the engine looks at processes from the pid namespace of the host.
+    """
+    container.configure(f"lxc.include = {stanza}", "lxc.start.auto = 1")
+    (container.directory / CONTAINER_FILE).write_text('at_shutdown = "checkpoint"\n')
+    victim = container.add_victim("ledger")
+    container.start()
+    victim.ready()
+    assert container.cr("shutdown").result["containers"] == [container.name]
+    # The same directories, and the same program, as here.
+    for place in (laboratory.path, Path(sys.prefix), data_file(".").parent):
+        target = str(place).lstrip("/")
+        machine.configure(f"lxc.mount.entry = {place} {target} none bind,create=dir 0 0")
+    replace(machine.rootfs / "etc/lxc-cr.toml", laboratory.config.read_text())
+    replace(machine.rootfs / "etc/lxc/lxc.conf", f"lxc.lxcpath = {laboratory.lxcpath}\n")
+    machine.start()
+    try:
+        wait_until(lambda: not (container.directory / MARK).exists(), what="a resumed container")
+    except TimeoutError as error:
+        error.add_note(machine.attach("journalctl", "-u", "lxc", "--no-pager", check=False))
+        raise
+    wait_for_boot(machine)
+    runs_on(victim)
+    assert "runs again" in (container.directory / LOG).read_text()
+    words = ("lxc-info", "-P", str(laboratory.lxcpath), "-n", container.name, "-s", "-H")
+    assert machine.attach(*words) == "RUNNING\n"
+    victim.verify()
 
 
 def test_the_unit_has_the_places_of_this_installation():
