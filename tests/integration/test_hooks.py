@@ -60,10 +60,14 @@ def policy(container: Container, *lines: str) -> None:
 
 def settled(container: Container) -> None:
     """The supervisor, if there was one, has nothing more to do; whatever it left is repaired."""
-    wait_until(
-        lambda: not list(container.laboratory.run_dir.glob("*.json")) or container.cr("ls"),
-        what="the supervisor's end",
-    )
+    run_dir = container.laboratory.run_dir
+
+    def nothing_left() -> bool:
+        if list(run_dir.glob("*.json")):
+            container.cr("ls")  # it repairs what nobody works on any more
+        return not list(run_dir.glob("*.json"))
+
+    wait_until(nothing_left, what="the supervisor's end")
 
 
 def start(container: Container, *arguments: str, fault: str = ""):
