@@ -246,6 +246,7 @@ static struct cr_error *dump_init(struct dump *dump, const struct cr_checkpoint_
 	log_init(&dump->log, listener);
 	dump->options = options;
 	dump->root = -1;
+	dump->posix_queues = -1;
 	proc_raise_own_limit();
 	TRY(pool_create(8 << 20, &dump->image.pool));
 	dump->stopped = (struct stop_set){
@@ -270,6 +271,8 @@ static void dump_deinit(struct dump *dump)
 	kernel_wait_reader_close(dump->wait_reader);
 	kernel_timer_reader_close(dump->timer_reader);
 	kernel_vma_program_close(dump->vma_program);
+	if (dump->posix_queues >= 0)
+		close(dump->posix_queues);
 	kernel_tty_reader_close(dump->tty_reader);
 	kernel_numa_reader_close(dump->numa_reader);
 	kernel_undo_reader_close(dump->undo_reader);

@@ -79,7 +79,8 @@ struct dump {
 	struct kernel_epolls *kernel_epolls; /* NULL until there is an epoll instance */
 	struct list seccomp_filters;	     /* struct object * */
 	struct list seccomp_chains;	     /* struct known_chain: kinds/seccomp_filter.c */
-	uint64_t no_tsc; /* the kernel's TIF_NOTSC: kinds/thread.c; 0: not known yet */
+	int posix_queues; /* their file system, -1: not mounted: kinds/ipc_namespace.c */
+	uint64_t no_tsc;  /* the kernel's TIF_NOTSC: kinds/thread.c; 0: not known yet */
 	struct kernel_tty_reader *tty_reader;	    /* NULL until there is a terminal */
 	struct list tty_inputs;			    /* struct tty_input *: kinds/tty_input.c */
 	struct kernel_numa_reader *numa_reader;	    /* NULL until there is a policy */

@@ -110,23 +110,35 @@ static struct cr_error *read_sysctl(struct dump *dump, int dir, const struct sys
 	return NULL;
 }
 
+/* Their file system, mounted where nobody sees it: kept open, since the kernel takes its time to
+ * unmount. */
+static struct cr_error *mount_queues(struct dump *dump)
+{
+	_cleanup_close_ int context = fsopen("mqueue", FSOPEN_CLOEXEC);
+
+	if (context < 0)
+		return errno == ENODEV ? NULL : error_sys("Failed to look at POSIX message queues");
+	if (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+		dump->posix_queues = fsmount(context, FSMOUNT_CLOEXEC, 0);
+	return dump->posix_queues < 0 ? error_sys("Failed to look at POSIX message queues") : NULL;
+}
+
 /*
  * A queue lives without any process that has it open, and what waits in it cannot be looked at
- * without being taken out. Mounting their file system shows those of our namespace.
+ * without being taken out. The mounted file system shows those of our namespace.
  */
 static struct cr_error *check_posix_queues(struct dump *dump)
 {
-	_cleanup_close_ int context = fsopen("mqueue", FSOPEN_CLOEXEC), mount = -1;
 	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *entry;
 	struct cr_error *error;
 	int fd;
 
-	if (context < 0)
-		return errno == ENODEV ? NULL : error_sys("Failed to look at POSIX message queues");
-	if (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
-		mount = fsmount(context, FSMOUNT_CLOEXEC, 0);
-	fd = mount < 0 ? -1 : openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dump->posix_queues < 0)
+		TRY(mount_queues(dump));
+	if (dump->posix_queues < 0)
+		return NULL; /* a kernel without them */
+	fd = openat(dump->posix_queues, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	dir = fd < 0 ? NULL : fdopendir(fd);
 	if (!dir)
 		return error_sys("Failed to look at POSIX message queues");
