@@ -77,6 +77,21 @@ static struct cr_error *is_held_outside(struct dump *dump, const struct unseen *
 	return NULL;
 }
 
+static struct cr_error *refuse_unseen(struct dump *dump, const struct unseen *lock)
+{
+	struct cr_error *error = error_new(
+		CR_UNSUPPORTED,
+		"Process %d of the host has locked a file (inode %lu) that no descriptor shows",
+		lock->pid, lock->inode);
+
+	for_each (struct process *, process, &dump->image.processes) {
+		if (process->host_tgid == lock->pid)
+			error = error_task(error, process->pid, process->stat.comm);
+	}
+	return error_remedy(error_object(error, "file_lock"),
+			    "A message on its way holds it; let it be received");
+}
+
 static struct cr_error *judge(struct dump *dump, const struct unseen *lock)
 {
 	bool held;
@@ -86,14 +101,7 @@ static struct cr_error *judge(struct dump *dump, const struct unseen *lock)
 	TRY(is_held_outside(dump, lock, &held));
 	if (held)
 		return NULL;
-	return dump_refuse(
-		dump,
-		error_remedy(error_object(error_new(CR_UNSUPPORTED,
-						    "Process %d of the host has locked a file "
-						    "(inode %lu) that no descriptor shows",
-						    lock->pid, lock->inode),
-					  "file_lock"),
-			     "A message on its way holds it; let it be received"));
+	return dump_refuse(dump, refuse_unseen(dump, lock));
 }
 
 /* Lines of /proc/locks that nothing of the container explains, nor a process outside. */

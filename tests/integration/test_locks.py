@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Leases that are being broken: the time that is left to them is the user's choice."""
 
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from .container import Container, wait_until
+from .test_refusals import take_descriptor
 
 LEASE_BREAK_TIME = Path("/proc/sys/fs/lease-break-time")
 WHOLE = 40 * 10**9
 
 READ = 0  # F_RDLCK
+
+HOST_ERROR = 7
 
 # Of a machine that does a lot besides; the time a restart takes comes to it.
 TOLERANCE = 5 * 10**9
@@ -118,3 +127,92 @@ def test_time_of_one_lease(broken):
     for place, lease in before.items():
         expected = left(lease) + more.get(place, 0)
         assert expected - TOLERANCE < left(after[place]) <= expected
+
+
+DELEGATION = 1024 + 16  # F_SETDELEG, since Linux 6.19
+
+
+def take_delegation(fd: int) -> int:
+    """0, or what the kernel says."""
+    try:
+        fcntl.fcntl(fd, DELEGATION, struct.pack("=IHH", 0, fcntl.F_RDLCK, 0))
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def test_a_delegation(container):
+    """Refused where the kernel lets somebody take one; elsewhere it says that there is no such thing."""
+    victim = container.add_victim("lock")
+    container.start()
+    victim.ready()
+    file = (container.rootfs / "status" / "lock.passed").open()
+    with file:
+        taken = take_delegation(file.fileno())
+        outcome = container.try_cr("check", container.name)
+        if taken == 0:
+            assert outcome.code == 4
+            assert "delegation" in outcome.text
+        else:
+            assert taken == errno.EINVAL
+            assert outcome.code == 0
+    victim.verify()
+
+
+def test_a_leased_file_is_read_without_a_break(container):
+    """What its holder writes between two checkpoints is in the second one, and nobody is signalled."""
+    victim = container.add_victim("lease")
+    container.start()
+    victim.ready()
+    path = container.rootfs / "status" / "lease.write"
+    container.checkpoint()
+    pid = next(pid for pid, comm in container.processes.items() if comm == "lease")
+    held = next(
+        fd for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.stat().st_ino == path.stat().st_ino
+    )
+    ours = take_descriptor(pid, int(held.name))
+    os.pwrite(ours, b"between", 0)
+    os.close(ours)
+    container.checkpoint("--stop")
+    path.write_text("afterwards")
+    container.restart()
+    ours = take_descriptor(
+        next(p for p, c in container.processes.items() if c == "lease"), int(held.name)
+    )
+    assert os.pread(ours, 100, 0) == b"between"
+    os.close(ours)
+    victim.verify()
+
+
+@pytest.mark.parametrize("step", ["restart-files", "restart-states", "restart-release"])
+def test_a_restart_that_is_killed(step, broken):
+    """The sysctl is what it was: the fixture looks."""
+    broken.checkpoint("--stop")
+    assert broken.try_cr("restart", broken.name, LXC_CR_FAULT=step).code != 0
+    assert broken.state == "STOPPED"
+
+
+def forbid_bpf() -> None:
+    """From now on bpf(2) fails here with EPERM, as where lockdown or a container forbids it."""
+    load_number, same, errno_1, allow = 0x20, 0x15, 0x50001, 0x7FFF0000
+    bpf = 321
+    code = [(load_number, 0, 0, 0), (same, 0, 1, bpf), (6, 0, 0, errno_1), (6, 0, 0, allow)]
+    filter_ = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in code))
+    program = struct.pack("@HP", len(code), ctypes.addressof(filter_))
+    assert ctypes.CDLL(None).prctl(22, 2, program, 0, 0) == 0  # PR_SET_SECCOMP, a filter
+
+
+def test_without_bpf(broken):
+    """Nothing is guessed about leases where the kernel does not let us look: refused, with a remedy."""
+    done = subprocess.run(
+        broken.command("checkpoint", broken.name),
+        env=broken.laboratory.environment,
+        preexec_fn=forbid_bpf,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == HOST_ERROR
+    assert "CAP_BPF" in done.stdout
+    assert broken.state == "RUNNING"
+    assert broken.images == []

@@ -127,6 +127,19 @@ def test_messages_that_are_explained():
     assert [part for part in parts if part.strip() not in said] == []
 
 
+def test_rows_about_locks():
+    """All rows of docs/locks.md are there, and each names a test that exists."""
+    rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", page("locks.md"), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 61))
+    tests = ROOT / "tests"
+    known = {file.stem for file in (tests / "integration/victims").glob("*.c")}
+    known |= {file.name for file in (tests / "integration").glob("test_*.py")}
+    known |= {file.name for file in (tests / "unit/native").glob("*.c")}
+    named = {number: re.findall(r"`([^`]+)`", where) for number, where in rows}
+    assert [number for number, names in named.items() if not names] == []
+    assert {name for names in named.values() for name in names} - known == set()
+
+
 @pytest.fixture(scope="module")
 def blocks() -> list[str]:
     """The C files of docs/adding-a-kind.md: victim and kind."""

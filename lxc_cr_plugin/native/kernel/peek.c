@@ -96,7 +96,8 @@ static struct cr_error *load_program(int *ret)
 	*ret = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
 	if (*ret < 0)
 		return error_remedy(
-			error_sys("Failed to load a BPF program that reads kernel memory"),
+			error_new(CR_HOST,
+				  "Failed to load a BPF program that reads kernel memory: %m"),
 			"Boot Linux 6.1 or newer; run as root with CAP_BPF and CAP_PERFMON; kernel "
 			"lockdown must not be \"confidentiality\"");
 	return NULL;

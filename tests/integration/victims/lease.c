@@ -95,7 +95,7 @@ static void owner(void *argument)
 {
 	(void)argument;
 	victim_arrive(steps);
-	victim_meet(steps, 2);
+	victim_meet(steps, 3);
 	check(take_signal(signal_number, 900) >= 0, "the owner got no signal");
 }
 
@@ -174,9 +174,26 @@ static void verify_nameless(void)
 	check(take_signal(signal_number, 100) == nameless, "nameless: no signal");
 }
 
+/* ---- a holder that may not take leases any more ---- */
+
+static void hold_as_nobody(void *unused)
+{
+	int fd = lease("stranger", O_RDWR, F_WRLCK);
+
+	(void)unused;
+	must(setresuid(13, 13, 13));
+	victim_arrive(steps);
+	victim_wait();
+	check(fcntl(fd, F_GETLEASE) == F_WRLCK, "stranger: lease lost");
+	check(is_kept_out("stranger", O_RDONLY), "stranger: keeps nobody out");
+	check(take_signal(signal_number, 100) == fd, "stranger: no signal");
+	check(fcntl(fd, F_SETLEASE, F_UNLCK) < 0 && errno == EACCES, "stranger: gave it back");
+}
+
 int main(int argc, char **argv)
 {
 	int write_lease, read_lease, odd, first, second, released;
+	pid_t stranger;
 	sigset_t set;
 
 	victim_init(argc, argv);
@@ -194,6 +211,8 @@ int main(int argc, char **argv)
 	must(fcntl(released, F_SETLEASE, F_UNLCK));
 	build_owners();
 	build_nameless();
+	stranger = victim_child(hold_as_nobody, NULL);
+	victim_meet(steps, 2);
 	victim_ready();
 	victim_wait();
 	check_break("write", write_lease, F_WRLCK, O_RDONLY, F_RDLCK);
@@ -203,6 +222,7 @@ int main(int argc, char **argv)
 	check_two(first, second);
 	check(fcntl(released, F_GETLEASE) == F_UNLCK && !is_kept_out("released", O_RDONLY),
 	      "a lease that was given back is there again");
+	victim_reap(stranger);
 	verify_owners();
 	verify_nameless();
 	victim_ok();

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -63,7 +64,7 @@ static void named_socket_verify(void)
 }
 
 /* A descriptor that is nowhere but in a message. */
-static void in_flight(void)
+static void send_file(void)
 {
 	char control[CMSG_SPACE(sizeof(int))] = "";
 	struct iovec iov = {"x", 1};
@@ -74,10 +75,8 @@ static void in_flight(void)
 		.msg_controllen = sizeof(control),
 	};
 	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-	int ends[2], sent;
+	int ends[2], sent = fd;
 
-	file();
-	sent = fd;
 	must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
 	header->cmsg_level = SOL_SOCKET;
 	header->cmsg_type = SCM_RIGHTS;
@@ -87,6 +86,20 @@ static void in_flight(void)
 	close(sent);
 	fd = ends[0];
 	other = ends[1];
+}
+
+static void in_flight(void)
+{
+	file();
+	send_file();
+}
+
+/* With the lock that its description has. */
+static void lock_in_flight(void)
+{
+	file();
+	must(flock(fd, LOCK_EX));
+	send_file();
 }
 
 static void in_flight_verify(void)
@@ -104,6 +117,15 @@ static void in_flight_verify(void)
 	must(recvmsg(other, &message, 0));
 	memcpy(&received, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(received));
 	check_content(received);
+}
+
+static void lock_in_flight_verify(void)
+{
+	int opened = must(open(path, O_RDWR));
+
+	check(flock(opened, LOCK_SH | LOCK_NB) < 0, "the lock is lost");
+	in_flight_verify();
+	check(flock(opened, LOCK_SH | LOCK_NB) < 0, "the lock is lost with the message");
 }
 
 static void tcp_socket(void)
@@ -534,6 +556,7 @@ static const struct object {
 } objects[] = {
 	{"named_socket", named_socket, named_socket_verify},
 	{"in_flight", in_flight, in_flight_verify},
+	{"lock_in_flight", lock_in_flight, lock_in_flight_verify},
 	{"tcp_socket", tcp_socket, tcp_socket_verify},
 	{"inotify", inotify, inotify_verify},
 	{"io_uring", io_uring, io_uring_verify},
