@@ -70,15 +70,10 @@ def find_obstacles(
     container: Container,
     subject: Subject,
     *,
-    deleted_file_limit: int,
+    scope: native.Scope,
     report: Reporter,
-    ignore_outside_locks: bool = False,
 ) -> list[Obstacle]:
-    """Everything that would make a checkpoint of the running container fail now.
-
-    @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size. With
-    @ignore_outside_locks it is none that a process outside has locked a file of the container.
-    """
+    """Everything that would make a checkpoint of the running container fail now."""
     found = prove_isolation(container, subject, report=report)
     if found:
         # The engine takes for granted that there is a container of its own to look into.
@@ -88,8 +83,7 @@ def find_obstacles(
     with report.step("check", "Look for objects that cannot be dumped"):
         return found + native.check(
             target=subject.target,
-            deleted_file_limit=deleted_file_limit,
-            ignore_outside_locks=ignore_outside_locks,
+            scope=scope,
             listener=report,
         )
 

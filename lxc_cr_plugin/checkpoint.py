@@ -90,16 +90,15 @@ def checkpoint(
     journals: Journals,
     report: Reporter,
     resume: bool = False,
-    deleted_file_limit: int = 0,
-    ignore_outside_locks: bool = False,
+    scope: native.Scope = native.DEFAULT_SCOPE,
     fault: str | None = None,
 ) -> Checkpoint:
     """Checkpoint a running container into @store under the name @reference.
 
     With @stop the container ends at the instant of the image, else it runs on. If anything raises,
     it runs on and there is no image, unless the message says otherwise. @buffered leaves the image
-    in memory. @files is snapshot.SNAPSHOT or NONE. With @resume (with @stop, and hooks) the next
-    start resumes. For the others see check.find_obstacles().
+    in memory. @scope says what may be in it, and what is left out. @files is snapshot.SNAPSHOT or
+    NONE. With @resume (with @stop, and hooks) the next start resumes.
     """
     with ExitStack() as undo:
         locked = journals.locked(container=container.name, lxcpath=container.lxcpath)
@@ -139,8 +138,7 @@ def checkpoint(
                     target=subject.target,
                     image_fd=staging.fd,
                     stop=stop,
-                    deleted_file_limit=deleted_file_limit,
-                    ignore_outside_locks=ignore_outside_locks,
+                    scope=scope,
                     commit=commit,
                     capture=together(net, taken),
                     listener=report,

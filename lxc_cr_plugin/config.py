@@ -31,6 +31,7 @@ FAIL, FRESH = "fail", "fresh"
 REFUSE, IGNORE = "refuse", "ignore"
 CHECKPOINT = "checkpoint"
 DROP, FLUSH = "drop", "flush"
+REFUSE = "refuse"
 FOLLOW = "follow"
 REMOVE = "remove"
 
@@ -51,6 +52,7 @@ class Settings(NamedTuple):
     files: str = "snapshot"
     restart_timeout: int = 60
     deleted_file_limit: int = 256
+    attached: str = REFUSE
     restart_files: str = "rollback"
     verify: str = "quick"
     lease: str = "remaining"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import config
-from .config import IGNORE, Settings
+from .config import DROP, IGNORE, Settings
 from .errors import ContainerError, HostError, StoreError
 from .fault import FAULT_VARIABLE
 from .lease import REMAINING, LeaseChoice, LeasePolicy
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .container.lxc import LxcContainer
     from .journal import Entry, Journals
+    from .native import Scope
     from .restore import Restarted
     from .store import Image, Reference, Store
 
@@ -54,9 +55,18 @@ class Session:
         )
 
     @property
-    def deleted_file_limit(self) -> int:
-        """How large a deleted file may be, bytes."""
-        return self.policy.deleted_file_limit << 20
+    def scope(self) -> Scope:
+        """What of the container goes into an image."""
+        from .native import Scope
+
+        given = vars(self.arguments)
+        attached = given.get("attached") or self.policy.attached
+        outside_locks = given.get("outside_locks") or self.policy.outside_locks
+        return Scope(
+            deleted_file_limit=self.policy.deleted_file_limit << 20,
+            drop_attached=attached == DROP,
+            ignore_outside_locks=outside_locks == IGNORE,
+        )
 
     def store(self) -> Store:
         """The image store, without what killed commands had begun to write."""
@@ -99,10 +109,6 @@ class Session:
                 hint=f"`lxc-cr pending {image.container} --clear` lets it start afresh",
             )
 
-    def ignores_outside_locks(self, choice: str | None) -> bool:
-        """Whether locks of processes outside are no obstacle; @choice None is the configured one."""
-        return (choice or self.policy.outside_locks) == IGNORE
-
     def make_image(
         self,
         reference: Reference,
@@ -110,10 +116,9 @@ class Session:
         stop: bool,
         buffered: bool,
         files: str,
-        outside_locks: str | None = None,
         resume: bool = False,
     ) -> Checkpoint:
-        """Checkpoint the container that the command names; @outside_locks None is configured."""
+        """Checkpoint the container that the command names."""
         from .checkpoint import checkpoint as run
         from .checkpoint import refuse_without_hooks
 
@@ -124,8 +129,7 @@ class Session:
             reference=reference,
             stop=stop,
             buffered=buffered,
-            deleted_file_limit=self.deleted_file_limit,
-            ignore_outside_locks=self.ignores_outside_locks(outside_locks),
+            scope=self.scope,
             files=files,
             resume=resume,
             store=self.store(),

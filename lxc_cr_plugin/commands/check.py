@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from ..session import Session
-from .checkpoint import add_outside_locks
+from .checkpoint import add_attached, add_outside_locks
 
 HELP = "Say what stands in the way of a checkpoint; stops nothing."
 
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument("name", metavar="NAME", help="the container")
     add_outside_locks(parser)
+    add_attached(parser)
 
 
 def run(session: Session) -> int:
@@ -26,8 +27,7 @@ def run(session: Session) -> int:
     found = find_obstacles(
         container,
         examine(container),
-        deleted_file_limit=session.deleted_file_limit,
-        ignore_outside_locks=session.ignores_outside_locks(session.arguments.outside_locks),
+        scope=session.scope,
         report=session.report,
     )
     refuse(container, found)

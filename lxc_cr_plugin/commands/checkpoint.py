@@ -5,11 +5,21 @@ from __future__ import annotations
 
 import argparse
 
-from ..config import IGNORE, REFUSE
+from ..config import DROP, IGNORE, REFUSE
 from ..errors import UsageError
 from ..session import Session
 
 HELP = "Checkpoint a running container."
+
+
+def add_attached(parser: argparse.ArgumentParser) -> None:
+    """The option about processes from outside."""
+    parser.add_argument(
+        "--attached",
+        choices=(REFUSE, DROP),
+        help="what to do about processes that came in by lxc-attach: refuse the checkpoint, or "
+        f"leave them out of the image; with --stop they end too (default: {REFUSE})",
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take the container's files too, or not (default: snapshot)",
     )
     add_outside_locks(parser)
+    add_attached(parser)
     parser.add_argument(
         "--resume-at-start",
         action=argparse.BooleanOptionalAction,
@@ -68,7 +79,6 @@ def run(session: Session) -> int:
         stop=arguments.stop,
         buffered=arguments.buffered,
         files=arguments.files or session.policy.files,
-        outside_locks=arguments.outside_locks,
         resume=bool(resume),
     )
     session.report.result(

@@ -65,6 +65,22 @@ class Target(NamedTuple):
     freezer_is_v2: bool
 
 
+class Scope(NamedTuple):
+    """What of a container goes into an image, and what stands in the way of one.
+
+    `deleted_file_limit`, in bytes, is how large a deleted file may be; 0: any size. With
+    `drop_attached` processes that came in by lxc-attach are no obstacle, but left out, and with
+    `ignore_outside_locks` it is none that a process outside has locked a file of the container.
+    """
+
+    deleted_file_limit: int = 0
+    drop_attached: bool = False
+    ignore_outside_locks: bool = False
+
+
+DEFAULT_SCOPE = Scope()
+
+
 class Clocks(NamedTuple):
     """The reference clocks read together at T0, nanoseconds."""
 
@@ -148,20 +164,18 @@ def check(
     *,
     target: Target,
     listener: Listener,
-    deleted_file_limit: int = 0,
-    ignore_outside_locks: bool = False,
+    scope: Scope = DEFAULT_SCOPE,
 ) -> list[Obstacle]:
     """What stands in the way of a checkpoint, found without stopping anything.
 
-    @deleted_file_limit, in bytes, is how large a deleted file may be; 0: any size. With
-    @ignore_outside_locks it is no obstacle that a process outside has locked a file of the
-    container. Raises HostError and others only when the look itself fails.
+    Raises HostError and others only when the look itself fails.
     """
 
     def call(ears: Any) -> Any:
         options, alive = _checkpoint_options(target=target, image_fd=-1, fault=None)
-        options.deleted_file_limit = deleted_file_limit
-        options.ignore_outside_locks = ignore_outside_locks
+        options.deleted_file_limit = scope.deleted_file_limit
+        options.drop_attached = scope.drop_attached
+        options.ignore_outside_locks = scope.ignore_outside_locks
         return _keeping(alive, lib.cr_check(options, ears, ffi.new("uint32_t *")))
 
     with EngineProcess(_work(call, listener), failure=HostError, listener=listener) as engine:
@@ -178,8 +192,7 @@ def checkpoint(
     listener: Listener,
     capture: Callable[[], None] | None = None,
     keep: tuple[int, ...] = (),
-    deleted_file_limit: int = 0,
-    ignore_outside_locks: bool = False,
+    scope: Scope = DEFAULT_SCOPE,
     fault: str | None = None,
 ) -> CheckpointResult:
     """Checkpoint @target into the directory @image_fd.
@@ -189,8 +202,7 @@ def checkpoint(
     once all files of the engine are durable. With @stop the container stands still during that call:
     if it returns, the engine ends the container; if it raises, the container runs on and the
     exception is passed on. @keep lists descriptors that the engine holds until its end (a lock, say);
-    @deleted_file_limit and @ignore_outside_locks are as for check(). The engine looks for obstacles first, before it stops
-    anything.
+    the engine looks for obstacles first, before it stops anything.
     Raises CheckpointError, UnsupportedError and IsolationError (with obstacles), HostError,
     StoreError (disk full), EngineDied, Cancelled.
     """
@@ -201,8 +213,9 @@ def checkpoint(
         def call(ears: Any) -> Any:
             options, alive = _checkpoint_options(target=target, image_fd=image_fd, fault=fault)
             options.stop = stop
-            options.deleted_file_limit = deleted_file_limit
-            options.ignore_outside_locks = ignore_outside_locks
+            options.deleted_file_limit = scope.deleted_file_limit
+            options.drop_attached = scope.drop_attached
+            options.ignore_outside_locks = scope.ignore_outside_locks
             options.files = capture is not None
             options.notice_fd = notice.write
             options.verdict_fd = verdict.read

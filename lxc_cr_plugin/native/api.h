@@ -69,6 +69,7 @@ struct cr_checkpoint_options {
 	const char *freezer; /* its directory in the v1 freezer or v2 hierarchy; NULL: none */
 	bool freezer_is_v2;
 	uint64_t deleted_file_limit; /* bytes of a deleted file that go into the image; 0: any */
+	bool drop_attached;	     /* leave out who came in by lxc-attach, instead of refusing */
 	int image_fd;		   /* directory that gets objects.cbor, state.cbor, pages, files/ */
 	bool ignore_outside_locks; /* note locks of processes outside instead of refusing */
 	bool stop;     /* keep everything stopped until verdict_fd says C, then end the container */

@@ -237,8 +237,11 @@ static int64_t estimate_all(const struct restore *restore)
 
 static bool shares_memory(const struct image *image)
 {
+	/* threads with tables of their own are made early */
+	if (image->tables.count > image->processes.count)
+		return true;
 	for_each (struct process *, process, &image->processes) {
-		if (process->shared & SHARES_MEMORY)
+		if (!sharing_is_first(process, SHARE_MEMORY))
 			return true;
 	}
 	return false;

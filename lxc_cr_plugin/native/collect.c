@@ -7,14 +7,19 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "births.h"
 #include "cleanup.h"
+#include "kinds/dnotify.h"
 #include "kinds/file_owner.h"
+#include "kinds/files.h"
+#include "kinds/fs.h"
 #include "kinds/ipc_namespace.h"
 #include "kinds/memory.h"
 #include "kinds/sysv.h"
 #include "kinds/sysv_shared_memory.h"
 #include "kinds/tty.h"
 #include "kinds/zombie.h"
+#include "sharing.h"
 #include "task_status.h"
 
 #ifndef PIDFD_THREAD
@@ -90,22 +95,54 @@ static struct cr_error *process_kinds(struct dump *dump, struct process *process
 	return NULL;
 }
 
+static void leave_process(struct process *process)
+{
+	close_fd(&process->proc);
+	close_fd(&process->fds);
+	close_fd(&process->pidfd);
+}
+
+static struct cr_error *look_at_tables(struct dump *dump, struct process *own)
+{
+	static const struct kind *const table_kinds[] = {&files_kind, &fs_kind};
+
+	TRY(open_process(own));
+	for (size_t i = 0; i < sizeof(table_kinds) / sizeof(table_kinds[0]); i++) {
+		const struct kind *kind = table_kinds[i];
+
+		TRY(dump_refuse(dump, kind->check_process(dump, own)));
+		if (!dump->running)
+			TRY(kind->dump_process(dump, own, process_state(own, kind)));
+	}
+	return dump_refuse(dump, dnotify_check_thread(dump, own));
+}
+
+/* Threads with descriptors or directories of their own. */
+static struct cr_error *look_at_own_tables(struct dump *dump, const struct process *process)
+{
+	for_each (struct thread *, thread, &process->threads) {
+		struct cr_error *error;
+
+		if (!thread->own)
+			continue;
+		thread->own->pid = thread->tid;
+		error = look_at_tables(dump, thread->own);
+		leave_process(thread->own);
+		TRY(error);
+	}
+	return NULL;
+}
+
 static struct cr_error *look_at_process(struct dump *dump, struct process *process)
 {
 	TRY(open_process(process));
 	for_each (struct thread *, thread, &process->threads)
 		TRY(look_at_thread(dump, thread));
 	TRY(process_kinds(dump, process));
+	TRY(look_at_own_tables(dump, process));
 	for_each (struct thread *, member, &process->threads)
 		TRY(thread_kinds(dump, member));
 	return NULL;
-}
-
-static void leave_process(struct process *process)
-{
-	close_fd(&process->proc);
-	close_fd(&process->fds);
-	close_fd(&process->pidfd);
 }
 
 static struct cr_error *look_at_all(struct dump *dump)
@@ -133,6 +170,7 @@ static struct cr_error *dump_namespace(struct dump *dump)
 struct cr_error *collect_checks(struct dump *dump)
 {
 	TRY(look_at_all(dump));
+	TRY(dump_refuse(dump, births_plan(&dump->image)));
 	return dump_namespace(dump);
 }
 
@@ -162,6 +200,8 @@ static struct cr_error *dump_links(struct dump *dump)
 struct cr_error *collect_states(struct dump *dump)
 {
 	TRY(look_at_all(dump));
+	TRY(births_plan(&dump->image));
+	TRY(sharing_dump(dump));
 	TRY(dump_links(dump));
 	TRY(dump_namespace(dump));
 	return resolve_tasks(dump);
@@ -226,10 +266,12 @@ void collect_forget(struct dump *dump)
 	memset(&dump->seccomp_filters, 0, sizeof(dump->seccomp_filters));
 	memset(&dump->seccomp_chains, 0, sizeof(dump->seccomp_chains));
 	memset(&dump->pipes, 0, sizeof(dump->pipes));
+	memset(&dump->attached, 0, sizeof(dump->attached));
 	memset(&dump->tty_inputs, 0, sizeof(dump->tty_inputs));
 	memset(&dump->unix_sockets, 0, sizeof(dump->unix_sockets));
 	memset(&image->objects, 0, sizeof(image->objects));
 	memset(&image->processes, 0, sizeof(image->processes));
 	memset(&image->zombies, 0, sizeof(image->zombies));
+	memset(&image->tables, 0, sizeof(image->tables));
 	image->next_id = image->threads = 0;
 }

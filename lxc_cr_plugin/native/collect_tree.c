@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "attached.h"
 #include "cleanup.h"
 #include "collect.h"
 #include "kinds/zombie.h"
@@ -193,6 +194,21 @@ static struct cr_error *add_threads(struct dump *dump, struct process *process,
 	return NULL;
 }
 
+/* Threads have no exit signal: if the first one is dead, it still tells. */
+static struct cr_error *find_exit_signal(const struct group *group, int *ret)
+{
+	_cleanup_close_ int proc = -1;
+	struct proc_stat stat;
+
+	*ret = group->stat.exit_signal;
+	if (group->threads[0]->pid == group->tgid)
+		return NULL;
+	TRY(proc_open(group->tgid, group->tgid, &proc));
+	TRY(proc_stat(proc, &stat));
+	*ret = stat.exit_signal;
+	return NULL;
+}
+
 static struct cr_error *add_process(struct dump *dump, struct group *group, struct process *parent)
 {
 	struct cr_error *error = look_at_group(group);
@@ -206,8 +222,10 @@ static struct cr_error *add_process(struct dump *dump, struct group *group, stru
 	if (!group->process)
 		return error_nomem();
 	group->process->host_pid = group->threads[0]->pid;
-	group->process->host_tgid = group->tgid;
+	group->process->host_tgid = group->process->number = group->tgid;
+	group->process->session = group->stat.session;
 	group->process->stat = group->stat;
+	TRY(find_exit_signal(group, &group->process->exit_signal));
 	return add_threads(dump, group->process, group);
 }
 
@@ -259,29 +277,15 @@ static struct cr_error *link_groups(struct dump *dump, struct group **order, siz
 	return NULL;
 }
 
-static struct cr_error *refuse_stranger(struct dump *dump, struct group *group)
-{
-	struct cr_error *error = look_at_group(group);
-
-	if (error)
-		return dump_refuse(dump, error);
-	error = error_new(CR_ISOLATION,
-			  "Process %d of the host (%s) is in the container, but its parent is not",
-			  group->tgid, group->stat.comm);
-	error = error_object(error, "process");
-	return dump_refuse(dump, error_remedy(error, "It came in through lxc-attach or the like; "
-						     "end it, or start it from inside the "
-						     "container"));
-}
-
-static struct cr_error *refuse_strangers(struct dump *dump, struct group **order, size_t count,
-					 const struct wanted_tids *ours)
+/* Whose parent is not among ours, and whoever is below them. */
+static struct cr_error *find_strangers(struct dump *dump, struct group **order, size_t count,
+				       const struct wanted_tids *ours)
 {
 	for (size_t i = 0; i < count; i++) {
 		/* zombies of the whole host are among them */
 		if (!order[i]->process && !order[i]->zombie &&
 		    is_among(ours, order[i]->threads[0]->pid))
-			TRY(refuse_stranger(dump, order[i]));
+			TRY(attached_process(dump, order[i]->tgid, order[i]->ppid));
 	}
 	return NULL;
 }
@@ -310,7 +314,7 @@ struct cr_error *collect_tree(struct dump *dump, const pid_t *tids, size_t count
 		order[i] = (struct group *)groups.items + i;
 	qsort(order, groups.count, sizeof(*order), by_parent);
 	TRY(link_groups(dump, order, groups.count));
-	TRY(refuse_strangers(dump, order, groups.count, &ours));
+	TRY(find_strangers(dump, order, groups.count, &ours));
 	TRY(sharing_find(dump));
 	dump->init = process_leader(*(struct process **)dump->image.processes.items);
 	TRY(id_map_read(dump->init->host_tid, dump->image.pool, &dump->image.ids));

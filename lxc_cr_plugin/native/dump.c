@@ -30,6 +30,7 @@ static struct cr_error *open_kernel(struct dump *dump)
 	TRY(btf_open(&dump->btf));
 	TRY(kernel_peek_open(&dump->peek));
 	TRY(kernel_reader_open(dump->btf, &dump->kernel));
+	TRY(kernel_probe(dump->kernel, dump->image.pool, &dump->bits));
 	TRY(kernel_file_program_open(dump->btf, &dump->file_program));
 	return kernel_vma_program_open(dump->btf, &dump->vma_program);
 }

@@ -13,6 +13,7 @@
 #include "kernel/numa.h"
 #include "kernel/open_file.h"
 #include "kernel/peek.h"
+#include "kernel/probe.h"
 #include "kernel/semaphore_undo.h"
 #include "kernel/tasks.h"
 #include "kernel/timers.h"
@@ -47,9 +48,11 @@ struct dump {
 	struct btf *btf;
 	struct kernel_peek *peek;
 	struct kernel_reader *kernel;
+	struct kernel_bits bits;
 	struct kernel_vma_program *vma_program;
 	struct kernel_file_program *file_program;
-	struct list kernel_tasks;		  /* struct kernel_task, ascending by pid */
+	struct list attached;	  /* pid_t: processes from outside that are left out: attached.c */
+	struct list kernel_tasks; /* struct kernel_task, ascending by pid */
 	struct kernel_timer_reader *timer_reader; /* NULL until there is a timer */
 	struct kernel_wait_reader *wait_reader;	  /* NULL until somebody sleeps with an end */
 	struct list kernel_waits;		  /* struct kernel_wait, by tid: before the stop */

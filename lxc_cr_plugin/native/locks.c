@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attached.h"
 #include "cleanup.h"
 #include "kernel/locks.h"
 #include "kinds/files.h"
@@ -74,7 +75,7 @@ static struct process *find_table(struct dump *dump, uint64_t files, pid_t maker
 {
 	struct process *found = NULL;
 
-	for_each (struct process *, process, &dump->image.processes) {
+	for_each (struct process *, process, &dump->image.tables) {
 		if (process_leader(process)->kernel->files == files &&
 		    (!found || process->host_pid == maker))
 			found = process;
@@ -86,7 +87,7 @@ static struct process *find_holder(struct dump *dump, const struct object *objec
 {
 	struct process *found = NULL;
 
-	for_each (struct process *, process, &dump->image.processes) {
+	for_each (struct process *, process, &dump->image.tables) {
 		if ((!found || process->host_pid == maker) && files_number(process, object) >= 0)
 			found = process;
 	}
@@ -109,6 +110,9 @@ static struct cr_error *refuse_stranger(struct dump *dump, const struct noted_fi
 	_cleanup_close_ int proc = -1;
 	struct cr_error *error;
 
+	/* as if it had ended */
+	if (attached_is_left_out(dump, lock->pid))
+		return NULL;
 	if (dump_kernel_task(dump, lock->pid)) {
 		error = error_new(CR_UNSUPPORTED,
 				  "Cannot save %s: process %d of the host has locked the file by "

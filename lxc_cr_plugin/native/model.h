@@ -28,9 +28,20 @@ struct descriptor;
 struct file;
 struct dump;
 struct restore;
+struct birth;
 struct process;
 struct thread;
 struct object;
+
+/* What clone(2) lets tasks share; the images' bits are 1 << these. */
+enum share {
+	SHARE_MEMORY,  /* CLONE_VM */
+	SHARE_FS,      /* CLONE_FS */
+	SHARE_SIGHAND, /* CLONE_SIGHAND */
+	SHARE_FILES,   /* CLONE_FILES */
+	SHARE_UNDO,    /* CLONE_SYSVSEM */
+	SHARE_SORTS,
+};
 
 enum scope {
 	SCOPE_OBJECT,  /* shared between tasks, dumped once */
@@ -107,10 +118,13 @@ struct object {
 struct thread {
 	struct process *process;
 	uint32_t id;
-	pid_t tid;		   /* in the container */
-	pid_t host_tid;		   /* on this host */
-	void **states;		   /* by kind index */
-	struct proc_status status; /* restart: of the new thread, restore_status() */
+	pid_t tid;			   /* in the container */
+	pid_t host_tid;			   /* on this host */
+	void **states;			   /* by kind index */
+	struct proc_status status;	   /* restart: of the new thread, restore_status() */
+	struct thread *first[SHARE_SORTS]; /* who tells of what it shares: sharing.h */
+	struct process *own; /* stands for a thread with tables of its own, NULL: it has none */
+	struct birth *birth; /* how a restart makes it, NULL: as a plain thread; births.h */
 	/* dump only */
 	struct kernel_task *kernel;
 	char comm[17];
@@ -126,19 +140,20 @@ struct process {
 	struct list threads;	/* struct thread *, the leader first unless it is dead */
 	void **states;		/* by kind index */
 	struct memory_map *memory;
-	uint32_t shared; /* with the parent: enum sharing */
+	/* in numbers of this host, or of the container at a restart: births.h */
+	pid_t number, session;
+	int exit_signal;
 	/* dump only */
-	const char *stray; /* what it shares with somebody else; NULL: nothing */
-	int proc;	   /* /proc/PID */
+	int proc; /* /proc/PID */
 	int pidfd;
 	int fds;		/* /proc/PID/fd */
 	struct list open_files; /* struct kernel_file, ascending */
 	bool files_known;
 	struct proc_stat stat;
+	bool adopter; /* of children that were born in other sessions: births.h */
 	/* restart only */
-	bool adopter; /* of children that were born in other sessions: tree.c */
-	const struct process
-		*mother; /* an orphan's: whose memory it was born with, tree.c; NULL: the parent */
+	bool has_memory;	      /* it was born with somebody else's, by CLONE_VM */
+	const struct process *mother; /* whose memory it was born with; NULL: the parent's */
 };
 
 /* T0, ns; all zero in images that do not tell. */
@@ -153,7 +168,8 @@ struct image {
 	struct list objects;   /* struct object * */
 	struct list processes; /* struct process * */
 	struct list zombies;   /* struct process *, which have no more than kinds/zombie.h says */
-	void *by_pid;	       /* tsearch(3) tree of processes and zombies: restart only */
+	struct list tables; /* struct process *: all, and those that stand for threads: sharing.h */
+	void *by_pid;	    /* tsearch(3) tree of processes and zombies: restart only */
 	uint32_t next_id;
 	uint32_t threads;
 	uint64_t vdso;	   /* fingerprint, when read */

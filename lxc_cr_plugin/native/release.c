@@ -54,7 +54,7 @@ static struct cr_error *leave(struct restore *restore, struct process *process)
 	uint64_t args[6] = {restore->area, (PROGRAM_AREA + PAGE - 1) & ~(PAGE - 1)};
 	int64_t result;
 
-	if (process->shared & SHARES_MEMORY)
+	if (!sharing_is_first(process, SHARE_MEMORY))
 		return NULL;
 	TRY(task_syscall(process_leader(process)->host_tid, insn, SYS_munmap, args, &result));
 	return result < 0 ? error_errno((int)result, "Failed to leave process %d", process->pid)

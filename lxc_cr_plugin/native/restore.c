@@ -10,15 +10,18 @@
 
 #include "cleanup.h"
 #include "clocks.h"
+#include "clone.h"
 #include "image/header.h"
 #include "image/inventory.h"
 #include "kinds/file.h"
 #include "kinds/file_owner.h"
 #include "kinds/files.h"
+#include "kinds/fs.h"
 #include "kinds/ipc_namespace.h"
 #include "kinds/lease.h"
 #include "kinds/lease_break_time.h"
 #include "kinds/lock.h"
+#include "kinds/login.h"
 #include "kinds/memory.h"
 #include "kinds/pidfd.h"
 #include "kinds/pipe.h"
@@ -167,6 +170,24 @@ static struct cr_error *restore_thread(struct restore *restore, struct thread *t
 	return program_run(restore->program);
 }
 
+/* Of threads that have descriptors or directories of their own. */
+static struct cr_error *restore_own_tables(struct restore *restore, struct process *process)
+{
+	for_each (struct thread *, thread, &process->threads) {
+		struct process *own = thread->own;
+
+		if (!own)
+			continue;
+		restore_begin(restore, own);
+		TRY(files_kind.restore_process(restore, own, process_state(own, &files_kind)));
+		TRY(fs_kind.restore_process(restore, own, process_state(own, &fs_kind)));
+		TRY(program_run(restore->program));
+		TRY(leases_restore(restore, own));
+	}
+	restore_begin(restore, process);
+	return NULL;
+}
+
 static struct cr_error *restore_process(struct restore *restore, struct process *process)
 {
 	restore_begin(restore, process);
@@ -175,6 +196,7 @@ static struct cr_error *restore_process(struct restore *restore, struct process 
 			TRY(kinds[k]->restore_process(restore, process, process->states[k]));
 	}
 	TRY(program_run(restore->program));
+	TRY(restore_own_tables(restore, process));
 	TRY(leases_restore(restore, process));
 	for_each (struct thread *, thread, &process->threads)
 		TRY(restore_thread(restore, thread));
@@ -191,7 +213,8 @@ static struct cr_error *finish_tree(struct restore *restore)
 	TRY(clocks_enter(restore));
 	for_each (struct process *, leader, &restore->image.processes) {
 		restore_begin(restore, leader);
-		TRY(error_task(tree_threads(restore, leader), leader->pid, ""));
+		TRY(error_task(login_restore(restore, leader), leader->pid, ""));
+		TRY(error_task(clone_threads(restore, leader), leader->pid, ""));
 	}
 	return NULL;
 }

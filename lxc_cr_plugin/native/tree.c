@@ -1,21 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tree.h"
 
-#include <linux/sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
 
-#include "cleanup.h"
+#include "births.h"
+#include "clone.h"
 #include "job_control.h"
 #include "kinds/memory.h"
 #include "kinds/process.h"
 #include "kinds/tty.h"
 #include "kinds/zombie.h"
-#include "sharing.h"
 
 static const struct process_identity *identity_of(const struct process *process)
 {
@@ -30,79 +27,6 @@ static bool stands(const struct process *process)
 static bool is_zombie(const struct process *process)
 {
 	return process_state(process, &zombie_kind) != NULL;
-}
-
-static void clone_as(struct program *p, const char *what, pid_t tid, uint64_t flags,
-		     int exit_signal)
-{
-	struct clone_args args = {
-		.flags = flags,
-		.exit_signal = (uint64_t)exit_signal,
-		.set_tid_size = 1,
-	};
-
-	args.set_tid = program_data(p, &tid, sizeof(tid));
-	program_call(p, what, SYS_clone3, program_data(p, &args, sizeof(args)), sizeof(args));
-}
-
-static struct cr_error *pid_taken(struct cr_error *error)
-{
-	if (error && error->errnum == EPERM)
-		return error_remedy(error,
-				    "The container may not choose pids: it needs CAP_SYS_ADMIN or "
-				    "CAP_CHECKPOINT_RESTORE (see lxc.cap.drop)");
-	return error;
-}
-
-/* The program's task makes one process; its number on this host. */
-static struct cr_error *clone_one(struct restore *restore, pid_t pid, uint64_t flags,
-				  int exit_signal, pid_t *ret)
-{
-	struct program *p = restore->program;
-
-	TRY(program_reserve(p, 1, 256));
-	clone_as(p, image_text(&restore->image, "clone process %d", pid), pid, flags, exit_signal);
-	TRY(pid_taken(program_run(p)));
-	if (p->children.count != 1)
-		return error_new(CR_INTERNAL, "Lost sight of process %d", pid);
-	*ret = *(pid_t *)p->children.items;
-	return NULL;
-}
-
-/* Which session a child was born in tells when its parent must clone it. */
-enum birth {
-	BORN_BEFORE, /* its parent had not made its own session yet */
-	BORN_AFTER,
-	BORN_ELSEWHERE, /* an orphan: its parent has adopted it */
-};
-
-static enum birth birth_of(const struct process *child)
-{
-	const struct process_identity *ours = identity_of(child),
-				      *theirs = identity_of(child->parent);
-	const struct process *grandparent = child->parent->parent;
-
-	if (ours->sid == ours->pid || ours->sid == theirs->sid)
-		return BORN_AFTER;
-	if (grandparent && ours->sid == identity_of(grandparent)->sid && theirs->sid == theirs->pid)
-		return BORN_BEFORE;
-	return BORN_ELSEWHERE;
-}
-
-static struct cr_error *clone_child(struct restore *restore, struct process *child)
-{
-	return clone_one(restore, child->pid, sharing_clone_flags(child),
-			 identity_of(child)->exit_signal, &process_leader(child)->host_tid);
-}
-
-static struct cr_error *clone_children(struct restore *restore, struct process *process,
-				       enum birth birth)
-{
-	for_each (struct process *, child, &process->children) {
-		if (!stands(child) && birth_of(child) == birth)
-			TRY(clone_child(restore, child));
-	}
-	return NULL;
 }
 
 /* Sessions and groups that the process leads itself. */
@@ -173,29 +97,6 @@ static struct cr_error *choose_spare_pid(struct restore *restore)
 	return NULL;
 }
 
-/* A process that will be gone before the container runs. */
-struct helper {
-	pid_t pid, host_pid;
-	pid_t parent; /* who cloned it, host number */
-};
-
-/* The helper ends, and whoever cloned it waits for it: no trace, no signal. */
-static struct cr_error *end_helper(struct restore *restore, const struct helper *helper)
-{
-	struct program *p = restore->program;
-	struct cr_error *error;
-
-	program_begin(p, helper->host_pid);
-	program_call(p, "end a helper", SYS_exit_group, 0);
-	error = program_run(p);
-	if (error && error->code != CR_GONE)
-		return error;
-	cr_error_free(error);
-	program_begin(p, helper->parent);
-	program_call(p, "wait for a helper", SYS_wait4, (uint64_t)helper->pid, 0, __WALL, 0);
-	return program_run(p);
-}
-
 /* Whose memory a clone of @mother begins with. */
 static const struct process *memory_source(const struct process *mother)
 {
@@ -216,7 +117,9 @@ static struct cr_error *clone_orphans(struct restore *restore, const struct proc
 	for_each (struct process *, child, &restore->orphans) {
 		if (!is_orphan_of(child, adopter, sid))
 			continue;
-		TRY(clone_child(restore, child));
+		TRY(clone_process(restore, child->pid, 0, identity_of(child)->exit_signal,
+				  &process_leader(child)->host_tid));
+		process_leader(child)->birth->made = true;
 		child->mother = memory_source(mother);
 	}
 	return NULL;
@@ -249,14 +152,14 @@ static struct cr_error *deliver_orphans(struct restore *restore, const struct pr
 	if (!has_orphans(restore, adopter, sid))
 		return NULL;
 	program_begin(p, helper.parent);
-	TRY(clone_one(restore, helper.pid, 0, 0, &helper.host_pid));
+	TRY(clone_process(restore, helper.pid, 0, 0, &helper.host_pid));
 	program_begin(p, helper.host_pid);
 	if (dead_leader) {
 		program_call(p, "make a session", SYS_setsid, 0);
 		TRY(program_run(p));
 	}
 	TRY(clone_orphans(restore, adopter, sid, mother));
-	return end_helper(restore, &helper);
+	return clone_end_helper(restore, &helper);
 }
 
 /* Whoever adopts the orphans of a descendant's session: init, or a subreaper below it. */
@@ -288,12 +191,8 @@ static struct cr_error *adopt(struct restore *restore, const struct process *ado
 {
 	if (!adopter->adopter)
 		return NULL;
-	if (adopter->parent) {
-		restore_begin(restore, adopter);
-		program_call(restore->program, "become a subreaper", SYS_prctl,
-			     PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-		TRY(program_run(restore->program));
-	}
+	if (adopter->parent)
+		TRY(clone_set_reaper(restore, adopter, true));
 	return deliver_leaderless(restore, adopter);
 }
 
@@ -302,14 +201,8 @@ static struct cr_error *find_orphans(struct restore *restore, const struct list 
 	for_each (struct process *, process, processes) {
 		struct process **slot;
 
-		if (!process->parent || birth_of(process) != BORN_ELSEWHERE)
+		if (!process->parent || process_leader(process)->birth->way != BIRTH_ORPHAN)
 			continue;
-		if (process->shared)
-			return error_new(CR_IMAGE,
-					 "Process %d was adopted, but is to share with "
-					 "its parent",
-					 process->pid);
-		process->parent->adopter = true;
 		slot = list_append(restore->image.pool, &restore->orphans, sizeof(*slot));
 		if (!slot)
 			return error_nomem();
@@ -343,7 +236,7 @@ static struct cr_error *make_group(struct restore *restore, struct process *memb
 	helper->pid = pgid;
 	helper->parent = process_leader(member)->host_tid;
 	program_begin(p, helper->parent);
-	TRY(clone_one(restore, pgid, 0, 0, &helper->host_pid));
+	TRY(clone_process(restore, pgid, 0, 0, &helper->host_pid));
 	program_begin(p, helper->host_pid);
 	program_call(p, "make a process group", SYS_setpgid, 0, 0);
 	return program_run(p);
@@ -378,7 +271,7 @@ static struct cr_error *end_helpers(struct restore *restore)
 	const struct helper *helper = restore->helpers.items;
 
 	for (size_t i = 0; i < restore->helpers.count; i++)
-		TRY(end_helper(restore, &helper[i]));
+		TRY(clone_end_helper(restore, &helper[i]));
 	return NULL;
 }
 
@@ -388,18 +281,20 @@ static struct cr_error *build_process(struct restore *restore, struct process *p
 {
 	const struct process_identity *identity = identity_of(process);
 
-	if (is_zombie(process))
-		restore_begin(restore, process);
-	else
+	if (!is_zombie(process))
 		TRY(memory_restore(restore, process));
-	TRY(clone_children(restore, process, BORN_BEFORE));
+	TRY(clone_stage(restore, process, STAGE_THREADS));
+	TRY(clone_stage(restore, process, STAGE_SIBLINGS));
+	TRY(clone_stage(restore, process, STAGE_BEFORE));
+	restore_begin(restore, process);
 	lead(restore, process);
 	TRY(program_run(restore->program));
 	if (!is_zombie(process))
 		TRY(terminal_acquire(restore, process));
-	TRY(clone_children(restore, process, BORN_AFTER));
+	TRY(clone_stage(restore, process, STAGE_AFTER));
 	if (process->parent && identity->sid == identity->pid)
 		TRY(deliver_orphans(restore, adopter_above(process), process, identity->sid));
+	TRY(clone_stage(restore, process, STAGE_ADOPTED));
 	return adopt(restore, process);
 }
 
@@ -461,76 +356,43 @@ static struct cr_error *end_zombies(struct restore *restore)
 	return NULL;
 }
 
+static void enter_session(const struct list *processes, pid_t session)
+{
+	for_each (struct process *, process, processes) {
+		struct process_identity *identity = process_state(process, &process_kind);
+
+		if (!identity->sid)
+			identity->sid = process->session = session;
+	}
+}
+
+/*
+ * Whom a visitor has left behind (lxc-attach) is in the visitor's session, which is outside and shows
+ * as 0: those become one whose leader is dead.
+ */
+static struct cr_error *replace_session_outside(struct restore *restore)
+{
+	const struct image *image = &restore->image;
+
+	TRY(choose_spare_pid(restore));
+	if (!identity_of(*(struct process **)image->processes.items)->sid)
+		return NULL;
+	enter_session(&image->processes, restore->spare_pid);
+	enter_session(&image->zombies, restore->spare_pid);
+	return choose_spare_pid(restore);
+}
+
 struct cr_error *tree_build(struct restore *restore)
 {
 	const struct image *image = &restore->image;
 
 	process_leader(*(struct process **)image->processes.items)->host_tid = restore->init;
-	TRY(choose_spare_pid(restore));
+	TRY(replace_session_outside(restore));
+	TRY(births_plan(&restore->image));
 	TRY(build_all(restore));
 	TRY(join_groups(restore, &image->processes));
 	TRY(join_groups(restore, &image->zombies));
 	TRY(end_helpers(restore));
 	TRY(end_zombies(restore));
 	return job_control_restore(restore);
-}
-
-/* It stays a zombie until its last thread ends, and nobody can wait for it before: not we either. */
-static struct cr_error *end_leader(struct restore *restore, const struct process *process,
-				   pid_t leader)
-{
-	enum { TRIES = 2000 };
-	const struct process_identity *identity = identity_of(process);
-	struct timespec pause = {.tv_nsec = 50000};
-	struct program *p = restore->program;
-	_cleanup_close_ int proc = -1;
-
-	TRY(proc_open(leader, leader, &proc));
-	/* it stays traced until we end, which must not end the process */
-	TRY(task_set_options(leader, 0));
-	program_begin(p, leader);
-	program_call(p, "set the name of a dead thread", SYS_prctl, PR_SET_NAME,
-		     program_bytes(p, &identity->leader_comm));
-	program_call(p, "end the first thread", SYS_exit, identity->leader_status);
-	TRY(program_start(p));
-	for (int i = 0; i < TRIES; i++) {
-		struct proc_stat stat;
-
-		TRY(proc_stat(proc, &stat));
-		if (stat.state == 'Z')
-			return NULL;
-		nanosleep(&pause, NULL);
-	}
-	return error_new(CR_INTERNAL, "The first thread of process %d does not end", process->pid);
-}
-
-struct cr_error *tree_threads(struct restore *restore, struct process *process)
-{
-	const uint64_t flags =
-		CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
-	struct thread **threads = process->threads.items;
-	struct program *p = restore->program;
-	bool dead_leader = identity_of(process)->dead_leader;
-	pid_t leader = threads[0]->host_tid;
-
-	for (size_t done = dead_leader ? 0 : 1; done < process->threads.count;) {
-		enum { BATCH = 256 };
-		size_t n = process->threads.count - done < BATCH ? process->threads.count - done
-								 : BATCH;
-
-		for (size_t i = 0; i < n; i++)
-			clone_as(p, "clone a thread", threads[done + i]->tid, flags, 0);
-		TRY(pid_taken(program_run(p)));
-		if (p->children.count != n)
-			return error_new(CR_INTERNAL, "Lost sight of threads of process %d",
-					 process->pid);
-		for (size_t i = 0; i < n; i++)
-			threads[done + i]->host_tid = ((pid_t *)p->children.items)[i];
-		done += n;
-	}
-	if (dead_leader) {
-		TRY(end_leader(restore, process, leader));
-		restore_begin(restore, process);
-	}
-	return NULL;
 }

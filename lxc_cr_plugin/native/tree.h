@@ -7,7 +7,5 @@
 
 /* Every process with its memory, under its pid, in its session and group; zombies are dead. */
 struct cr_error *tree_build(struct restore *restore);
-/* The threads of @process besides its leader. */
-struct cr_error *tree_threads(struct restore *restore, struct process *process);
 
 #endif

@@ -5,8 +5,6 @@ import ctypes
 import fcntl
 import os
 import re
-import signal
-import subprocess
 from pathlib import Path
 
 import lxc
@@ -34,7 +32,7 @@ OBJECTS = {
     "userfaultfd_mapping": "userfaultfd",
     "pty": r"\bpty\b|pseudo|/dev/ptmx|/dev/pts",
     "vfork": "vfork",
-    "shared_fs": "shares",
+    "memory_of_grandparent": "shares memory",
     "traced": r"traced by process \d+ of the host \(refused\)",
     "namespace": "namespace",
     "clocks_for_children": "time_for_children namespace",
@@ -135,29 +133,6 @@ def test_process_in_another_cgroup(container):
     assert outcome.code in (UNSUPPORTED, ISOLATION)
     assert_refused(outcome, words="cgroup", process="files", code=outcome.code)
     victim.verify()
-
-
-@pytest.mark.support("attached_process", "refuses")
-def test_process_that_came_in_by_lxc_attach(container, laboratory):
-    container.start()
-    attached = subprocess.Popen(
-        ["lxc-attach", "-P", laboratory.lxcpath, "-n", container.name, "--", "/bin/sleep", "60"],
-        env=laboratory.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_until(lambda: "sleep" in container.processes.values(), what="sleep")
-        outcome = container.try_cr("checkpoint", container.name)
-        assert outcome.code in (UNSUPPORTED, ISOLATION)
-        assert_refused(outcome, words="its parent is not", process="sleep", code=outcome.code)
-        assert attached.poll() is None
-    finally:
-        os.kill(pid_of(container, "sleep"), signal.SIGKILL)
-        attached.wait(timeout=10)
-    # With nobody visiting it can be done.
-    container.checkpoint()
 
 
 def test_several_obstacles_are_told_at_once(container):

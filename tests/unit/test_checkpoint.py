@@ -289,7 +289,10 @@ def test_check_asks_the_engine_only_about_an_isolated_container(bench, monkeypat
 
     def look():
         return check.find_obstacles(
-            bench.container, subject, deleted_file_limit=7, report=bench.report
+            bench.container,
+            subject,
+            scope=native.Scope(deleted_file_limit=7, drop_attached=True),
+            report=bench.report,
         )
 
     found = look()
@@ -297,4 +300,4 @@ def test_check_asks_the_engine_only_about_an_isolated_container(bench, monkeypat
     monkeypatch.setattr(check.isolation, "obstacles", lambda **_: [Obstacle("isolation", "Shared")])
     found = look()
     assert [obstacle.message for obstacle in found] == ["Shared"]
-    assert [options["deleted_file_limit"] for options in asked] == [7]
+    assert [options["scope"] for options in asked] == [native.Scope(7, drop_attached=True)]

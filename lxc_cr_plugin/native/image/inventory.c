@@ -112,7 +112,7 @@ static struct object_row describe_object(const struct object *object)
 /* Who holds what, told by the descriptor tables in one pass. */
 static struct cr_error *find_holders(struct image *image, struct list *holders)
 {
-	for_each (struct process *, process, &image->processes) {
+	for_each (struct process *, process, &image->tables) {
 		const struct files *files = process_state(process, &files_kind);
 		const struct files_row *rows = files->descriptors.items;
 
@@ -180,7 +180,7 @@ static struct cr_error *number_pages(struct image *image, struct page_writer *pa
 			TRY(page_writer_add(pages, &contents->extents, NULL, NULL));
 	}
 	for_each (struct process *, process, &image->processes) {
-		if (!(process->shared & SHARES_MEMORY))
+		if (sharing_is_first(process, SHARE_MEMORY))
 			TRY(page_writer_add(pages, &process->memory->extents, memory_hides_file,
 					    process));
 	}
@@ -228,17 +228,13 @@ static struct cr_error *begin_process(struct image *image, uint32_t id, void *st
 		return error_new(CR_IMAGE, "Process %d has no parent in the image", identity->pid);
 	if (!image->processes.count && identity->pid != 1)
 		return error_new(CR_IMAGE, "The image does not begin with process 1");
-	if (identity->shared && !parent)
-		return error_new(CR_IMAGE, "Process 1 has nobody to share with");
-	if (identity->shared & SHARES_SIGHAND && !(identity->shared & SHARES_MEMORY))
-		return error_new(CR_IMAGE, "Process %d shares signal handlers, but not memory",
-				 identity->pid);
 	process = image_add_process(image, parent);
 	if (!process)
 		return error_nomem();
 	process->id = id;
-	process->pid = identity->pid;
-	process->shared = identity->shared;
+	process->pid = process->number = identity->pid;
+	process->session = identity->sid;
+	process->exit_signal = identity->exit_signal;
 	return index_process(image, process);
 }
 
@@ -321,9 +317,6 @@ static struct cr_error *keep_record(struct image *image, const struct kind *kind
 	if (kind->scope == SCOPE_PROCESS) {
 		if (!process || process->id != id)
 			return error_new(CR_IMAGE, "A %s record belongs to no process", kind->name);
-		if (kind == &memory_kind)
-			process->memory =
-				process->shared & SHARES_MEMORY ? process->parent->memory : state;
 		return keep(process->states, kind, state);
 	}
 	threads = process ? process->threads.count : 0;
@@ -426,14 +419,10 @@ static struct cr_error *check_objects(struct image *image, struct record_reader 
 }
 
 /* Every process and thread must have one record of every kind of its scope. */
-static struct cr_error *check_complete(struct image *image)
+static struct cr_error *check_states(struct image *image)
 {
 	if (!image->processes.count)
 		return error_new(CR_IMAGE, "The image holds no process");
-	for_each (struct object *, object, &image->objects) {
-		if (contents_of(object))
-			TRY(contents_validate(image, object));
-	}
 	for_each (struct process *, process, &image->processes) {
 		if (!process->threads.count)
 			return error_new(CR_IMAGE, "Process %d has no thread", process->pid);
@@ -447,10 +436,20 @@ static struct cr_error *check_complete(struct image *image)
 							 thread->tid, kinds[k]->name);
 			}
 		}
-		if (!process->memory)
-			return error_new(CR_IMAGE, "Process %d has no memory", process->pid);
-		TRY(memory_validate(image, process));
 	}
+	return NULL;
+}
+
+static struct cr_error *check_complete(struct image *image)
+{
+	TRY(check_states(image));
+	TRY(sharing_link(image));
+	for_each (struct object *, object, &image->objects) {
+		if (contents_of(object))
+			TRY(contents_validate(image, object));
+	}
+	for_each (struct process *, process, &image->processes)
+		TRY(memory_validate(image, process));
 	return NULL;
 }
 

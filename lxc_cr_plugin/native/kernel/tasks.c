@@ -72,6 +72,8 @@ static const struct kernel_field fields[] = {
 	FIELD(timer_slack, "timer_slack_ns"),
 	FIELD(signals_pending, "pending.signal"),
 	FIELD(atomic_flags, "atomic_flags"),
+	KERNEL_FIELD_IF_ANY(struct kernel_task, loginuid, "loginuid"),
+	KERNEL_FIELD_IF_ANY(struct kernel_task, autogroup_nice, "signal->autogroup->nice"),
 	FIELD(seccomp, "seccomp.mode"),
 	FIELD(seccomp_filters, "seccomp.filter_count"),
 	FIELD(tracer, "parent->pid"),

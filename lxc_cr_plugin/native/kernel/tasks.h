@@ -124,7 +124,9 @@ struct kernel_task {
 	uint32_t uid, euid, suid, fsuid;
 	uint32_t gid, egid, sgid, fsgid;
 	uint64_t cap_inheritable, cap_permitted, cap_effective, cap_bounding, cap_ambient;
-	uint64_t atomic_flags; /* bit 0: PR_SET_NO_NEW_PRIVS */
+	uint64_t atomic_flags; /* bit 0: PR_SET_NO_NEW_PRIVS; kinds/task_settings.c */
+	uint32_t loginuid;     /* of the host */
+	int32_t autogroup_nice;
 	uint32_t seccomp, seccomp_filters;
 	uint32_t umask;
 	uint32_t oom_score_adj;			   /* 16 bits, signed */

@@ -6,6 +6,7 @@
 
 #include "../kernel/dnotify.h"
 #include "../sharing.h"
+#include "dnotify.h"
 #include "file.h"
 #include "files.h"
 
@@ -110,7 +111,7 @@ static struct cr_error *dnotify_dump(struct dump *dump, struct process *process,
 {
 	const struct kernel_file *files = process->open_files.items;
 
-	if (process->shared & SHARES_FILES)
+	if (!sharing_is_first(process, SHARE_FILES))
 		return NULL;
 	for (size_t i = 0; i < process->open_files.count; i++) {
 		/* what is watched by other means has marks too */
@@ -118,6 +119,23 @@ static struct cr_error *dnotify_dump(struct dump *dump, struct process *process,
 			TRY(look_at(dump, process, &files[i], state));
 	}
 	return NULL;
+}
+
+struct cr_error *dnotify_check_thread(struct dump *dump, struct process *own)
+{
+	struct notices found = {0};
+	struct cr_error *error;
+
+	TRY(dnotify_dump(dump, own, &found));
+	if (!found.rows.count)
+		return NULL;
+	error = error_new(
+		CR_UNSUPPORTED,
+		"Thread %d of a process (%s) watches a directory (F_NOTIFY) by descriptors "
+		"of its own",
+		own->pid, own->stat.comm);
+	error = error_task(error_object(error, "dnotify"), own->pid, own->stat.comm);
+	return error_remedy(error, "Not supported yet; restart the process");
 }
 
 static struct cr_error *dnotify_check(struct dump *dump, struct process *process)

@@ -63,6 +63,23 @@ const struct file *file_of(const struct object *object)
 
 /* ---- looking at a descriptor ---- */
 
+/* Before 6.12 the kernel's iterator told nothing of a thread that is not the first. */
+static struct cr_error *check_complete(struct dump *dump, const struct process *process)
+{
+	struct list numbers = {0};
+
+	if (process->open_files.count || process->host_pid == process->host_tgid)
+		return NULL;
+	TRY(proc_numbers(process->proc, "fd", dump->image.pool, &numbers));
+	if (!numbers.count)
+		return NULL;
+	return error_remedy(error_new(CR_HOST,
+				      "This kernel does not tell the descriptors of thread %d of "
+				      "the host, which is not the first of its process",
+				      process->host_pid),
+			    "Use Linux 6.12 or newer, or end the process");
+}
+
 /* What the kernel knows of all descriptors of @process, read once. */
 static struct cr_error *read_open_files(struct dump *dump, struct process *process)
 {
@@ -70,6 +87,7 @@ static struct cr_error *read_open_files(struct dump *dump, struct process *proce
 		return NULL;
 	TRY(kernel_files_read(dump->file_program, process->host_pid, dump->image.pool,
 			      &process->open_files));
+	TRY(check_complete(dump, process));
 	process->files_known = true;
 	return NULL;
 }

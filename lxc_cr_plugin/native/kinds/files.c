@@ -11,7 +11,7 @@
 
 enum { MOST_FILES = 1 << 30 };
 
-static const struct field row_fields[] = {
+const struct field files_row_fields[] = {
 	FIELD_INT(struct files_row, fd, 0, MOST_FILES, "descriptor number"),
 	FIELD_UINT(struct files_row, object, 1, UINT32_MAX, "open file description"),
 	FIELD_UINT(struct files_row, close_on_exec, 0, 1, "FD_CLOEXEC"),
@@ -19,7 +19,7 @@ static const struct field row_fields[] = {
 };
 
 static const struct field files_fields[] = {
-	FIELD_ROWS(struct files, descriptors, struct files_row, row_fields, 1 << 24,
+	FIELD_ROWS(struct files, descriptors, struct files_row, files_row_fields, 1 << 24,
 		   "descriptor, open file description, close-on-exec; ascending"),
 	FIELD_END,
 };
@@ -41,7 +41,7 @@ static struct cr_error *files_dump(struct dump *dump, struct process *process, v
 	struct files *files = state;
 	struct list numbers = {0};
 
-	if (process->shared & SHARES_FILES)
+	if (!sharing_is_first(process, SHARE_FILES))
 		return NULL;
 	TRY(file_numbers(dump, process, &numbers));
 	for (size_t i = 0; i < numbers.count; i++) {
@@ -78,9 +78,7 @@ bool files_hold(const struct process *process, const struct object *object)
 
 int files_number(const struct process *process, const struct object *object)
 {
-	while (process->shared & SHARES_FILES && process->parent)
-		process = process->parent;
-	return number_in(process_state(process, &files_kind), object);
+	return number_in(process_state(sharing_owner(process, SHARE_FILES), &files_kind), object);
 }
 
 bool files_show(const struct process *process, int fd, const struct object *object)
@@ -88,9 +86,7 @@ bool files_show(const struct process *process, int fd, const struct object *obje
 	const struct files_row *rows;
 	const struct files *files;
 
-	while (process->shared & SHARES_FILES && process->parent)
-		process = process->parent;
-	files = process_state(process, &files_kind);
+	files = process_state(sharing_owner(process, SHARE_FILES), &files_kind);
 	rows = files->descriptors.items;
 	for (size_t i = 0; i < files->descriptors.count; i++) {
 		if (rows[i].fd == fd)
@@ -103,7 +99,7 @@ int files_highest(const struct image *image)
 {
 	int highest = -1;
 
-	for_each (struct process *, process, &image->processes) {
+	for_each (struct process *, process, &image->tables) {
 		const struct files *files = process_state(process, &files_kind);
 		const struct files_row *rows = files->descriptors.items;
 
@@ -115,7 +111,7 @@ int files_highest(const struct image *image)
 
 void files_find_holders(struct image *image)
 {
-	for_each (struct process *, process, &image->processes) {
+	for_each (struct process *, process, &image->tables) {
 		const struct files *files = process_state(process, &files_kind);
 		const struct files_row *rows = files->descriptors.items;
 
@@ -201,7 +197,7 @@ static struct cr_error *files_restore(struct restore *restore, struct process *p
 	struct program *p = restore->program;
 	uint64_t channel = (uint64_t)restore->channel.theirs;
 
-	if (process->shared & SHARES_FILES)
+	if (!sharing_is_first(process, SHARE_FILES))
 		return NULL;
 	for (size_t i = 1; i < files->descriptors.count; i++) {
 		if (rows[i].fd <= rows[i - 1].fd)

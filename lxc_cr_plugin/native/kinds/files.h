@@ -14,6 +14,7 @@ struct files_row {
 	uint32_t close_on_exec;
 };
 
+extern const struct field files_row_fields[];
 extern const struct kind files_kind;
 
 /* Does one of its descriptors show @object? */

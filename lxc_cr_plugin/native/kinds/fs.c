@@ -6,13 +6,7 @@
 #include "../known_paths.h"
 #include "../restore.h"
 #include "../sharing.h"
-
-struct directories {
-	uint32_t umask;
-	struct bytes
-		cwd; /* as seen from the container's root, whatever the process's own root is */
-	struct bytes root;
-};
+#include "fs.h"
 
 static const struct field fs_fields[] = {
 	FIELD_UINT(struct directories, umask, 0, 0777, "file mode creation mask"),
@@ -86,7 +80,7 @@ static struct cr_error *fs_restore(struct restore *restore, struct process *proc
 	const struct directories *directories = state;
 	struct program *p = restore->program;
 
-	if (process->shared & SHARES_FS)
+	if (!sharing_is_first(process, SHARE_FS))
 		return NULL;
 	TRY(program_reserve(p, 3, directories->cwd.len + directories->root.len + 64));
 	program_call(p, image_text(&restore->image, "enter directory '%s'", directories->cwd.data),

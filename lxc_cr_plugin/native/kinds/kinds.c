@@ -16,12 +16,13 @@
 			row(outside_lock) row(lease) row(regular) row(directory) row(device)       \
 				row(pipe) row(fifo) row(tty) row(eventfd) row(timerfd)             \
 					row(signalfd) row(pidfd) row(unix_socket) row(epoll)       \
-						row(seccomp_filter) /* of a process */             \
-		row(process) row(memory) row(files) row(dnotify) row(terminal) row(fs)             \
+						row(seccomp_filter) row(share)                     \
+							row(thread_tables) /* of a process */      \
+		row(process) row(login) row(memory) row(files) row(dnotify) row(terminal) row(fs)  \
 			row(sigaction) row(posix_timer) row(rlimits) row(itimer) row(prctl)        \
 				row(zombie) /* of a thread */                                      \
-		row(thread) row(seccomp) row(robust_list) row(tid_address) row(rseq)               \
-			row(sigaltstack) row(signals) row(credentials) row(numa_policy)            \
+		row(thread) row(task_settings) row(seccomp) row(robust_list) row(tid_address)      \
+			row(rseq) row(sigaltstack) row(signals) row(credentials) row(numa_policy)  \
 				row(scheduler) row(syscall_dispatch) row(restart_block)            \
 					row(registers)
 

@@ -11,7 +11,8 @@ static const struct field lock_fields[] = {
 	FIELD_UINT(struct lock, type, F_RDLCK, F_WRLCK, "F_RDLCK (shared), F_WRLCK (exclusive)"),
 	FIELD_UINT(struct lock, start, 0, INT64_MAX, "first byte"),
 	FIELD_UINT(struct lock, end, 0, INT64_MAX, "last byte; the largest offset: without end"),
-	FIELD_INT(struct lock, pid, 1, MAX_TASKS, "process that owns it or made it"),
+	FIELD_INT(struct lock, pid, 1, MAX_TASKS,
+		  "process, or thread with descriptors of its own, that owns it or made it"),
 	FIELD_INT(struct lock, fd, -1, INT32_MAX,
 		  "descriptor of that process; -1: only a mapping keeps it"),
 	FIELD_UINT(struct lock, object, 1, UINT32_MAX, "open file description"),
@@ -75,6 +76,10 @@ static struct cr_error *find_owner(const struct restore *restore, const struct l
 				   struct process **ret)
 {
 	*ret = image_process(&restore->image, lock->pid);
+	for_each (struct process *, table, &restore->image.tables) {
+		if (!*ret && table->pid == lock->pid)
+			*ret = table;
+	}
 	return *ret && (*ret)->memory
 		       ? NULL
 		       : error_new(CR_IMAGE, "Process %d, which owns a lock, is not there",

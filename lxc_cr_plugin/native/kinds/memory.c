@@ -361,10 +361,10 @@ static struct cr_error *dump_defaults(struct dump *dump, struct process *process
 	return dump_merging(dump, process, memory);
 }
 
-/* The parent's record has it all. */
+/* Somebody else's record has it all. */
 static struct cr_error *dump_shared(struct process *process, struct memory_map *memory)
 {
-	process->memory = process->parent->memory;
+	process->memory = sharing_owner(process, SHARE_MEMORY)->memory;
 	if (!process->memory)
 		return NULL; /* the survey keeps none */
 	*memory = *process->memory;
@@ -380,7 +380,7 @@ static struct cr_error *memory_dump(struct dump *dump, struct process *process, 
 	const struct proc_stat *stat = &process->stat;
 	char *auxv;
 
-	if (process->shared & SHARES_MEMORY)
+	if (!sharing_is_first(process, SHARE_MEMORY))
 		return dump_shared(process, memory);
 	process->memory = memory;
 	memory->start_code = stat->start_code;
@@ -422,7 +422,7 @@ const struct memory_map *memory_inherited(const struct process *process)
 
 	if (!process->parent)
 		return NULL;
-	theirs = process->parent->memory;
+	theirs = (process->mother ? process->mother : process->parent)->memory;
 	return same_bytes(&ours->exe, &theirs->exe) && ours->exe_object == theirs->exe_object &&
 			       ours->start_stack == theirs->start_stack &&
 			       ours->arg_start == theirs->arg_start &&

@@ -133,7 +133,7 @@ struct cr_error *memory_find_birth(struct restore *restore, struct process *proc
 		return NULL;
 	for_each (struct process *, child, &process->children) {
 		/* children that have ended have no memory */
-		if (child->memory && memory_inherited(child))
+		if (child->memory && memory_inherited(child) == memory)
 			TRY(find_differences(pool, &memory->extents, &child->memory->extents,
 					     &differences));
 	}

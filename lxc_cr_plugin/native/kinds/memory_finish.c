@@ -82,7 +82,7 @@ struct cr_error *memory_finish(struct restore *restore, struct process *process)
 
 	TRY(memory_fill_own(restore, process));
 	restore_begin(restore, process);
-	if (process->shared & SHARES_MEMORY)
+	if (!sharing_is_first(process, SHARE_MEMORY))
 		return NULL;
 	for (size_t i = 0; i < memory->vmas.count; i++) {
 		if (vma[i].type == VMA_SPECIAL)

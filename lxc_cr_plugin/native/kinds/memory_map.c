@@ -13,7 +13,6 @@
 #include <sys/syscall.h>
 
 #include "../cleanup.h"
-#include "../sharing.h"
 #include "contents.h"
 #include "file.h"
 #include "memory.h"
@@ -367,7 +366,7 @@ static struct cr_error *protect(struct restore *restore, struct process *process
 struct cr_error *memory_restore(struct restore *restore, struct process *process)
 {
 	restore_begin(restore, process);
-	if (process->shared & SHARES_MEMORY)
+	if (process->has_memory)
 		return NULL;
 	if (memory_inherited(process))
 		TRY(unmap_inherited(restore->program, process));

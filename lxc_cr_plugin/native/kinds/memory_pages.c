@@ -163,7 +163,7 @@ struct cr_error *memory_copy_pages(struct dump *dump, struct process *process)
 	struct memory_map *memory = process->memory;
 	_cleanup_close_ int proc = -1, pagemap = -1, mem = -1;
 
-	if (process->shared & SHARES_MEMORY)
+	if (!sharing_is_first(process, SHARE_MEMORY))
 		return NULL;
 	TRY(proc_open(process->host_pid, process->host_pid, &proc));
 	pagemap = openat(proc, "pagemap", O_RDONLY | O_CLOEXEC);
@@ -438,7 +438,9 @@ struct cr_error *memory_fill(struct restore *restore, struct process *process)
 
 	TRY(memory_find_birth(restore, process));
 	return fill(restore, process, memory_birth(process),
-		    memory_inherited(process) ? memory_birth(process->parent) : &none);
+		    memory_inherited(process)
+			    ? memory_birth(process->mother ? process->mother : process->parent)
+			    : &none);
 }
 
 struct cr_error *memory_fill_own(struct restore *restore, struct process *process)

@@ -14,6 +14,9 @@
 #define PR_SET_MDWE		 65
 #define PR_MDWE_REFUSE_EXEC_GAIN 1
 #endif
+#ifndef PR_THP_DISABLE_EXCEPT_ADVISED
+#define PR_THP_DISABLE_EXCEPT_ADVISED 2 /* Linux 6.18 */
+#endif
 #ifndef PR_MDWE_NO_INHERIT
 #define PR_MDWE_NO_INHERIT 2
 #endif
@@ -26,18 +29,22 @@ struct process_settings {
 	int32_t oom_score_adj;
 	uint32_t membarrier;
 	uint32_t mdwe;
+	int32_t autogroup_nice;
 };
 
 static const struct field prctl_fields[] = {
 	FIELD_UINT(struct process_settings, dumpable, 0, 2, "PR_SET_DUMPABLE"),
 	FIELD_UINT(struct process_settings, subreaper, 0, 1, "PR_SET_CHILD_SUBREAPER"),
-	FIELD_UINT(struct process_settings, thp_disable, 0, 1, "PR_SET_THP_DISABLE"),
+	FIELD_UINT(struct process_settings, thp_disable, 0, 2,
+		   "PR_SET_THP_DISABLE; 2: except where it was advised"),
 	FIELD_UINT(struct process_settings, coredump_filter, 0, UINT32_MAX,
 		   "/proc/PID/coredump_filter"),
 	FIELD_INT(struct process_settings, oom_score_adj, -1000, 1000, "/proc/PID/oom_score_adj"),
 	FIELD_UINT(struct process_settings, membarrier, 0, UINT32_MAX,
 		   "membarrier(2), MEMBARRIER_CMD_REGISTER_..."),
 	FIELD_UINT(struct process_settings, mdwe, 0, 3, "PR_SET_MDWE"),
+	FIELD_INT(struct process_settings, autogroup_nice, -20, 19,
+		  "nice value of its session, /proc/PID/autogroup", .optional = true),
 	FIELD_END,
 };
 
@@ -78,12 +85,14 @@ static struct cr_error *prctl_dump(struct dump *dump, struct process *process, v
 	struct process_settings *settings = state;
 	const struct kernel_task *kernel = process_leader(process)->kernel;
 
-	(void)dump;
 	settings->dumpable = kernel->mm_flags & 3;
 	settings->subreaper = kernel->subreaper;
 	settings->membarrier = membarrier_commands(kernel->membarrier);
 	settings->mdwe = mdwe_flags(kernel->mm_flags);
 	settings->thp_disable = process_leader(process)->status.thp_disabled;
+	if (kernel->mm_flags & dump->bits.thp_advised)
+		settings->thp_disable = 2;
+	settings->autogroup_nice = kernel->autogroup_nice;
 	settings->coredump_filter = kernel->mm_flags >> DUMP_FILTER_SHIFT & DUMP_FILTER_MASK;
 	settings->oom_score_adj = (int16_t)kernel->oom_score_adj;
 	return NULL;
@@ -111,13 +120,40 @@ static struct cr_error *set_oom_score(pid_t pid, long wanted)
 			    "that capability");
 }
 
+/* 2 cannot be asked for: a change of ids makes it what fs.suid_dumpable says. */
+static void be_suid_dumpable(struct program *p)
+{
+	program_call(p, "change the file system user id", SYS_setfsuid, 1);
+	program_call(p, "change it back", SYS_setfsuid, 0);
+}
+
+/* Where that has come to nothing, 0 protects as much. */
+static struct cr_error *set_dumpable(struct restore *restore, uint32_t wanted)
+{
+	struct program *p = restore->program;
+	int call;
+
+	if (wanted == 2) {
+		call = program_call(p, "look whether it is dumpable", SYS_prctl, PR_GET_DUMPABLE);
+		TRY(program_run(p));
+		if (program_result(p, call) == 2)
+			return NULL;
+	}
+	program_call(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, wanted == 1);
+	return NULL;
+}
+
 /* With other threads the kernel waits for all processors: not at the release. */
 static struct cr_error *prctl_restore_early(struct restore *restore, struct process *process,
 					    const void *state)
 {
 	const struct process_settings *settings = state;
 
-	(void)process;
+	if (settings->autogroup_nice)
+		TRY(write_setting(process_leader(process)->host_tid, "autogroup",
+				  settings->autogroup_nice));
+	if (settings->dumpable == 2)
+		be_suid_dumpable(restore->program);
 	for (int i = 0; i < REGISTRATIONS; i++) {
 		if (settings->membarrier & registrations[i].command)
 			program_call(restore->program, "register for membarrier", SYS_membarrier,
@@ -137,12 +173,12 @@ static struct cr_error *prctl_restore(struct restore *restore, struct process *p
 	program_call(p, "be a subreaper or not", SYS_prctl, PR_SET_CHILD_SUBREAPER,
 		     settings->subreaper, 0, 0, 0);
 	if (settings->thp_disable)
-		program_call(p, "disable huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
+		program_call(p, "disable huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1,
+			     settings->thp_disable == 2 ? PR_THP_DISABLE_EXCEPT_ADVISED : 0, 0, 0);
 	if (settings->mdwe)
 		program_call(p, "refuse to gain PROT_EXEC", SYS_prctl, PR_SET_MDWE, settings->mdwe,
 			     0, 0, 0);
-	/* 2 (suid_dumpable) cannot be asked for; 0 protects as much */
-	program_call(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, settings->dumpable == 1);
+	TRY(set_dumpable(restore, settings->dumpable));
 	TRY(write_setting(pid, "coredump_filter", (long)settings->coredump_filter));
 	return set_oom_score(pid, settings->oom_score_adj);
 }

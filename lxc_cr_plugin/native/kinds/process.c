@@ -95,7 +95,7 @@ static struct cr_error *process_dump(struct dump *dump, struct process *process,
 	identity->pgid = status->ns_pgid;
 	identity->sid = status->ns_sid;
 	identity->exit_signal = process->stat.exit_signal;
-	identity->shared = process->shared;
+	identity->shared = sharing_with_parent(process);
 	dump_job_control(process_leader(process)->kernel, identity);
 	if (process->host_pid != process->host_tgid)
 		return dump_dead_leader(dump, process, identity);
@@ -110,72 +110,6 @@ static struct cr_error *refuse(struct process *process, const char *object, cons
 
 	error = error_task(error, process->pid, process->stat.comm);
 	return error_remedy(error_object(error, object), "%s", remedy);
-}
-
-/* As tree.c has it: born in its parent's session, as that was before or after its own setsid(2). */
-static bool is_adopted(const struct process *process)
-{
-	const struct process *parent = process->parent;
-
-	if (!parent || process->stat.session == process->host_tgid ||
-	    process->stat.session == parent->stat.session)
-		return false;
-	return !parent->parent || process->stat.session != parent->parent->stat.session ||
-	       parent->stat.session != parent->host_tgid;
-}
-
-static bool has_adopted(const struct process *process)
-{
-	for_each (struct process *, child, &process->children) {
-		if (is_adopted(child))
-			return true;
-	}
-	return false;
-}
-
-static const struct process *leader_of(const struct dump *dump, int session)
-{
-	for_each (struct process *, process, &dump->image.processes) {
-		if (process->host_tgid == session)
-			return process;
-	}
-	return NULL;
-}
-
-/*
- * An orphan is born in its session and given to the nearest reaper above: that must be who has
- * adopted it. Without a leader the reaper makes the session itself.
- */
-static struct cr_error *check_session(struct dump *dump, struct process *process)
-{
-	const struct process *above;
-
-	if (!is_adopted(process))
-		return NULL;
-	above = leader_of(dump, process->stat.session);
-	if (!above)
-		return NULL;
-	do {
-		above = above->parent;
-	} while (above && above->parent && !has_adopted(above));
-	if (above == process->parent)
-		return NULL;
-	return refuse(process, "session",
-		      "was adopted by a process that is not above the leader of its session",
-		      "Not supported yet; start the program with setsid");
-}
-
-static struct cr_error *check_threads(struct process *process)
-{
-	const struct kernel_task *leader = process_leader(process)->kernel;
-
-	for_each (struct thread *, thread, &process->threads) {
-		if (thread->kernel->files != leader->files || thread->kernel->fs != leader->fs)
-			return refuse(process, "unshared_thread",
-				      "has a thread with descriptors or directories of its own",
-				      "unshare(2) in a thread is not supported yet");
-	}
-	return NULL;
 }
 
 /* The stop lets the child of a vfork go on until its parent comes back: only who takes long is an
@@ -201,29 +135,10 @@ static struct cr_error *check_vfork(struct process *process)
 		      "Try again when it has executed a program or ended");
 }
 
-static struct cr_error *check_sharing(struct dump *dump, struct process *process)
-{
-	const char *what = process->stray;
-
-	/* a vfork in progress shares memory, and will be over */
-	if (dump->running && process_leader(process)->kernel->vfork_done)
-		return NULL;
-	if (!what && process->shared && is_adopted(process))
-		what = "something";
-	if (!what)
-		return NULL;
-	return refuse(
-		process, "shared_process",
-		image_text(&dump->image, "shares %s with a process that is not its parent", what),
-		"Not supported yet; end one of them");
-}
-
 static struct cr_error *process_check(struct dump *dump, struct process *process)
 {
-	TRY(check_threads(process));
-	TRY(check_session(dump, process));
-	TRY(check_vfork(process));
-	return check_sharing(dump, process);
+	(void)dump;
+	return check_vfork(process);
 }
 
 const struct kind process_kind = {

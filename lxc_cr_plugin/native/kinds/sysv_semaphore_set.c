@@ -177,7 +177,7 @@ static struct cr_error *dump_undos(struct dump *dump, const struct process *proc
 	const struct kernel_undo *undo;
 
 	TRY(check_threads(dump, process));
-	if (!address || process->shared & SHARES_UNDO)
+	if (!address || !sharing_is_first(process, SHARE_UNDO))
 		return NULL;
 	TRY(kernel_undo_read(dump->undo_reader, address, dump->image.pool, &undos));
 	undo = undos.items;

@@ -34,7 +34,9 @@ struct cr_error *zombie_add(struct image *image, struct process *parent, struct 
 
 	if (!process)
 		return error_nomem();
-	process->pid = state->identity.pid;
+	process->pid = process->number = state->identity.pid;
+	process->session = state->identity.sid;
+	process->exit_signal = state->identity.exit_signal;
 	process->states[kind_index(&process_kind)] = &state->identity;
 	process->states[kind_index(&zombie_kind)] = state;
 	if (ret)
@@ -79,7 +81,8 @@ struct cr_error *zombie_dump(struct dump *dump, const struct kernel_task *task,
 									  : task->exit_code);
 	/* the parent's own number is known when it has been looked at: zombie_resolve() */
 	TRY(zombie_add(&dump->image, parent, state, &process));
-	process->host_pid = process->host_tgid = task->pid;
+	process->host_pid = process->host_tgid = process->number = task->pid;
+	process->session = stat.session;
 	process->stat = stat;
 	return NULL;
 }

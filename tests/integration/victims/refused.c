@@ -461,33 +461,44 @@ static void lasting_vfork_verify(void)
 	check(waitpid(child, NULL, 0) == child, "waitpid");
 }
 
-static pid_t brother;
-
-/* Two brothers share what their parent does not. */
-static void shared_fs(void)
+static int pause_for_ever(void *unused)
 {
-	pid_t *pids = victim_shared(4096);
-
-	child = must(fork());
-	if (child == 0) {
-		pid_t pid = must(syscall(SYS_clone, CLONE_PARENT | CLONE_FS, 0, 0, 0, 0));
-
-		if (pid)
-			pids[0] = pid;
-		for (;;)
-			pause();
-	}
-	while (!*(volatile pid_t *)pids)
-		victim_nap(1);
-	brother = pids[0];
+	while (true)
+		pause();
+	return unused != NULL;
 }
 
-static void shared_fs_verify(void)
+static int leave_grandchild(void *pid)
 {
+	char *stack = victim_shared(65536);
+
+	*(pid_t *)pid = must(clone(pause_for_ever, stack + 65536, CLONE_VM | SIGCHLD, NULL));
+	must(execl("/bin/busybox", "sleep", "1000", NULL));
+	return 1;
+}
+
+static pid_t *grandchild;
+
+/* Of its grandparent: who was in between has executed a program since. */
+static void memory_of_grandparent(void)
+{
+	char *stack = victim_shared(65536), name[32] = "";
+	char path_of_name[64];
+
+	grandchild = victim_shared(4096);
+	child = must(clone(leave_grandchild, stack + 65536, CLONE_VM | SIGCHLD, grandchild));
+	snprintf(path_of_name, sizeof(path_of_name), "/proc/%d/comm", child);
+	while (strcmp(name, "busybox\n") != 0 && strcmp(name, "sleep\n") != 0) {
+		victim_nap(1);
+		victim_read(path_of_name, name, sizeof(name));
+	}
+}
+
+static void memory_of_grandparent_verify(void)
+{
+	must(kill(*grandchild, SIGKILL));
 	must(kill(child, SIGKILL));
-	must(kill(brother, SIGKILL));
 	check(waitpid(child, NULL, 0) == child, "waitpid");
-	check(waitpid(brother, NULL, 0) == brother, "waitpid");
 }
 
 /* A queue that nobody has open is there all the same. */
@@ -569,7 +580,7 @@ static const struct object {
 	{"large_deleted_file", large_deleted_file, large_deleted_file_verify},
 	{"pty", pty, pty_verify},
 	{"vfork", lasting_vfork, lasting_vfork_verify},
-	{"shared_fs", shared_fs, shared_fs_verify},
+	{"memory_of_grandparent", memory_of_grandparent, memory_of_grandparent_verify},
 	{"traced", traced, traced_verify},
 	{"namespace", namespace, namespace_verify},
 	{"clocks_for_children", clocks_for_children, clocks_for_children_verify},

@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "births.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kinds/zombie.h"
+#include "sharing.h"
+
+/* Everybody that is made in a way of its own, in the image's order. */
+struct plan {
+	struct image *image;
+	struct list nodes; /* struct thread * */
+};
+
+static bool leads_session(const struct process *process)
+{
+	return process->session == process->number;
+}
+
+bool births_is_orphan(const struct process *process)
+{
+	const struct process *parent = process->parent;
+
+	if (!parent || leads_session(process) || process->session == parent->session)
+		return false;
+	return !parent->parent || process->session != parent->parent->session ||
+	       !leads_session(parent);
+}
+
+static enum birth_stage stage_of(const struct process *process)
+{
+	return leads_session(process) || process->session == process->parent->session
+		       ? STAGE_AFTER
+		       : STAGE_BEFORE;
+}
+
+enum birth_stage births_stage(const struct thread *thread)
+{
+	switch (thread->birth->way) {
+	case BIRTH_THREAD: return STAGE_THREADS;
+	case BIRTH_SIBLING: return STAGE_SIBLINGS;
+	case BIRTH_ADOPTED: return STAGE_ADOPTED;
+	case BIRTH_CHILD:
+	case BIRTH_ORPHAN: break;
+	}
+	return stage_of(thread->process);
+}
+
+static struct cr_error *refuse(const struct thread *thread, const char *object, const char *why,
+			       const char *remedy)
+{
+	const struct process *process = thread->process;
+	struct cr_error *error =
+		error_new(CR_UNSUPPORTED, "Process %d (%s) %s", process->pid,
+			  process->stat.comm[0] ? process->stat.comm : "in the image", why);
+
+	error = error_task(error_object(error, object), process->pid, process->stat.comm);
+	return error_remedy(error, "%s", remedy);
+}
+
+struct cr_error *births_refuse(const struct thread *thread, const char *why)
+{
+	return refuse(thread, "shared_process", why, "Not supported: end one of those that share");
+}
+
+/* ---- who could make it ---- */
+
+static bool is_below(const struct process *process, const struct process *ancestor)
+{
+	while (process && process != ancestor)
+		process = process->parent;
+	return process != NULL;
+}
+
+/* Would the child of a helper of @maker be given to @parent, and not to a subreaper before? */
+static bool is_next_reaper(const struct process *parent, const struct process *maker)
+{
+	for (const struct process *at = maker; at != parent; at = at->parent) {
+		if (at->adopter)
+			return false;
+	}
+	return true;
+}
+
+static bool can_adopt(const struct process *child, const struct process *maker)
+{
+	return child->exit_signal == SIGCHLD && is_below(maker, child->parent) &&
+	       is_next_reaper(child->parent, maker) &&
+	       (maker->session == child->session || leads_session(child));
+}
+
+/* Is @maker itself made by @child, at last? */
+static bool is_made_by(const struct thread *maker, const struct thread *child)
+{
+	while (maker && maker != child)
+		maker = maker->birth->maker;
+	return maker != NULL;
+}
+
+/* Could @maker make @child? *way: how. */
+static bool can_make(const struct thread *maker, const struct process *child, enum birth_way *way)
+{
+	const struct process *process = maker->process, *parent = child->parent;
+
+	if (!maker->birth || is_made_by(maker, process_leader(child)))
+		return false;
+	if (process == parent) {
+		*way = BIRTH_CHILD;
+		return !births_is_orphan(child);
+	}
+	/* the kernel gives it the exit signal of who makes it */
+	if (process->parent == parent && process->exit_signal == child->exit_signal &&
+	    !births_is_orphan(process) && !births_is_orphan(child) &&
+	    stage_of(process) == stage_of(child)) {
+		*way = BIRTH_SIBLING;
+		return true;
+	}
+	*way = BIRTH_ADOPTED;
+	return can_adopt(child, process);
+}
+
+/* What is right for whoever shares nothing. */
+static void default_maker(struct thread *thread)
+{
+	struct process *process = thread->process;
+	struct birth *birth = thread->birth;
+
+	birth->maker = NULL;
+	birth->way = BIRTH_CHILD;
+	if (thread != process_leader(process)) {
+		birth->maker = process_leader(process);
+		birth->way = BIRTH_THREAD;
+	} else if (births_is_orphan(process)) {
+		birth->way = BIRTH_ORPHAN;
+	} else if (process->parent) {
+		birth->maker = process_leader(process->parent);
+	}
+}
+
+static bool try_maker(struct thread *maker, struct thread *child)
+{
+	enum birth_way way;
+
+	if (!can_make(maker, child->process, &way))
+		return false;
+	child->birth->maker = maker;
+	child->birth->way = way;
+	return true;
+}
+
+/* ---- those who share memory: nobody else can make them ---- */
+
+/* Its parent has the same memory, and could make it. */
+static bool is_natural(const struct thread *leader)
+{
+	const struct process *process = leader->process;
+
+	return process->parent && !births_is_orphan(process) &&
+	       process_leader(process->parent)->first[SHARE_MEMORY] == leader->first[SHARE_MEMORY];
+}
+
+/* Who has the memory already when @root has it: everybody that comes from there. */
+static void spread(struct thread *const *members, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (is_natural(members[i]) &&
+		    process_leader(members[i]->process->parent)->birth->reached)
+			members[i]->birth->reached = true;
+	}
+}
+
+static bool attach(struct thread *const *members, size_t count, struct thread *child)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (members[i]->birth->reached && try_maker(members[i], child)) {
+			child->birth->reached = true;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* From @root on; NULL: everybody could be made, otherwise one who could not. */
+static struct thread *attach_all(struct thread *const *members, size_t count, struct thread *root)
+{
+	struct thread *left;
+	bool more;
+
+	for (size_t i = 0; i < count; i++)
+		members[i]->birth->reached = members[i] == root;
+	do {
+		more = false;
+		left = NULL;
+		spread(members, count);
+		for (size_t i = 0; i < count; i++) {
+			if (members[i]->birth->reached || is_natural(members[i]))
+				continue;
+			if (attach(members, count, members[i]))
+				more = true;
+			else
+				left = members[i];
+		}
+	} while (more);
+	return left;
+}
+
+static void detach_all(struct thread *const *members, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (!is_natural(members[i]))
+			default_maker(members[i]);
+	}
+}
+
+/* Somebody has the memory first, made by his parent; from him the others have it. */
+static struct cr_error *find_root(struct plan *plan, struct thread *const *members, size_t count)
+{
+	struct thread *left = NULL;
+
+	for (size_t i = 0; i < count; i++) {
+		if (is_natural(members[i]))
+			continue;
+		left = attach_all(members, count, members[i]);
+		if (!left)
+			return NULL;
+		detach_all(members, count);
+	}
+	return births_refuse(left, image_text(plan->image,
+					      "shares memory with process %d, from where it cannot "
+					      "have got it by clone(2) alone",
+					      left == members[0] ? members[1]->process->pid
+								 : members[0]->process->pid));
+}
+
+static bool is_leader(const struct thread *thread)
+{
+	return thread == process_leader(thread->process);
+}
+
+static int by_memory(const void *a, const void *b)
+{
+	const struct thread *x = *(struct thread *const *)a, *y = *(struct thread *const *)b;
+	uint32_t ours = x->first[SHARE_MEMORY]->id, theirs = y->first[SHARE_MEMORY]->id;
+
+	if (ours != theirs)
+		return ours < theirs ? -1 : 1;
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+static struct cr_error *share_memory(struct plan *plan)
+{
+	size_t count = 0;
+	struct thread **order = pool_calloc(plan->image->pool, plan->nodes.count, sizeof(*order));
+
+	if (!order)
+		return error_nomem();
+	for_each (struct thread *, thread, &plan->nodes) {
+		if (is_leader(thread))
+			order[count++] = thread;
+	}
+	qsort(order, count, sizeof(*order), by_memory);
+	for (size_t i = 0, end; i < count; i = end) {
+		struct thread *first = order[i]->first[SHARE_MEMORY];
+
+		for (end = i + 1; end < count && order[end]->first[SHARE_MEMORY] == first; end++)
+			continue;
+		if (end > i + 1)
+			TRY(find_root(plan, order + i, end - i));
+	}
+	return NULL;
+}
+
+/* ---- the others ---- */
+
+static int have_in_common(const struct thread *a, const struct thread *b)
+{
+	int count = 0;
+
+	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++)
+		count += a->first[sort] == b->first[sort];
+	return count;
+}
+
+/* Whoever has more of what it has makes it, if he can. */
+static void consider(struct thread *maker, struct thread *child)
+{
+	const struct thread *now = child->birth->maker;
+	struct thread *memory = child->first[SHARE_MEMORY];
+
+	if (have_in_common(maker, child) <= (now ? have_in_common(now, child) : 0))
+		return;
+	if (now && now->first[SHARE_MEMORY] == memory && maker->first[SHARE_MEMORY] != memory)
+		return;
+	try_maker(maker, child);
+}
+
+static void choose_for_process(struct plan *plan, struct thread *leader)
+{
+	struct process *process = leader->process;
+
+	if (!process->parent)
+		return;
+	for_each (struct thread *, thread, &process->parent->threads) {
+		if (thread->birth)
+			consider(thread, leader);
+	}
+	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++)
+		consider(leader->first[sort], leader);
+	/* that one may be nowhere near, but another one is */
+	if (!leader->birth->maker && leader->birth->shares) {
+		for_each (struct thread *, thread, &plan->nodes)
+			consider(thread, leader);
+	}
+}
+
+/* Of the threads before it the one that has most of what it has. */
+static void choose_for_thread(struct thread *thread)
+{
+	for_each (struct thread *, other, &thread->process->threads) {
+		if (other == thread)
+			break;
+		if (other->birth &&
+		    have_in_common(other, thread) > have_in_common(thread->birth->maker, thread))
+			thread->birth->maker = other;
+	}
+}
+
+/* ---- all together ---- */
+
+static struct cr_error *add_node(struct plan *plan, struct thread *thread)
+{
+	struct thread **slot = list_append(plan->image->pool, &plan->nodes, sizeof(*slot));
+
+	thread->birth = pool_alloc(plan->image->pool, sizeof(*thread->birth));
+	if (!slot || !thread->birth)
+		return error_nomem();
+	*slot = thread;
+	default_maker(thread);
+	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
+		if (thread->first[sort] == thread)
+			continue;
+		thread->birth->shares = true;
+		if (thread->first[sort]->birth)
+			thread->first[sort]->birth->shares = true;
+	}
+	return NULL;
+}
+
+/* They are made like children, and share nothing. */
+static struct cr_error *add_zombies(struct plan *plan)
+{
+	for_each (struct process *, zombie, &plan->image->zombies) {
+		struct thread *leader = process_leader(zombie);
+
+		leader->birth = pool_alloc(plan->image->pool, sizeof(*leader->birth));
+		if (!leader->birth)
+			return error_nomem();
+		default_maker(leader);
+		zombie->parent->adopter |= births_is_orphan(zombie);
+	}
+	return NULL;
+}
+
+static struct cr_error *add_nodes(struct plan *plan)
+{
+	for_each (struct process *, process, &plan->image->processes) {
+		process->adopter = false;
+		for_each (struct thread *, thread, &process->threads) {
+			if (is_leader(thread) || sharing_is_apart(thread))
+				TRY(add_node(plan, thread));
+		}
+	}
+	for_each (struct thread *, node, &plan->nodes) {
+		if (node->birth->way == BIRTH_ORPHAN && !node->birth->shares)
+			node->process->parent->adopter = true;
+	}
+	return add_zombies(plan);
+}
+
+static struct cr_error *choose_makers(struct plan *plan)
+{
+	TRY(share_memory(plan));
+	for_each (struct thread *, thread, &plan->nodes) {
+		if (is_leader(thread))
+			choose_for_process(plan, thread);
+		else
+			choose_for_thread(thread);
+	}
+	for_each (struct thread *, node, &plan->nodes) {
+		if (node->birth->way == BIRTH_ORPHAN)
+			node->process->parent->adopter = true;
+	}
+	return NULL;
+}
+
+static const struct process *leader_of(const struct image *image, pid_t session)
+{
+	for_each (struct process *, process, &image->processes) {
+		if (process->number == session)
+			return process;
+	}
+	return NULL;
+}
+
+/*
+ * An orphan is born in its session and given to the nearest reaper above: that must be who has
+ * adopted it. Without a leader the reaper makes the session itself.
+ */
+static struct cr_error *check_orphan(const struct plan *plan, const struct process *orphan)
+{
+	const struct process *above = leader_of(plan->image, orphan->session);
+
+	if (!above)
+		return NULL;
+	do {
+		above = above->parent;
+	} while (above && above->parent && !above->adopter);
+	if (above == orphan->parent)
+		return NULL;
+	return refuse(process_leader(orphan), "session",
+		      "was adopted by a process that is not above the leader of its session",
+		      "Not supported yet; start the program with setsid");
+}
+
+/* All who share it must have it from each other: one of them alone has it from nobody. */
+static struct cr_error *check_one_root(struct thread *thread, enum share sort)
+{
+	struct thread *first = thread->first[sort];
+	const struct thread *maker = thread->birth->maker;
+
+	if (maker && maker->first[sort] == first)
+		return NULL;
+	if (first->birth->roots & (1u << sort))
+		return births_refuse(thread, sort == SHARE_UNDO
+						     ? "shares semaphore adjustments with somebody "
+						       "who cannot have made it"
+						     : "shares signal dispositions with somebody "
+						       "who cannot have made it");
+	first->birth->roots |= 1u << sort;
+	return NULL;
+}
+
+static struct cr_error *check_roots(struct plan *plan)
+{
+	for_each (struct thread *, thread, &plan->nodes) {
+		TRY(check_one_root(thread, SHARE_SIGHAND));
+		TRY(check_one_root(thread, SHARE_UNDO));
+	}
+	return NULL;
+}
+
+/* Now that all reapers are known. */
+static struct cr_error *check_reapers(const struct plan *plan)
+{
+	for_each (struct thread *, thread, &plan->nodes) {
+		const struct birth *birth = thread->birth;
+
+		if (birth->way == BIRTH_ORPHAN)
+			TRY(check_orphan(plan, thread->process));
+		if (birth->way == BIRTH_ADOPTED &&
+		    !is_next_reaper(thread->process->parent, birth->maker->process))
+			return births_refuse(thread,
+					     "shares with a process below another subreaper");
+	}
+	return NULL;
+}
+
+static struct cr_error *list_made(struct plan *plan, struct thread *child)
+{
+	struct thread **slot;
+
+	if (!child->birth->maker)
+		return NULL;
+	slot = list_append(plan->image->pool, &child->birth->maker->birth->makes, sizeof(*slot));
+	if (!slot)
+		return error_nomem();
+	*slot = child;
+	return NULL;
+}
+
+static struct cr_error *list_all_made(struct plan *plan)
+{
+	for_each (struct thread *, thread, &plan->nodes) {
+		TRY(list_made(plan, thread));
+		for (struct thread *at = thread; at; at = at->birth->maker)
+			thread->birth->depth++;
+	}
+	return NULL;
+}
+
+struct cr_error *births_plan(struct image *image)
+{
+	struct plan plan = {.image = image};
+
+	TRY(add_nodes(&plan));
+	TRY(choose_makers(&plan));
+	TRY(check_roots(&plan));
+	TRY(check_reapers(&plan));
+	TRY(list_all_made(&plan));
+	TRY(births_carry(image, &plan.nodes));
+	TRY(births_check_order(&plan.nodes));
+	/* nobody has to wait for them, nor they for anybody */
+	for_each (struct process *, zombie, &image->zombies)
+		TRY(list_made(&plan, process_leader(zombie)));
+	return NULL;
+}

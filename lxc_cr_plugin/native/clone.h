@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Single calls of clone(2) under chosen numbers, and the plan of births.h step by step. */
+#ifndef CR_CLONE_H
+#define CR_CLONE_H
+
+#include "births.h"
+#include "restore.h"
+
+/* A process that will be gone before the container runs. */
+struct helper {
+	pid_t pid, host_pid;
+	pid_t parent; /* who cloned it, host number */
+};
+
+/* The program's task makes one process; *ret: its number on this host. */
+struct cr_error *clone_process(struct restore *restore, pid_t pid, uint64_t flags, int exit_signal,
+			       pid_t *ret);
+/* The helper ends, and whoever cloned it waits for it: no trace, no signal. */
+struct cr_error *clone_end_helper(struct restore *restore, const struct helper *helper);
+
+/* Does @process adopt what its descendants leave? */
+struct cr_error *clone_set_reaper(struct restore *restore, const struct process *process, bool on);
+
+/* Whom the threads of @process make at this stage. */
+struct cr_error *clone_stage(struct restore *restore, const struct process *process,
+			     enum birth_stage stage);
+/* Those of its threads that do not stand yet. */
+struct cr_error *clone_threads(struct restore *restore, struct process *process);
+
+#endif
