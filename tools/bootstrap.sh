@@ -14,7 +14,8 @@ CR_PYTHON=/usr/bin/python3
 
 CR_PACKAGES_DEMO="ca-certificates gcc libc6-dev pkg-config python3 python3-dev python3-venv
 	libcbor-dev libnftables1 lxc lxc-dev lxc-templates busybox-static"
-CR_PACKAGES_TEST="iproute2 nftables groff-base libsqlite3-dev mmdebstrap musl-tools shellcheck btrfs-progs rsync xfsprogs"
+CR_PACKAGES_TEST="iproute2 nftables groff-base libsqlite3-dev mmdebstrap musl-tools shellcheck btrfs-progs rsync xfsprogs
+	gdb strace"
 
 cr_say() {
 	echo "==> $*"

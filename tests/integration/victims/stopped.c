@@ -11,6 +11,7 @@
 
 struct shared {
 	uint32_t arrived, woken, count;
+	int64_t continued; /* when the sleeper got its SIGCONT, ms */
 };
 
 static struct shared *shared;
@@ -59,16 +60,28 @@ static void have_threads(void *unused)
 		pause();
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Whoever is stopped while he sleeps wakes when he would have, or as soon as he may. */
 static void sleep_long(void *unused)
 {
-	struct timespec before, after;
+	enum { SLEEP = 3000, LATE = 500 };
+	int64_t end, due;
 
 	(void)unused;
-	clock_gettime(CLOCK_MONOTONIC, &before);
+	due = now_ms() + SLEEP;
 	victim_arrive(&shared->arrived);
-	victim_nap(300);
-	clock_gettime(CLOCK_MONOTONIC, &after);
-	check(after.tv_sec - before.tv_sec < 60, "it slept for a minute");
+	victim_nap(SLEEP);
+	end = now_ms();
+	check(end >= due - 1, "it woke %d ms too early", (int)(due - end));
+	due = due > shared->continued ? due : shared->continued;
+	check(end < due + LATE, "it woke %d ms too late", (int)(end - due));
 	victim_arrive(&shared->woken);
 }
 
@@ -178,6 +191,7 @@ int main(int argc, char **argv)
 		must(kill(unwaited[i], SIGCONT));
 		victim_reap(unwaited[i]);
 	}
+	shared->continued = now_ms();
 	must(kill(sleeping, SIGCONT));
 	victim_reap(sleeping);
 	must(kill(reading, SIGCONT));
