@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import HostError, ImageError, Obstacle
+from ..errors import HostError, ImageError, LxcCrError, Obstacle, UnsupportedError
 from ..schema import violations
 
 if TYPE_CHECKING:
@@ -111,8 +111,13 @@ class Watch:
         }
 
     def freeze(self) -> None:
-        """Make it the state of this instant; all tasks stand."""
+        """Make it the state of this instant; all tasks stand. UnsupportedError for what has come since."""
         self._namespace.call(self._renew)
+        found = self._found()
+        if found:
+            raise UnsupportedError(
+                found[0].message, hint=found[0].hint, object=found[0].object, obstacles=tuple(found)
+            )
 
     def _renew(self) -> None:
         from . import nft
@@ -127,13 +132,12 @@ class Watch:
 
     def obstacles(self) -> list[Obstacle]:
         """What a restart could not put back."""
+        return [*self._found(), *self._namespace.call(_legacy_tables)]
+
+    def _found(self) -> list[Obstacle]:
         from . import links, routing
 
-        return [
-            *links.obstacles(self._state["links"]),
-            *routing.obstacles(self._state),
-            *self._namespace.call(_legacy_tables),
-        ]
+        return [*links.obstacles(self._state["links"]), *routing.obstacles(self._state)]
 
     def write(self, directory: Path) -> None:
         """Make it part of the image in @directory."""
@@ -257,8 +261,10 @@ def _put_back(state: State) -> None:
             routing.write_rest(ip, state, numbers)
             sysctl.write({name: settings[name] for name in unsearched})
         nft.write(state["filter"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        # pyroute2 says so of what it cannot encode; the schema knows only the outlines
+    except LxcCrError:
+        raise
+    except Exception as error:
+        # The kernel's refusals are pyroute2's own exceptions; what it cannot encode gives any.
         raise HostError(f"The network of the image cannot be put back: {error!r}") from error
 
 

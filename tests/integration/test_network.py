@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lxc_cr_plugin.errors import UnsupportedError
 from lxc_cr_plugin.network import Nic, Watch
 
 from .container import Container, run, wait_until
@@ -174,6 +175,17 @@ def test_what_changes_after_the_first_look_is_in_the_image(connected, tmp_path):
     assert "10.77.0.3" in [row["attributes"].get("IFA_LOCAL") for row in state["addresses"]]
     assert "table inet late" in state["filter"]
     assert state["settings"]["ipv4/ip_forward"] == "1"
+
+
+def test_what_comes_after_the_first_look_is_refused_too(connected):
+    connected.start()
+    watch = Watch(connected.init_pid, [Nic(0, "veth", "eth0")])
+    try:
+        in_network_of(connected, *REFUSED["tun"].split())
+        with pytest.raises(UnsupportedError, match="'odd0' is a tun"):
+            watch.freeze()
+    finally:
+        watch.close()
 
 
 def test_packets_flow_through_the_bridge_afterwards(connected, bridge, new_container):
