@@ -278,6 +278,9 @@ def test_a_killed_supervisor(step, hooked, ledger):
     if step == "confirm":
         # LXC's start is over as soon as init is executed
         wait_until(lambda: not mark_of(hooked).exists(), what="the end of the restart")
+        # and the next command repairs when the engine has ended too
+        journals = hooked.laboratory.run_dir
+        wait_until(lambda: hooked.cr("ls") and not [*journals.glob("*.json")], what="the repair")
     else:
         wait_until(lambda: hooked.state == "STOPPED", what="the end")
         assert mark_of(hooked).exists()
