@@ -146,7 +146,9 @@ def traced_by(tracer: str, pid: int):
         yield process
     finally:
         # Both let go of whom they trace: strace when it is told to end, gdb when nobody types.
-        process.send_signal(signal.SIGTERM) if tracer == "strace" else process.stdin.close()
+        process.stdin.close()
+        if tracer == "strace":
+            process.send_signal(signal.SIGTERM)
         process.wait(timeout=20)
 
 

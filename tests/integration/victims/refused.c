@@ -463,40 +463,29 @@ static void lasting_vfork_verify(void)
 
 static int pause_for_ever(void *unused)
 {
-	while (true)
-		pause();
-	return unused != NULL;
+	return unused ? 1 : pause();
 }
 
-static int leave_grandchild(void *pid)
+static pid_t grandchild; /* in memory that both have */
+
+static int leave_grandchild(void *stack)
 {
-	char *stack = victim_shared(65536);
-
-	*(pid_t *)pid = must(clone(pause_for_ever, stack + 65536, CLONE_VM | SIGCHLD, NULL));
-	must(execl("/bin/busybox", "sleep", "1000", NULL));
-	return 1;
+	grandchild = must(clone(pause_for_ever, stack, CLONE_VM | SIGCHLD, NULL));
+	return execl("/bin/busybox", "sleep", "1000", NULL);
 }
-
-static pid_t *grandchild;
 
 /* Of its grandparent: who was in between has executed a program since. */
 static void memory_of_grandparent(void)
 {
-	char *stack = victim_shared(65536), name[32] = "";
-	char path_of_name[64];
+	char *stacks = victim_shared(131072);
 
-	grandchild = victim_shared(4096);
-	child = must(clone(leave_grandchild, stack + 65536, CLONE_VM | SIGCHLD, grandchild));
-	snprintf(path_of_name, sizeof(path_of_name), "/proc/%d/comm", child);
-	while (strcmp(name, "busybox\n") != 0 && strcmp(name, "sleep\n") != 0) {
-		victim_nap(1);
-		victim_read(path_of_name, name, sizeof(name));
-	}
+	child = must(clone(leave_grandchild, stacks + 131072, CLONE_VM | CLONE_VFORK | SIGCHLD,
+			   stacks + 65536));
 }
 
 static void memory_of_grandparent_verify(void)
 {
-	must(kill(*grandchild, SIGKILL));
+	must(kill(grandchild, SIGKILL));
 	must(kill(child, SIGKILL));
 	check(waitpid(child, NULL, 0) == child, "waitpid");
 }
