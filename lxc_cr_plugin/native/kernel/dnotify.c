@@ -24,37 +24,19 @@ struct kernel_dnotify {
 	uint64_t handler; /* by which a mark of ours is known; 0: this kernel has no dnotify */
 };
 
-static const struct {
-	size_t offset; /* in struct layout */
-	const char *root, *path;
-	uint32_t size;
-} members[] = {
-	{offsetof(struct layout, list), "fsnotify_mark_connector", "list.first", 8},
-	{offsetof(struct layout, next), "fsnotify_mark", "obj_list.next", 8},
-	{offsetof(struct layout, group), "fsnotify_mark", "group", 8},
-	{offsetof(struct layout, ops), "fsnotify_group", "ops", 8},
-	{offsetof(struct layout, handler), "fsnotify_ops", "handle_inode_event", 8},
-	{offsetof(struct layout, first), "dnotify_mark", "dn", 8},
-	{offsetof(struct layout, following), "dnotify_struct", "dn_next", 8},
-	{offsetof(struct layout, mask), "dnotify_struct", "dn_mask", 4},
-	{offsetof(struct layout, fd), "dnotify_struct", "dn_fd", 4},
-	{offsetof(struct layout, file), "dnotify_struct", "dn_filp", 8},
-	{offsetof(struct layout, process), "dnotify_struct", "dn_owner", 8},
+static const struct btf_wanted members[] = {
+	{offsetof(struct layout, list), "fsnotify_mark_connector", "list.first"},
+	{offsetof(struct layout, next), "fsnotify_mark", "obj_list.next"},
+	{offsetof(struct layout, group), "fsnotify_mark", "group"},
+	{offsetof(struct layout, ops), "fsnotify_group", "ops"},
+	{offsetof(struct layout, handler), "fsnotify_ops", "handle_inode_event"},
+	{offsetof(struct layout, first), "dnotify_mark", "dn"},
+	{offsetof(struct layout, following), "dnotify_struct", "dn_next"},
+	{offsetof(struct layout, mask), "dnotify_struct", "dn_mask"},
+	{offsetof(struct layout, fd), "dnotify_struct", "dn_fd"},
+	{offsetof(struct layout, file), "dnotify_struct", "dn_filp"},
+	{offsetof(struct layout, process), "dnotify_struct", "dn_owner"},
 };
-
-static struct cr_error *locate_all(const struct btf *btf, struct layout *layout)
-{
-	struct btf_place place;
-
-	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
-		TRY(btf_require(btf, members[i].root, members[i].path, &place));
-		if (place.hop_count || place.bits || place.size != members[i].size)
-			return error_new(CR_HOST, "Member %s of struct %s is another one here",
-					 members[i].path, members[i].root);
-		memcpy((uint8_t *)layout + members[i].offset, &place.offset, sizeof(uint32_t));
-	}
-	return NULL;
-}
 
 /* The mark is told by its function, whose address only the kernel's list of symbols knows. */
 static struct cr_error *find_handler(uint64_t *ret)
@@ -93,7 +75,8 @@ struct cr_error *kernel_dnotify_open(const struct btf *btf, struct kernel_peek *
 		return error_nomem();
 	TRY(find_handler(&dnotify->handler));
 	if (dnotify->handler)
-		TRY(locate_all(btf, &dnotify->layout));
+		TRY(btf_offsets(btf, members, sizeof(members) / sizeof(members[0]),
+				&dnotify->layout));
 	dnotify->peek = peek;
 	*ret = steal_pointer(&dnotify);
 	return NULL;

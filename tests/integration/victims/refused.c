@@ -119,15 +119,6 @@ static void in_flight_verify(void)
 	check_content(received);
 }
 
-static void lock_in_flight_verify(void)
-{
-	int opened = must(open(path, O_RDWR));
-
-	check(flock(opened, LOCK_SH | LOCK_NB) < 0, "the lock is lost");
-	in_flight_verify();
-	check(flock(opened, LOCK_SH | LOCK_NB) < 0, "the lock is lost with the message");
-}
-
 static void tcp_socket(void)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(4711)};
@@ -556,7 +547,7 @@ static const struct object {
 } objects[] = {
 	{"named_socket", named_socket, named_socket_verify},
 	{"in_flight", in_flight, in_flight_verify},
-	{"lock_in_flight", lock_in_flight, lock_in_flight_verify},
+	{"lock_in_flight", lock_in_flight, in_flight_verify},
 	{"tcp_socket", tcp_socket, tcp_socket_verify},
 	{"inotify", inotify, inotify_verify},
 	{"io_uring", io_uring, io_uring_verify},
