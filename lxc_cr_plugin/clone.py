@@ -4,9 +4,10 @@
     LXCPATH/.NAME.lxc-cr/   while it is being made
     LXCPATH/NAME/           config and rootfs, by one rename
 
-The image stays one; the clone refers to it as its own (Store.copy shares the files) only when it is not
-started at once. What the processes have in memory they keep: a program that has asked for the host name
-knows the old one.
+The configuration is that of a container of this host, which root has written: hooks, mounts, devices
+and lower layers give power over the host, and an image may come from anywhere. The image stays one; the
+clone refers to it as its own (Store.copy shares the files) only when it is not started at once. What the
+processes have in memory they keep: a program that has asked for the host name knows the old one.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .config import CONTAINER_FILE
 from .errors import ContainerError, HostError, os_message
+from .session import open_container
+from .snapshot import Storage
 from .snapshot.clone import copy_files, remove_files
 from .trusted import sync
 
 if TYPE_CHECKING:
+    from .container import Container
     from .manifest import Manifest
+    from .network import Nic
     from .store import Image
 
 # Inside the directory of the new container.
@@ -34,21 +39,32 @@ CONFIG, ROOTFS = "config", "rootfs"
 # May be passed through, which the users of an unprivileged container have to, and not be listed.
 MODE = 0o711
 
-LINE = re.compile(r"\s*(?P<key>[a-z0-9_.]+)\s*=\s*(?P<value>.*?)\s*")
+LINE = re.compile(r"\s*(?P<key>[a-z0-9_.-]+)\s*=\s*(?P<value>.*?)\s*")
 
-# Of these keys two containers cannot have the same value: another is chosen.
-NAMES_OF_ENDS = re.compile(r"lxc\.net\.\d+\.veth\.pair")
-ADDRESSES = re.compile(r"lxc\.net\.\d+\.hwaddr")
+# Of these keys two containers cannot have the same value. They may stand in a file that is included.
+OWN = re.compile(r"lxc\.(rootfs\.path|uts\.name|net\.\d+\.(hwaddr|veth\.pair))")
 
 # LXC's own block of MAC addresses, as lxc-create gives them.
 VENDOR = "00:16:3e"
 
-# Files of the container that its configuration names: the clone gets its own.
-FILES = ("lxc.seccomp.profile", "lxc.mount.fstab")
+# Files of the container that its configuration names, and that LXC reads or runs: the clone gets its own.
+FILES = re.compile(r"lxc\.(include|hook\.[a-z-]+|seccomp\.profile|mount\.fstab)")
+INCLUDE = "lxc.include"
+
+# What is mounted from the host both containers have, also if it lies beside the configuration.
+MOUNT = "lxc.mount.entry"
 
 
-def make(image: Image, manifest: Manifest, *, name: str, lxcpath: Path) -> None:
-    """Make container @name with the files and the configuration of @image; the name is locked.
+class Move(NamedTuple):
+    """Files of a container in @old are copied to @place, which will be @new."""
+
+    old: Path
+    new: Path
+    place: Path
+
+
+def make(image: Image, manifest: Manifest, *, like: Container, name: str, lxcpath: Path) -> None:
+    """Make container @name with the files of @image, configured @like another; the name is locked.
 
     Raises ContainerError when there is one of that name, ImageError and HostError. Then nothing is left.
     """
@@ -58,19 +74,46 @@ def make(image: Image, manifest: Manifest, *, name: str, lxcpath: Path) -> None:
             f"There is a container '{name}' in {lxcpath}", hint="Give the clone another name"
         )
     with _being_made(lxcpath / f".{name}.lxc-cr") as place:
-        made = copy_files(image, manifest, target=place / ROOTFS)
+        made = copy_files(image, manifest, like=like.rootfs(), target=place / ROOTFS)
         rootfs = made.replace(str(place / ROOTFS), str(home / ROOTFS))
-        old = Path(manifest.container["lxcpath"], manifest.container["name"])
-        text = edited(
-            manifest.container["config"], name=name, rootfs=rootfs, old=old, new=home, place=place
-        )
-        (place / CONFIG).write_text(text, errors="surrogateescape")
-        if (old / CONTAINER_FILE).is_file():
-            shutil.copy2(old / CONTAINER_FILE, place / CONTAINER_FILE)
+        move = Move(like.directory, home, place)
+        lines = [*_edited(like.config_text(), move), *own_lines(name, rootfs, like.nics())]
+        (place / CONFIG).write_text(_text(lines), errors="surrogateescape")
+        if (like.directory / CONTAINER_FILE).is_file():
+            shutil.copy2(like.directory / CONTAINER_FILE, place / CONTAINER_FILE)
         for path in (place / CONFIG, place):
             sync(path)
         place.rename(home)
         sync(lxcpath)
+    try:
+        _refuse_other_files(name, lxcpath=lxcpath, rootfs=home / ROOTFS)
+    except BaseException:
+        remove(home)
+        raise
+
+
+def source_of(configuration: Container) -> Container:
+    """@configuration itself; raises ContainerError when there is no such container here."""
+    if not configuration.defined():
+        raise ContainerError(
+            f"There is no container '{configuration.name}' in {configuration.lxcpath} whose "
+            "configuration a clone could have",
+            hint="Name another one: --like CONTAINER. What an image says of hooks, mounts and "
+            "devices is never taken, because it may come from anywhere",
+        )
+    return configuration
+
+
+def _refuse_other_files(name: str, *, lxcpath: Path, rootfs: Path) -> None:
+    """Raise HostError unless LXC reads the configuration of clone @name as having @rootfs."""
+    clone = open_container(name, str(lxcpath))
+    found = Storage.parse(clone.rootfs()).paths
+    if not clone.defined() or found[-1] != rootfs:
+        raise HostError(
+            f"LXC reads the configuration of the clone '{name}' as having its files in "
+            f"'{clone.rootfs()}' and not in '{rootfs}'",
+            hint="Does its configuration include a file that LXC does not understand?",
+        )
 
 
 @contextmanager
@@ -97,34 +140,58 @@ def remove(home: Path) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def edited(text: str, *, name: str, rootfs: str, old: Path, new: Path, place: Path) -> str:
-    """The configuration @text of the container in @old for the one that will be in @new.
+def own_lines(name: str, rootfs: str, nics: Iterable[Nic]) -> Iterator[str]:
+    """What only the clone @name has: the end of its configuration, because the last line counts."""
+    yield f"lxc.rootfs.path = {rootfs}"
+    yield f"lxc.uts.name = {name}"
+    for nic in nics:
+        if nic.address:
+            yield f"{nic.key('hwaddr')} = {new_address()}"
+        if nic.pair:
+            yield f"{nic.key('veth.pair')} ="  # whatever the kernel gives
 
-    Files of @old that it needs are copied to @place, which will be @new.
-    """
-    lines = []
-    named = False
-    for line in text.splitlines():
+
+def _edited(text: str, move: Move) -> Iterator[str]:
+    """The lines of a configuration without what only one container can have."""
+    for line in text.split("\n"):
         match = LINE.fullmatch(line)
         key, value = (match["key"], match["value"]) if match else ("", "")
-        if key == "lxc.rootfs.path":
-            line = f"{key} = {rootfs}"
-        elif key == "lxc.uts.name":
-            line, named = f"{key} = {name}", True
-        elif ADDRESSES.fullmatch(key) and value:
-            line = f"{key} = {new_address()}"
-        elif NAMES_OF_ENDS.fullmatch(key):
+        if OWN.fullmatch(key):
             continue
-        elif value.startswith(f"{old}/"):
-            if key in FILES and Path(value).is_file():
-                shutil.copy2(value, place / Path(value).name)
-                line = f"{key} = {new / Path(value).name}"
-            else:
-                line = f"{key} = {new / Path(value).relative_to(old)}"
-        lines.append(line)
-    if not named:
-        lines.append(f"lxc.uts.name = {name}")
-    return "\n".join(lines) + "\n"
+        first, blank, rest = value.partition(" ")
+        if first.startswith(f"{move.old}/") and ".." not in Path(first).parts:
+            line = f"{key} = {_moved(key, Path(first), move)}{blank}{rest}"
+        yield line
+
+
+def _moved(key: str, source: Path, move: Move) -> Path:
+    """Where the clone has what the container has at @source of its own directory."""
+    inside = source.relative_to(move.old)
+    if key == MOUNT and inside.parts[0] != ROOTFS:
+        return source
+    if FILES.fullmatch(key):
+        _copy(source, move.place / inside, move if key == INCLUDE else None)
+    return move.new / inside
+
+
+def _copy(source: Path, target: Path, move: Move | None) -> None:
+    """Copy what is there to be copied; with @move it is itself a configuration, or a directory of some."""
+    if target.exists():
+        return
+    if source.is_dir():
+        target.mkdir(mode=MODE, parents=True)
+        for path in sorted(source.iterdir()):
+            _copy(path, target / path.name, move)
+    elif source.is_file():
+        target.parent.mkdir(mode=MODE, parents=True, exist_ok=True)
+        shutil.copy2(source, target)
+        if move:
+            text = source.read_text(errors="surrogateescape")
+            target.write_text(_text(_edited(text, move)), errors="surrogateescape")
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def new_address() -> str:

@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only make them; `lxc-cr restart NEWNAME` starts one from the image later",
     )
     parser.add_argument(
+        "--like",
+        metavar="CONTAINER",
+        help="the container of this host whose configuration they have (default: the one that the "
+        "image is of)",
+    )
+    parser.add_argument(
         "--bridge",
         metavar="WHICH=NEW",
         type=replacement,
@@ -57,7 +63,7 @@ def run(session: Session) -> int:
 
 def clone_one(session: Session, name: str) -> int:
     """Make one clone, and start it."""
-    from ..clone import make, remove
+    from ..clone import make, remove, source_of
     from ..container import STOPPED
     from ..snapshot import KEEP
     from ..store import Reference
@@ -65,6 +71,7 @@ def clone_one(session: Session, name: str) -> int:
     journals = session.journals()
     store = session.store()
     image = store.resolve(Reference.parse(session.arguments.reference))
+    like = source_of(session.of(name=session.arguments.like or image.container).container())
     clone = session.of(name=name)
     container = clone.container()
     home, lxcpath = container.directory, Path(container.lxcpath)
@@ -73,7 +80,7 @@ def clone_one(session: Session, name: str) -> int:
             journals.locked(container=name, lxcpath=container.lxcpath),
             session.report.step("clone", f"Make container '{name}'"),
         ):
-            make(image, image.manifest(), name=name, lxcpath=lxcpath)
+            make(image, image.manifest(), like=like, name=name, lxcpath=lxcpath)
             undo.callback(remove, home)
         result: dict[str, Any] = {"command": "clone", "container": name, "path": str(home)}
         text = f"Made container '{name}' from {image.reference()}"
@@ -136,5 +143,6 @@ def _command(session: Session, name: str) -> list[str]:
         if given.get(option):
             words += [f"--{option}", str(given[option])]
     words += ["clone", session.arguments.reference, name]
+    words += [f"--like={given['like']}"] if given["like"] else []
     words += [f"--bridge={which}={new}" for which, new in session.arguments.bridge]
     return words + ["--no-start"] * session.arguments.no_start

@@ -164,7 +164,8 @@ class LxcContainer:
                 name = link if kind == "phys" else f"eth{unnamed}"
                 unnamed += kind != "phys"
             address = self._item(f"lxc.net.{number}.hwaddr")
-            found.append(Nic(number, kind, name, link, address))
+            pair = self._item(f"lxc.net.{number}.veth.pair") if kind == "veth" else ""
+            found.append(Nic(number, kind, name, link, address, pair))
         return found
 
     def cgroup_hint(self) -> str | None:

@@ -47,6 +47,7 @@ class Nic(NamedTuple):
     name: str
     link: str = ""
     address: str = ""
+    pair: str = ""  # the name of its other end, on the host
 
     def key(self, member: str) -> str:
         """The key of @member in the runtime's configuration."""

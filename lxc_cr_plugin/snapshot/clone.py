@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """An independent copy of an image's files, as the root filesystem of another container.
 
-Nothing of the container that the image was made of is needed, but the lower layers of an overlay,
-which never change and are shared.
+Nothing of another container is needed but the lower layers of an overlay, which never change and are
+shared.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import HostError, ImageError, os_message
-from . import Storage, of_image, rollback, subvolume, tree_backend
+from ..errors import HostError, os_message
+from . import Storage, backend_for, of_image, refuse_other_layout, rollback, subvolume, tree_backend
 from .pointer import snapshot_of
 from .source import Contents
 from .tree import Tree
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from .view import View
 
 
-def copy_files(image: Image, manifest: Manifest, *, target: Path) -> str:
+def copy_files(image: Image, manifest: Manifest, *, like: str, target: Path) -> str:
     """Make the directory @target with the files of @image; what to write as lxc.rootfs.path.
 
+    @like is the root filesystem of the container that the new one is modelled on. Layers below the
+    files are its layers: those that the image names could be any directory of this host.
     Its parent is there and belongs to the new container alone: an overlay keeps its work there.
     Contents are shared copy-on-write where the file system can. Durable when it returns; if anything
     raises, nothing is left. Raises ImageError for a damaged image, HostError when this host lacks
     something (a lower layer, room).
     """
-    lowers = _lower_layers(manifest)
+    lowers = _lower_layers(manifest, like=like)
     wanted = tree_backend.load(image, manifest)
     tree_backend.check_contents(image, manifest, full=False)
     place = snapshot_of(image.path)
@@ -72,19 +74,7 @@ def _make_tree(target: Path, wanted: View, contents: Contents) -> None:
         tree.sync()
 
 
-def _lower_layers(manifest: Manifest) -> tuple[Path, ...]:
+def _lower_layers(manifest: Manifest, *, like: str) -> tuple[Path, ...]:
     """The layers below those files that the image holds."""
-    if of_image(manifest)["backend"] != "overlay":
-        return ()
-    lowers = Storage.parse(manifest.container["rootfs"]).paths[:-1]
-    for path in lowers:
-        if not path.is_dir():
-            raise HostError(
-                f"'{path}', a lower layer of the image's files, is not there",
-                hint="Copy it to the same place from the host that the image was made on",
-            )
-    if not lowers:
-        raise ImageError(
-            f"The image does not say on which layers its files lie: '{manifest.container['rootfs']}'"
-        )
-    return lowers
+    refuse_other_layout(backend_for(like), manifest)
+    return Storage.parse(like).paths[:-1] if of_image(manifest)["backend"] == "overlay" else ()

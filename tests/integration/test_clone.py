@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Several containers from one image, at the same time."""
 
+import io
+import json
+import tarfile
+from pathlib import Path
+
 import pytest
 
 from .container import Container
@@ -85,7 +90,7 @@ def test_a_clone_that_is_not_started(container, clones_of):
 
 def test_fixed_addresses_are_not_taken_over(container, clones_of, bridge):  # noqa: F811
     fixed = "02:00:00:00:77:01"
-    connect(container, bridge, f"lxc.net.0.hwaddr = {fixed}", "lxc.net.0.veth.pair = crpair0")
+    connect(container, bridge, f"lxc.net.0.hwaddr = {fixed}", f"lxc.net.0.veth.pair = {bridge}p")
     container.start()
     in_network_of(container, "ip", "address", "add", "10.77.0.2/24", "dev", "eth0")
     container.checkpoint()
@@ -122,6 +127,102 @@ def test_other_storage_is_cloned(backend, running, clones_of):
     assert container.attach("cat", "/root/file") == "later\n"
     verify(victim_of(clone, victim))
     verify(victim)
+
+
+def import_changed(container: Container, file: Path, tag: str, **changes: str) -> None:
+    """Import the container's image as somebody sends it who has changed its manifest's `container`."""
+    container.cr("export", container.name, file)
+    changed = file.with_name(f"changed-{file.name}")
+    with tarfile.open(file) as old, tarfile.open(changed, "w") as new:
+        for entry in old:
+            data = old.extractfile(entry).read()
+            if entry.name == "manifest.json":
+                manifest = json.loads(data)
+                manifest["container"] |= changes
+                data = json.dumps(manifest).encode()
+                entry.size = len(data)
+            new.addfile(entry, io.BytesIO(data))
+    container.cr("import", changed, "--tag", tag)
+
+
+def test_power_over_the_host_never_comes_from_the_image(running, clones_of, tmp_path):
+    """Neither hooks nor mounts nor lower layers: they are those of the container here."""
+    container, victim = running("overlay@ext4")
+    container.checkpoint()
+    trace, secret = tmp_path / "was-here", tmp_path / "secret"
+    secret.mkdir()
+    (secret / "key").touch()
+    config = (container.directory / "config").read_text()
+    hostile = (
+        f"lxc.hook.pre-start = /bin/touch {trace}\nlxc.mount.entry = {secret} mnt none bind 0 0\n"
+    )
+    import_changed(
+        container,
+        tmp_path / "image",
+        "hostile",
+        config=f"{config}\n{hostile}",
+        lxcpath=str(tmp_path),
+        rootfs=f"overlay:{secret}:/x",
+    )
+    (clone,) = clones_of(1)
+    container.cr("clone", f"{container.name}:hostile", clone.name)
+    verify(victim_of(clone, victim))
+    assert not trace.exists()
+    assert clone.attach("ls", "/mnt") == ""
+    assert "key" not in clone.attach("ls", "/")
+
+
+def test_an_image_of_no_container_here_needs_one_to_be_like(container, clones_of, tmp_path):
+    victim = container.add_victim("ledger")
+    container.start()
+    victim.ready()
+    container.checkpoint()
+    stranger = f"{container.name}-stranger"
+    import_changed(container, tmp_path / "image", "latest", name=stranger)
+    (clone,) = clones_of(1)
+    outcome = container.try_cr("clone", stranger, clone.name)
+    assert outcome.code == 3
+    assert f"no container '{stranger}'" in outcome.result["message"]
+    assert "--like" in outcome.result["hint"]
+    assert not clone.directory.exists()
+    container.cr("clone", stranger, clone.name, "--like", container.name)
+    victim_of(clone, victim).verify()
+    container.cr("rm", stranger)
+
+
+def test_what_stands_in_an_included_file(container, clones_of, bridge):  # noqa: F811
+    """Wherever it stands: a clone never runs on the files, or with the address, of the original."""
+    config = container.directory / "config"
+    lines = config.read_text().splitlines()
+    moved = [line for line in lines if line.startswith("lxc.rootfs.path")]
+    config.write_text("".join(f"{line}\n" for line in lines if line not in moved))
+    connect(container, bridge)
+    hook = container.directory / "hooks" / "ready"
+    hook.parent.mkdir()
+    hook.write_text('#!/bin/sh\ntouch "$(dirname "$LXC_CONFIG_FILE")/hook-of-$LXC_NAME"\n')
+    hook.chmod(0o755)
+    (container.directory / "more.conf").write_text(
+        "\n".join(
+            [
+                *moved,
+                "lxc.net.0.hwaddr = 02:00:00:00:77:02",
+                f"lxc.net.0.veth.pair = {bridge}p",
+                f"lxc.hook.pre-start = {hook}",
+            ]
+        )
+    )
+    container.configure(f"lxc.include = {container.directory}/more.conf")
+    container.start()
+    container.attach("sh", "-c", "echo original >/root/file")
+    container.checkpoint()
+    (clone,) = clones_of(1)
+    container.cr("clone", container.name, clone.name)
+    clone.attach("sh", "-c", "echo mine >/root/file")
+    assert container.attach("cat", "/root/file") == "original\n"
+    assert (clone.rootfs / "root/file").read_text() == "mine\n"
+    assert len({mac(container), mac(clone)}) == 2
+    assert (clone.directory / f"hook-of-{clone.name}").exists()
+    assert (clone.directory / "hooks/ready").exists()
 
 
 def test_a_failed_clone_leaves_nothing(container, clones_of):
