@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import mounts, remount
@@ -21,6 +20,9 @@ from .mounts import Mount
 # <linux/prctl.h>, <linux/securebits.h>
 PR_SET_SECUREBITS = 28
 SECBIT_NO_SETUID_FIXUP = 1 << 2
+
+# Flags of a mount that forbid something.
+RESTRICTIONS = ("ro", "nosuid", "nodev", "noexec", "nosymfollow")
 
 if TYPE_CHECKING:
     from .manifest import Manifest
@@ -47,16 +49,11 @@ def complete(
     made = [mount for mount, entry in entries if entry["inside"]]
     with ExitStack() as undo:
         fill_runtime(image, manifest, entries, now, init_pid=init_pid, undo=undo)
-        ready = {}
-        for mount, entry in entries:
-            if entry["inside"] and entry.get("view"):
-                ready[mount.id] = remount.make_new(mount)
-                undo.callback(remount.close_all, [ready[mount.id]])
-                busy = remount.below(made, mount.place)
-                fill(image, manifest, entry, fd=ready[mount.id], busy=busy)
+        ready = fill_new(image, manifest, entries, made, init_pid=init_pid, undo=undo)
         changed = [
             mount for mount, entry in entries if not entry["inside"] and is_changed(mount, now)
         ]
+        refuse_looser(changed, now)
         if made or changed:
             remount.attach_all(init_pid, made, recorded, ready, changed=changed)
 
@@ -68,7 +65,7 @@ def become_root_of(init_pid: int) -> None:
     """
     import ctypes
 
-    uid, gid = (root_in(Path(f"/proc/{init_pid}/{sort}_map")) for sort in ("uid", "gid"))
+    uid, gid = (owner.on_host(0) or 0 for owner in remount.owners_of(init_pid).values())
     if (uid, gid) == (0, 0):
         return
     libc: Any = ctypes.CDLL(None, use_errno=True)
@@ -77,12 +74,6 @@ def become_root_of(init_pid: int) -> None:
         raise HostError(f"Failed to keep capabilities: {os.strerror(number)}", errno=number)
     libc.setfsgid(gid)
     libc.setfsuid(uid)
-
-
-def root_in(path: Path) -> int:
-    """The id on the host of the root of a user namespace, by its uid_map or gid_map."""
-    rows = [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
-    return next((outside for inside, outside, _ in rows if inside == 0), 0)
 
 
 def fill_runtime(
@@ -97,11 +88,14 @@ def fill_runtime(
     """Fill the tmpfs that the runtime has mounted."""
     wanted = [(m, entry) for m, entry in entries if entry.get("view") and not entry["inside"]]
     places = []
+    # Never one of the host's, whatever the image says: filling it would delete what is there.
+    own = {mount.device for mount in mounts.volatile(now)}
     for mount, _ in wanted:
         there = mount_at(now, mount.place)
-        if there is None or there.type != mount.type:
+        if there is None or there.device not in own or there.root != "/":
             raise HostError(
-                f"'{mount.place}' was a tmpfs at the checkpoint, and LXC has mounted none there",
+                f"'{mount.place}' was a tmpfs of the container at the checkpoint, and LXC has "
+                "mounted none there",
                 hint="Put the container's configuration back as it was",
             )
         places.append((mount.place, there.device))
@@ -109,6 +103,24 @@ def fill_runtime(
     undo.callback(remount.close_all, fds)
     for (mount, entry), fd in zip(wanted, fds, strict=True):
         fill(image, manifest, entry, fd=fd, busy=remount.below(now, mount.place))
+
+
+def fill_new(
+    image: Image,
+    manifest: Manifest,
+    entries: Sequence[tuple[Mount, dict[str, Any]]],
+    made: Sequence[Mount],
+    *,
+    init_pid: int,
+    undo: ExitStack,
+) -> dict[int, int]:
+    """Make the tmpfs that were mounted inside, with their files: descriptors by the ids of mounts."""
+    wanted = [(m, entry) for m, entry in entries if entry.get("view") and entry["inside"]]
+    fds = remount.make_new(init_pid, [mount for mount, _ in wanted])
+    undo.callback(remount.close_all, fds)
+    for (mount, entry), fd in zip(wanted, fds, strict=True):
+        fill(image, manifest, entry, fd=fd, busy=remount.below(made, mount.place))
+    return {mount.id: fd for (mount, _), fd in zip(wanted, fds, strict=True)}
 
 
 def fill(
@@ -136,6 +148,27 @@ def is_changed(mount: Mount, now: Sequence[Mount]) -> bool:
     return remount.attributes_of(there.options) != remount.attributes_of(mount.options) or (
         bool(there.groups()) != bool(mount.groups())
     )
+
+
+def refuse_looser(changed: Sequence[Mount], now: Sequence[Mount]) -> None:
+    """Raise RestartError when a mount would get rid of a restriction that the runtime gave it.
+
+    In its own tmpfs a container may allow itself what it likes. Everywhere else the configuration
+    has the last word, and no image.
+    """
+    own = {mount.device for mount in mounts.volatile(now)}
+    for mount in changed:
+        there = mount_at(now, mount.place)
+        if there is None or there.device in own:
+            continue
+        counts = ("ro",) if mount.type in mounts.OF_KERNEL else RESTRICTIONS
+        for word in counts:
+            if word in there.options.split(",") and word not in mount.options.split(","):
+                raise RestartError(
+                    f"'{mount.place}' is mounted {word}, and in the image it is not",
+                    hint="What was allowed inside does not come back: let the configuration mount "
+                    "it so (lxc.mount.auto, lxc.mount.entry, lxc.rootfs.options)",
+                )
 
 
 def check_source(

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -25,10 +26,13 @@ LONGEST = 4096
 Work = Callable[[int], list[int]]
 
 
-def run_inside(pid: int, work: Work, *, keep: tuple[int, ...] = ()) -> list[int]:
+def run_inside(
+    pid: int, work: Work, *, keep: tuple[int, ...] = (), as_root: bool = False
+) -> list[int]:
     """Run @work in the mount namespace of process @pid; copies of the descriptors it returns.
 
-    The caller closes them. @keep lists descriptors that @work uses. Raises HostError with the reason
+    With @as_root it has the rights of the root of the container's user namespace, and no others. All
+    modules that it needs are imported before. The caller closes the descriptors. @keep lists descriptors that @work uses. Raises HostError with the reason
     when it raises OSError.
     """
     ours, theirs = socket.socketpair()
@@ -36,7 +40,8 @@ def run_inside(pid: int, work: Work, *, keep: tuple[int, ...] = ()) -> list[int]
     with ours, theirs:
         try:
             child = fork(
-                lambda: _work(theirs, pid, root, work), keep=(theirs.fileno(), root, *keep)
+                lambda: _work(theirs, pid, root, work, as_root=as_root),
+                keep=(theirs.fileno(), root, *keep),
             )
         finally:
             os.close(root)
@@ -52,9 +57,12 @@ def run_inside(pid: int, work: Work, *, keep: tuple[int, ...] = ()) -> list[int]
     return found
 
 
-def _work(answer: socket.socket, pid: int, root: int, work: Work) -> int:
+def _work(answer: socket.socket, pid: int, root: int, work: Work, *, as_root: bool) -> int:
+    # A module that is not loaded yet would be looked for among the container's files.
+    for importers in (sys.meta_path, sys.path_hooks, sys.path):
+        importers.clear()
     try:
-        mounts.enter(pid)
+        mounts.enter(pid, root, as_root=as_root)
         found = work(root)
         if len(found) > MOST:
             raise OSError(errno.E2BIG, f"{len(found)} mounts are too many")

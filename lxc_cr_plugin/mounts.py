@@ -72,12 +72,12 @@ class Mount(NamedTuple):
 
 def read(pid: int | str, *, proc: Path = PROC) -> tuple[Mount, ...]:
     """The mounts that process @pid sees, in the order in which they were made."""
-    return parse((proc / str(pid) / "mountinfo").read_text(errors="surrogateescape"))
+    return parse((proc / str(pid) / "mountinfo").read_bytes())
 
 
-def parse(text: str) -> tuple[Mount, ...]:
-    """The mounts in the text of a mountinfo."""
-    return tuple(map(_parse, text.splitlines()))
+def parse(data: bytes) -> tuple[Mount, ...]:
+    """The mounts in a mountinfo. A name may hold what Python takes for the end of a line as well."""
+    return tuple(_parse(os.fsdecode(line)) for line in data.split(b"\n") if line)
 
 
 def _parse(line: str) -> Mount:
@@ -135,7 +135,9 @@ def volatile(listed: Iterable[Mount]) -> list[Mount]:
     found: dict[int, Mount] = {}
     for mount in listed:
         ends = mount.type == "tmpfs" and mount.device not in of_host | own
-        if ends and mount.root == "/" and not mount.place.startswith(("/sys/", "/proc/")):
+        # What LXC itself puts there is full of mounts, and never written to.
+        of_kernel = mount.place.startswith(("/sys/", "/proc/")) and _is_of_runtime(mount)
+        if ends and mount.root == "/" and not of_kernel:
             found.setdefault(mount.device, mount)
     return list(found.values())
 

@@ -38,12 +38,52 @@ OVERLAY = {
     "uuid", "userxattr", "volatile",
 }  # fmt: skip
 
+PATHS = {"lowerdir", "upperdir", "workdir"}
+
+# fsconfig(2) takes so many bytes.
+LONGEST_OPTION = 255
+
 # Another mount of them shows the same: what they show follows from namespaces.
 VIEWS = {"proc", "sysfs", "mqueue", "cgroup", "cgroup2"}
 
 NEW, CLONE = "new", "clone"
 
 CAP_SYS_ADMIN = 21
+
+
+class IdMap(NamedTuple):
+    """The rows of /proc/PID/uid_map or gid_map: first id inside, first id on the host, how many."""
+
+    rows: tuple[tuple[int, int, int], ...]
+
+    def inside(self, number: int) -> int:
+        """The id of the container that is @number on the host. Raises OSError when there is none."""
+        for first, on_host, count in self.rows:
+            if on_host <= number < on_host + count:
+                return first + number - on_host
+        raise OSError(errno.EOVERFLOW, f"the container has no id for {number} of the host")
+
+    def on_host(self, number: int) -> int | None:
+        """The id on the host of @number of the container, None when it is mapped to none."""
+        for first, on_host, count in self.rows:
+            if first <= number < first + count:
+                return on_host + number - first
+        return None
+
+
+# By the options of a tmpfs that they are for.
+Owners = dict[str, IdMap]
+
+
+def owners_of(pid: int) -> Owners:
+    """The id maps of the user namespace of process @pid."""
+    return {sort: id_map(Path(f"/proc/{pid}/{sort}_map")) for sort in ("uid", "gid")}
+
+
+def id_map(path: Path) -> IdMap:
+    """The id map in the file @path."""
+    rows = (tuple(map(int, line.split())) for line in path.read_text().splitlines())
+    return IdMap(tuple((first, on_host, count) for first, on_host, count in rows))
 
 
 class Plan(NamedTuple):
@@ -65,12 +105,31 @@ def why_not(mount: Mount, listed: Sequence[Mount]) -> str:
         return "file systems of this type come from outside, or from a device"
     if propagation_of(mount, listed) is None and not joins_base(mount, planned):
         return "it passes on or receives what is mounted elsewhere"
-    if planned.how == NEW:
-        known = TMPFS if mount.type == "tmpfs" else OVERLAY
-        strange = [key for key, _ in options_of(mount.super) if key not in known]
-        if strange:
-            return f"it has the option '{strange[0]}'"
+    if planned.base and is_looser(mount, planned.base):
+        return f"it may be written to, and '{planned.base.place}', which shows the same, may not"
+    return why_no_options(mount) if planned.how == NEW else ""
+
+
+def why_no_options(mount: Mount) -> str:
+    """Why a file system with the options of @mount cannot be made; "" when it can."""
+    known = TMPFS if mount.type == "tmpfs" else OVERLAY
+    for key, value in options_of(mount.super):
+        if key not in known:
+            return f"it has the option '{key}'"
+        if len(os.fsencode(value or "")) > LONGEST_OPTION:
+            return f"its option '{key}' is longer than {LONGEST_OPTION} bytes"
+        for path in (value or "").split(":") if key in PATHS else ():
+            # Kernels differ in how they show a backslash or a colon of a name.
+            if "\\" in path or "\\072" in mount.super:
+                return f"a name in its option '{key}' has a backslash or a colon"
+            if path and not path.startswith("/"):
+                return f"its option '{key}' has a relative path"
     return ""
+
+
+def is_looser(mount: Mount, base: Mount) -> bool:
+    """Whether one may write to @mount, but not to @base."""
+    return "ro" in base.options.split(",") and "ro" not in mount.options.split(",")
 
 
 def plan(mount: Mount, listed: Sequence[Mount]) -> Plan | None:
@@ -107,11 +166,13 @@ def _is_below(path: str, directory: str) -> bool:
 
 def options_of(text: str) -> list[tuple[str, str | None]]:
     """Options of a file system as mountinfo shows them; a flag has no value."""
+    from .mounts import unescape
+
     found = []
     for word in text.split(","):
         key, equals, value = word.partition("=")
         if key not in ("rw", "ro", "seclabel", "relatime"):
-            found.append((key, value if equals else None))
+            found.append((key, unescape(value) if equals else None))
     return found
 
 
@@ -140,17 +201,37 @@ def describe(mount: Mount, **more: Any) -> dict[str, Any]:
     return {**mount._asdict(), "propagation": list(mount.propagation), **more}
 
 
-def make_new(mount: Mount) -> int:
-    """A new file system for @mount, attached nowhere yet. Raises HostError."""
+def make_new(init_pid: int, wanted: Sequence[Mount]) -> list[int]:
+    """A new file system for each of @wanted, attached nowhere yet; the caller closes them.
+
+    They are made as the root of the container would make them. Raises HostError.
+    """
+    from .inside import run_inside
+
+    if not wanted:
+        return []
+    owners = owners_of(init_pid)
+    return run_inside(
+        init_pid, lambda _: [new_file_system(mount, owners) for mount in wanted], as_root=True
+    )
+
+
+def new_file_system(mount: Mount, owners: Owners) -> int:
+    """The same file system as that of @mount, empty; called inside. Raises OSError."""
     from .native import mounts
 
+    options: list[tuple[str, str | None]] = []
+    for key, value in options_of(mount.super):
+        if key in owners and value is not None:
+            options.append((key, str(owners[key].inside(int(value)))))
+        else:
+            options.append((key, value))
+    if mount.source not in ("", "none"):
+        options.append(("source", mount.source))
     try:
-        return mounts.new(mount.type, options_of(mount.super))
+        return mounts.new(mount.type, options)
     except OSError as error:
-        raise HostError(
-            f"Failed to make the {mount.type} for '{mount.place}': {error.strerror}",
-            errno=error.errno or 0,
-        ) from error
+        raise OSError(error.errno, f"no {mount.type}: {error.strerror}", mount.place) from error
 
 
 def attach_all(
@@ -177,6 +258,7 @@ def attach_all(
         )
 
     table = os.open(f"/proc/{init_pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+    owners = owners_of(init_pid)
 
     def work(root: int) -> list[int]:
         for mount in changed:
@@ -187,7 +269,7 @@ def attach_all(
             # What is attached to a shared mount appears at its peers by itself.
             now = current(table)
             if not is_there(mount, listed, now):
-                fd = make(mount, listed, now, root=root, ready=ready)
+                fd = make(mount, listed, now, root=root, ready=ready, owners=owners)
                 set_flags(fd, mount)
                 mounts.attach(fd, mounts.open_in_root(root, mount.place))
             planned = plan(mount, listed)
@@ -197,7 +279,7 @@ def attach_all(
         return []
 
     try:
-        run_inside(init_pid, work, keep=(table, *ready.values()))
+        run_inside(init_pid, work, keep=(table, *ready.values()), as_root=True)
     finally:
         os.close(table)
 
@@ -209,6 +291,7 @@ def make(
     *,
     root: int,
     ready: dict[int, int],
+    owners: Owners,
 ) -> int:
     """The file system or the clone for @mount, attached nowhere yet. Raises OSError.
 
@@ -228,9 +311,11 @@ def make(
         same = seen and (seen.type, seen.root) == (planned.base.type, planned.base.root)
         if not same or mounts.identity(source) != mounts.identity(base):
             raise OSError(errno.EBUSY, "another mount covers what it shows", mount.place)
+        if seen and is_looser(mount, seen):
+            raise OSError(errno.EROFS, "what it shows is mounted read-only", mount.place)
         return mounts.clone(source)
     fd = ready.get(mount.id, -1)
-    return fd if fd >= 0 else mounts.new(mount.type, options_of(mount.super))
+    return fd if fd >= 0 else new_file_system(mount, owners)
 
 
 def current(table: int) -> Sequence[Mount]:
@@ -238,7 +323,7 @@ def current(table: int) -> Sequence[Mount]:
     from .mounts import parse
 
     os.lseek(table, 0, os.SEEK_SET)
-    with os.fdopen(os.dup(table), errors="surrogateescape") as file:
+    with os.fdopen(os.dup(table), "rb") as file:
         return parse(file.read())
 
 

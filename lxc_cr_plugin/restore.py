@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from . import image as images
-from . import native, network, pending, snapshot
+from . import mount_entries, native, network, pending, snapshot
 from .clocks import CONTINUE, POLICIES
 from .completion import complete
 from .container import RUNNING, STOPPED, Container
@@ -280,6 +280,7 @@ def refuse_foreign(
     A @clone may have the image of any container.
     """
     manifest.check_requires(known=(*native.kinds(), network.FEATURE))
+    mount_entries.refuse_forged(manifest)
     name = manifest.container["name"]
     # An image that lies with this container has followed it when it was copied.
     if container.name not in (name, image.container) and not clone:

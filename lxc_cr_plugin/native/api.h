@@ -206,13 +206,14 @@ int cr_tree_changed(const struct cr_tree_look *now, const struct cr_tree_look *b
 
 /*
  * Mounts by descriptor; these return a negative errno when they fail, the first but one a descriptor.
- * cr_enter_mounts: setns(2) into the mount namespace of a process. cr_open_in_root: O_PATH, through no
+ * cr_enter_mounts: setns(2) into the mount namespace of a process, and into its user namespace when asked
+ * to, and chroot(2) into the open directory. cr_open_in_root: O_PATH, through no
  * symbolic link, with root_fd as the root. cr_mount_id: in which mount it lies. cr_mount_clone: a mount without those below it, attached
  * nowhere. cr_filesystem_open, _option (value NULL: a flag), _mount: fsopen(2), fsconfig(2),
  * fsmount(2). cr_mount_set: MOUNT_ATTR_* to set and clear, MS_SHARED and so on or 0.
  * cr_mount_attach: put a mount on the open place.
  */
-int cr_enter_mounts(int pidfd);
+int cr_enter_mounts(int pidfd, int root_fd, bool with_user);
 int cr_open_in_root(int root_fd, const char *path);
 int cr_mount_id(int fd, uint64_t *ret);
 int cr_mount_clone(int fd);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mount.h>
@@ -21,9 +22,15 @@ static int result(long value)
 	return value < 0 ? -errno : (int)value;
 }
 
-int cr_enter_mounts(int pidfd)
+int cr_enter_mounts(int pidfd, int root_fd, bool with_user)
 {
-	return result(setns(pidfd, CLONE_NEWNS));
+	if (setns(pidfd, CLONE_NEWNS | (with_user ? CLONE_NEWUSER : 0)) < 0)
+		return -errno;
+	/* The root of the namespace is not always that of the container; paths in options of a file
+	 * system begin there. */
+	if (fchdir(root_fd) < 0)
+		return -errno;
+	return result(chroot("."));
 }
 
 int cr_open_in_root(int root_fd, const char *path)

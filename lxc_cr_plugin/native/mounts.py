@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from ._engine import ffi, lib
 
 
-def enter(pid: int) -> None:
-    """Enter the mount namespace of process @pid; the root directory is then the one of that."""
+def enter(pid: int, root_fd: int, *, as_root: bool) -> None:
+    """Enter the mount namespace of process @pid; @root_fd becomes the root directory.
+
+    With @as_root the process is from then on the root of the user namespace of @pid, and may do no
+    more than that one.
+    """
+    other = as_root and not Path(f"/proc/{pid}/ns/user").samefile("/proc/self/ns/user")
     pidfd = os.pidfd_open(pid)
     try:
-        _checked(lib.cr_enter_mounts(pidfd))
+        _checked(lib.cr_enter_mounts(pidfd, root_fd, other))
     finally:
         os.close(pidfd)
+    if other:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
 
 
 def open_in_root(root_fd: int, path: str) -> int:

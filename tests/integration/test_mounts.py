@@ -3,13 +3,18 @@
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..trees import build, change, look
 from .container import Container, Victim, run
+from .test_damage import Lab, reseal
 from .test_unprivileged import FIRST_ID, IDS, shifted_tree
 
 RESTART_FAILED, REFUSED, USAGE = 10, 4, 2
+IMAGE_ERROR, HOST_ERROR = 6, 7
 
 TMPFS = (
     "lxc.mount.entry = run run tmpfs defaults,create=dir 0 0",
@@ -31,14 +36,15 @@ def inside(container: Container, place: str) -> Path:
 
 
 def mounts_of(container: Container) -> list[tuple[str, ...]]:
-    """Place, type, flags and options of all mounts, and whether they are shared."""
+    """All about all mounts but their numbers, and whether they are shared."""
     found = []
-    for line in Path(f"/proc/{container.init_pid}/mountinfo").read_text().splitlines():
+    data = Path(f"/proc/{container.init_pid}/mountinfo").read_bytes()
+    for line in os.fsdecode(data).rstrip("\n").split("\n"):
         fields, _, rest = line.partition(" - ")
         _, _, _, root, place, flags, *propagation = fields.split(" ")
-        kind, _, options = rest.split(" ")
+        kind, source, options = rest.split(" ")
         shared = any(word.startswith("shared") for word in propagation)
-        found.append((place, root, kind, flags, options, shared))
+        found.append((place, root, kind, source, flags, options, shared))
     return sorted(found)
 
 
@@ -78,14 +84,19 @@ def test_an_unprivileged_container(laboratory, new_container):
     victim = start(container, *TMPFS)
     script = """
         echo one > /run/file; chown 7:8 /run/file; mkdir /run/inner
-        mount -t tmpfs -o mode=711 own /run/inner; echo two > /run/inner/file
+        mount -t tmpfs -o mode=711,uid=3 own /run/inner; echo two > /run/inner/file
+        mkdir /run/bare /srv; mount -t tmpfs -o size=1m bare /srv
     """
     container.attach("sh", "-ec", script)
     before, table = look(inside(container, "run")), mounts_of(container)
     container.checkpoint("--stop")
     container.restart()
     assert look(inside(container, "run")) == before
-    assert [mount[:4] for mount in mounts_of(container)] == [mount[:4] for mount in table]
+    assert mounts_of(container) == table
+    # They belong to the container's user namespace: it may still change them.
+    container.attach("mount", "-o", "remount,size=2m", "/run/inner")
+    container.attach("mount", "-o", "remount,size=2m", "/srv")
+    assert container.attach("stat", "-c", "%u", "/run/inner") == "3\n"
     assert container.attach("stat", "-c", "%u:%g", "/run/file") == "7:8\n"
     assert container.attach("cat", "/run/inner/file") == "two\n"
     victim.verify()
@@ -121,6 +132,10 @@ def test_mounts_made_inside(container):
         mount -t overlay -o lowerdir=/srv/lower,upperdir=/srv/upper,workdir=/srv/work o /srv/merged
         echo up > /srv/merged/new
         mount --make-shared /run/a
+        mkdir "/srv/a lower" /srv/over; echo odd > "/srv/a lower/odd"
+        mount -t overlay -o "lowerdir=/srv/a lower:/srv/lower" o /srv/over
+        mkdir "$(printf '/run/end\\r\\f')"; mount -t tmpfs own "$(printf '/run/end\\r\\f')"
+        mount -t tmpfs own /proc/fs; echo kept > /proc/fs/f
     """
     container.attach("sh", "-ec", script)
     before = mounts_of(container)
@@ -137,6 +152,9 @@ def test_mounts_made_inside(container):
         assert inside(container, "srv/merged/file").read_text() == "low\n"
         assert inside(container, "srv/merged/new").read_text() == "up\n"
         assert inside(container, "srv/proc/1/comm").read_text() == "init\n"
+        assert inside(container, "srv/over/odd").read_text() == "odd\n"
+        assert inside(container, "srv/over/file").read_text() == "low\n"
+        assert inside(container, "proc/fs/f").read_text() == "kept\n"
         assert inside(container, "run/a").stat().st_mode & 0o777 == 0o711
         victim.ready()
         container.checkpoint("--stop")
@@ -192,6 +210,52 @@ def test_a_directory_of_the_host(container, tmp_path):
         assert outcome.code in (RESTART_FAILED, USAGE)
     container.restart("--mount", f"/srv/data={shared}")
     victim.verify()
+
+
+def test_a_forged_image(container, tmp_path):
+    """It names directories and devices of the host, and the host's files stay where they are."""
+    precious = Path(f"/dev/shm/{container.name}")
+    container.configure(f"lxc.mount.entry = {precious} srv/data none bind,create=dir 0 0")
+    with removed(precious):
+        (precious / "file").write_text("precious")
+        victim = start(container, *TMPFS)
+        container.attach("mount", "-t", "tmpfs", "own", "/mnt")
+        container.checkpoint("--stop")
+        lab = Lab(container, victim, tmp_path)
+        for place, changes, code in FORGED:
+            lab.mend()
+            reseal(lab, lambda m, place=place, changes=changes: forge(m, place, changes))
+            outcome = container.try_cr("restart", container.name)
+            assert outcome.code == code, f"{place} {changes}: {outcome.text}"
+            assert f"'{place}'" in outcome.text
+            assert container.state == "STOPPED"
+            assert (precious / "file").read_text() == "precious"
+        lab.assert_restarts()
+
+
+@contextmanager
+def removed(directory: Path) -> Iterator[None]:
+    directory.mkdir()
+    try:
+        yield
+    finally:
+        shutil.rmtree(directory)
+
+
+# What a forger writes about a mount, and how the restart ends.
+FORGED = [
+    ("/mnt", {"type": "overlay", "super": "rw,lowerdir=/etc:/usr"}, IMAGE_ERROR),
+    ("/mnt", {"type": "ext4", "source": "/dev/vda"}, IMAGE_ERROR),
+    ("/srv/data", {"view": "tmpfs-0.cbor"}, IMAGE_ERROR),
+    ("/srv/data", {"view": "tmpfs-0.cbor", "root": "/"}, HOST_ERROR),
+    ("/sys", {"options": "rw,nosuid,nodev,noexec,relatime"}, RESTART_FAILED),
+]
+
+
+def forge(manifest: dict, place: str, changes: dict) -> None:
+    (entry,) = [entry for entry in manifest["mounts"] if entry["place"] == place]
+    entry.pop("identity", None)
+    entry.update(changes)
 
 
 def test_a_hostile_place(container):

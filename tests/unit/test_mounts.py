@@ -3,7 +3,11 @@
 
 import pytest
 
-from lxc_cr_plugin import mounts, remount
+from lxc_cr_plugin import completion, manifest, mounts, remount
+from lxc_cr_plugin.errors import ImageError, RestartError
+from lxc_cr_plugin.mount_entries import refuse_forged
+
+from .images import make_manifest, write_files
 
 # What containers show, started with lxc.mount.auto = cgroup:rw:force proc:mixed sys:mixed and with
 # lxc.tty.dir = lxc; the root is the container's.
@@ -40,7 +44,11 @@ def line(number, place, kind, *, device=None, root="/", options="rw", more="", s
 
 
 def of(listed):
-    return mounts.parse("".join(line(n, *mount) for n, mount in enumerate(listed, 30)))
+    return parse("".join(line(n, *mount) for n, mount in enumerate(listed, 30)))
+
+
+def parse(text):
+    return mounts.parse(text.encode())
 
 
 def inside(listed, configured=()):
@@ -109,10 +117,16 @@ ROOT = line(30, "/", "ext4", device="8:1", root="/lxc/web")
         (line(31, "/a", "tmpfs", more="shared:7 ") + line(32, "/b", "tmpfs", more="shared:7 "), "elsewhere"),
         (line(31, "/mnt", "tmpfs", more="shared:7 "), ""),
         (line(31, "/mnt", "overlay", super_="rw,lowerdir=/a,upperdir=/b,workdir=/c"), ""),
+        (line(31, "/mnt", "overlay", super_="rw,lowerdir=/a\\040b:/c"), ""),
+        (line(31, "/mnt", "overlay", super_="rw,lowerdir=/a:b/c"), "relative path"),
+        (line(31, "/mnt", "overlay", super_="rw,lowerdir=/a\\134b"), "has a backslash"),
+        (line(31, "/mnt", "overlay", super_="rw,lowerdir=/a\\072b"), "backslash or a colon"),
+        (line(31, "/mnt", "overlay", super_="rw,lowerdir=/" + 255 * "a"), "longer than 255 bytes"),
+        (line(31, "/sys", "sysfs", options="ro") + line(32, "/mnt", "sysfs"), "'/sys'"),
     ],
 )  # fmt: skip
 def test_what_can_be_made_again(text, reason):
-    listed = mounts.parse(ROOT + text)
+    listed = parse(ROOT + text)
     told = remount.why_not(listed[-1], listed)
     assert (reason in told) if reason else told == ""
 
@@ -132,8 +146,109 @@ def test_flags():
 
 
 def test_where_a_clone_comes_from():
-    listed = mounts.parse(ROOT + line(31, "/mnt", "ext4", device="8:1", root="/lxc/web/srv/a"))
+    listed = parse(ROOT + line(31, "/mnt", "ext4", device="8:1", root="/lxc/web/srv/a"))
     assert remount.plan(listed[1], listed) == ("clone", "/srv/a", listed[0])
+
+
+def test_names_that_look_like_the_end_of_a_line():
+    listed = parse(ROOT + line(31, "/a\rb\fc\x1c", "tmpfs") + line(32, "/d", "tmpfs"))
+    assert [mount.place for mount in listed] == ["/", "/a\rb\fc\x1c", "/d"]
+
+
+def test_names_that_are_no_utf8():
+    (mount,) = mounts.parse(line(31, "/x", "tmpfs").encode().replace(b"/x", b"/\xff"))
+    assert mount.place == "/\udcff"
+
+
+def test_files_of_a_tmpfs_wherever_it_is():
+    """What LXC itself puts below /proc and /sys is its own; the rest is the container's."""
+    listed = of([*LXC, ("/proc/fs", "tmpfs"), ("/sys/fs/own", "tmpfs"), ("/run", "tmpfs")])
+    found = [mount._replace(device=mount.id << 20) for mount in listed]
+    places = [mount.place for mount in mounts.volatile(found)]
+    assert places == ["/dev", "/proc/fs", "/sys/fs/own", "/run"]
+
+
+def test_options():
+    assert remount.options_of(r"rw,lowerdir=/a\040b\054c:/d,volatile") == [
+        ("lowerdir", "/a b,c:/d"),
+        ("volatile", None),
+    ]
+
+
+def test_ids_of_a_container():
+    ids = remount.IdMap(((0, 100000, 1000), (1000, 5000, 1)))
+    assert [ids.inside(number) for number in (100000, 100999, 5000)] == [0, 999, 1000]
+    assert [ids.on_host(number) for number in (0, 1000, 1001)] == [100000, 5000, None]
+    for number in (0, 99999, 101000, 5001):
+        with pytest.raises(OSError, match="has no id"):
+            ids.inside(number)
+
+
+INSIDE = {"inside": True}
+VIEW = {"inside": True, "view": "tmpfs-0.cbor"}
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "reason"),
+    [
+        ({}, INSIDE, None),
+        ({}, VIEW, None),
+        ({"type": "ext4", "source": "/dev/sda1"}, INSIDE, "or from a device"),
+        ({"type": "ext4", "source": "/dev/sda1"}, VIEW, "only a tmpfs gets files back"),
+        ({"type": "overlay", "super": "rw,lowerdir=/etc:/usr"}, VIEW, "only a tmpfs"),
+        ({"type": "overlay", "super": "rw,lowerdir=/,upperdir=etc"}, INSIDE, "relative path"),
+        ({"type": "ext4"}, {"inside": False, "view": "tmpfs-0.cbor"}, "only a tmpfs gets"),
+        ({"root": "/etc"}, VIEW, "only a tmpfs gets files back"),
+        ({"type": "nfs", "super": "rw,addr=10.0.0.1"}, INSIDE, "come from outside"),
+        ({"super": "rw,source=/dev/sda1"}, INSIDE, "option 'source'"),
+        ({"options": "rw,idmapped"}, INSIDE, "maps ids"),
+        ({"place": "/../etc"}, INSIDE, "no plain absolute path"),
+        ({"place": "//etc"}, INSIDE, "no plain absolute path"),
+        ({"place": "/a/"}, INSIDE, "no plain absolute path"),
+        ({"place": "/a\0b"}, INSIDE, "no path and no option"),
+        ({"super": "rw,size=1\0,x"}, INSIDE, "no path and no option"),
+        ({"source": "\ud800"}, INSIDE, "no path and no option"),
+        ({"propagation": ("shared:1\0",)}, INSIDE, "no path and no option"),
+        ({"id": 30}, INSIDE, "listed twice"),
+    ],
+)
+def test_forged_manifests(tmp_path, change, more, reason):
+    write_files(tmp_path)
+    root, mount = parse(ROOT + line(31, "/mnt", "tmpfs"))
+    entries = [
+        remount.describe(root, inside=False),
+        remount.describe(mount._replace(**change), **more),
+    ]
+    made = make_manifest(tmp_path)._replace(mounts=tuple(entries))
+    made = manifest.decode(made.encode())
+    if reason is None:
+        refuse_forged(made)
+        return
+    with pytest.raises(ImageError, match=reason):
+        refuse_forged(made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "there", "wanted", "word"),
+    [
+        ("sysfs", "ro,nosuid", "rw,nosuid", "ro"),
+        ("sysfs", "ro,nosuid", "ro", None),
+        ("ext4", "rw,nosuid,nodev", "rw,nosuid", "nodev"),
+        ("ext4", "rw", "ro,nosuid,nodev", None),
+    ],
+)
+def test_no_image_lifts_a_restriction(kind, there, wanted, word):
+    (now,) = parse(line(31, "/x", kind, options=there))
+    if word is None:
+        completion.refuse_looser([now._replace(options=wanted)], [now])
+        return
+    with pytest.raises(RestartError, match=f"'/x' is mounted {word}"):
+        completion.refuse_looser([now._replace(options=wanted)], [now])
+
+
+def test_in_its_own_tmpfs_a_container_may_do_what_it_likes():
+    root, now = parse(ROOT + line(31, "/run", "tmpfs", options="ro", device="0:99999"))
+    completion.refuse_looser([now._replace(options="rw")], [root, now])
 
 
 def test_unescape():
