@@ -124,11 +124,11 @@ class Supervisor:
         if wanted is None:
             say(self._word, AFRESH)
             return None
-        try:
-            return self._restart_from(session.store().resolve(wanted), journals, policy)
-        finally:
-            # Whoever starts the container now, and finds the mark, finds nobody to take over.
-            (container.directory / pending.PLACE).unlink(missing_ok=True)
+        done = self._restart_from(session.store().resolve(wanted), journals, policy)
+        # After a failure it stays and leads nowhere: this start, which may not have come so far yet,
+        # has to fail. The next one removes it.
+        (container.directory / pending.PLACE).unlink(missing_ok=True)
+        return done
 
     def _restart_from(self, image: Image, journals: Journals, policy: Settings) -> Restarted:
         session = self._session

@@ -269,12 +269,35 @@ def test_an_ordinary_life_needs_nothing_of_ours(kind, arguments, shell, tmp_path
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("kind", ["pre-start", "start-host"])
-def test_a_pending_start_needs_our_hooks(kind, shell, tmp_path):
+def run_line(shell, kind, directory):
+    """A line of the stanza as LXC runs it, with the plugin gone; the exit code."""
+    line = stanza_lines()[kind].replace("/usr/share/lxc-cr/hooks", str(directory / "gone"))
+    variables = {"LXC_CONFIG_FILE": f"{directory}/config", "LXC_NAME": "web"}
+    return subprocess.run(
+        [*shell, "-c", f"exec {line}"],
+        env={"PATH": os.environ["PATH"], **variables}, capture_output=True, check=False,
+    ).returncode  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"), [("pre-start", "lxc-cr.pending"), ("start-host", "lxc-cr.resume")]
+)
+def test_a_pending_start_needs_our_hooks(kind, file, shell, tmp_path):
+    (tmp_path / file).symlink_to(tmp_path)
+    assert run_line(shell, kind, tmp_path) == 127
+
+
+def test_what_becomes_pending_during_a_start_is_for_the_next(shell, tmp_path):
+    """pre-start has not seen it, so nobody waits for start-host."""
+    assert run_line(shell, "pre-start", tmp_path) == 0
     (tmp_path / "lxc-cr.pending").touch()
-    environment = {"LXC_CONFIG_FILE": f"{tmp_path}/config", "LXC_NAME": "web"}
-    line = stanza_lines()[kind].replace("/usr/share/lxc-cr/hooks", str(tmp_path / "gone"))
-    done = subprocess.run(
-        [*shell, "-c", f"exec {line}"], env=environment, capture_output=True, check=False
-    )
-    assert done.returncode == 127
+    assert run_line(shell, "start-host", tmp_path) == 0
+
+
+def test_what_an_earlier_start_has_left_stops_no_other(shell, tmp_path):
+    link = tmp_path / "lxc-cr.resume"
+    link.symlink_to(tmp_path / "given-up")
+    assert run_line(shell, "start-host", tmp_path) != 0
+    assert run_line(shell, "pre-start", tmp_path) == 0
+    assert not link.is_symlink()
+    assert run_line(shell, "start-host", tmp_path) == 0
