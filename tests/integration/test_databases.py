@@ -38,13 +38,15 @@ def rows(writer: Victim) -> int:
 
 
 def go_on(writers: list[Victim]) -> list[int]:
-    """Until the fastest has committed some more; what all had then."""
-    begin = [rows(writer) for writer in writers]
-    wait_until(
-        lambda: any(rows(w) > b + RUN_ON for w, b in zip(writers, begin, strict=True)),
-        what=f"more than {begin} transactions",
-    )
+    """Until each has committed something, the fastest some more; what all had then."""
+    begin = {writer.name: rows(writer) for writer in writers}
+
+    def more(writer: Victim) -> int:
+        return rows(writer) - begin[writer.name]
+
+    wait_until(lambda: any(more(w) > RUN_ON for w in writers), what=f"more than {begin}")
     for writer in writers:
+        wait_until(lambda writer=writer: more(writer) > 0, what=f"a transaction of {writer.name}")
         writer.ready()
     return [rows(writer) for writer in writers]
 
