@@ -34,7 +34,6 @@ FEATURE = "network"
 # IPv4 and IPv6 (RTMGRP_..., and RTNLGRP_IPV6_RULE as a bit). Of nfnetlink: NFNLGRP_NFTABLES.
 ROUTE_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 NFTABLES_GROUP = 1 << 6
-NETLINK_NETFILTER = 12
 
 State = dict[str, Any]
 
@@ -83,10 +82,14 @@ class Watch:
             self._settings.close()
 
     def _prepare(self) -> None:
+        from . import nft
+
         for protocol, groups in (
             (socket.NETLINK_ROUTE, ROUTE_GROUPS),
-            (NETLINK_NETFILTER, NFTABLES_GROUP),
+            (nft.NETLINK_NETFILTER, NFTABLES_GROUP),
         ):
+            if protocol == nft.NETLINK_NETFILTER and not nft.is_supported():
+                continue
             ear = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
             ear.bind((0, groups))
             self._ears.append(ear)
@@ -133,7 +136,13 @@ class Watch:
 
     def obstacles(self) -> list[Obstacle]:
         """What a restart could not put back."""
-        return [*self._found(), *self._namespace.call(_legacy_tables)]
+        from . import nft
+
+        return [
+            *self._found(),
+            *self._namespace.call(_legacy_tables),
+            *self._namespace.call(lambda: list(nft.obstacles(self._state["filter"]))),
+        ]
 
     def _found(self) -> list[Obstacle]:
         from . import links, routing
@@ -141,7 +150,13 @@ class Watch:
         return [*links.obstacles(self._state["links"]), *routing.obstacles(self._state)]
 
     def write(self, directory: Path) -> None:
-        """Make it part of the image in @directory."""
+        """Make it part of the image in @directory.
+
+        Raises HostError or ImageError when the packet filter has become one that cannot come back.
+        """
+        from . import nft
+
+        self._namespace.call(lambda: nft.check(self._state["filter"]))
         text = json.dumps({"format": 1, **self._state}, indent=1, sort_keys=True)
         (directory / NAME).write_text(text + "\n")
 
@@ -187,7 +202,21 @@ def load(image: Image, manifest: Manifest) -> State | None:
     if found:
         where = found[0].path or "the top level"
         raise ImageError(f"'{NAME}' is not valid: {where}: {found[0].message[:500]}")
+    refuse_unknown(state)
     return dict(state)
+
+
+def refuse_unknown(state: State) -> None:
+    """Raise ImageError for anything in @state that no checkpoint writes.
+
+    An attribute that is passed on unseen might lead out of the container's network: the other end
+    of a pair, say, can be made in any other.
+    """
+    from . import links, nft, routing
+
+    links.refuse_unknown(state["links"])
+    routing.refuse_unknown(state)
+    nft.refuse_commands(state["filter"])
 
 
 def settings_of(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import HostError, Obstacle, RestartError
+from ..errors import HostError, ImageError, Obstacle, RestartError
 from . import netlink
 
 State = dict[str, Any]
@@ -125,6 +125,19 @@ def _obstacle(message: str) -> Obstacle:
         hint="Not supported: let LXC make it (lxc.net), or remove it with `ip link del`",
         object="network_interface",
     )
+
+
+def refuse_unknown(links: list[State]) -> None:
+    """Raise ImageError for an interface that no checkpoint writes, and no restart may make."""
+    for link in links:
+        name, kind, data = link["name"], link["kind"], link["data"]
+        if not link["runtime"] and kind not in KINDS:
+            raise ImageError(f"Network interface '{name}' of the image is a {kind}")
+        for key, value in data.items():
+            if key not in KINDS.get(kind or "", ()) or not isinstance(value, int | str):
+                raise ImageError(
+                    f"Network interface '{name}' ({kind}) of the image has {key[:100]}"
+                )
 
 
 def write(ip: Any, wanted: list[State]) -> None:

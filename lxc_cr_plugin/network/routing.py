@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..errors import HostError, Obstacle
+from ..errors import HostError, ImageError, Obstacle
 from . import netlink
 from .netlink import NEW, NEW_ADDRESS, NEW_ROUTE
 
@@ -176,14 +176,29 @@ def _route(row: Row, names: dict[int, str]) -> Row:
     return row
 
 
+SORTS = (("addresses", ADDRESS), ("routes", ROUTE), ("rules", RULE), ("neighbours", NEIGHBOUR))
+
+
+def refuse_unknown(state: dict[str, list[Row]]) -> None:
+    """Raise ImageError for attributes that no checkpoint writes."""
+    for key, sort in SORTS:
+        for row in state[key]:
+            names = set(row["attributes"])
+            try:
+                hops = row["attributes"].get("RTA_MULTIPATH", ())
+                inside = {name for hop in hops for name, _ in hop["attrs"]}
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise ImageError(f"A network {sort.what} of the image is damaged") from error
+            unknown = (names - sort.kept) | (inside - sort.kept)
+            if unknown:
+                raise ImageError(
+                    f"A network {sort.what} of the image has {str(sorted(map(str, unknown)))[:100]}"
+                )
+
+
 def obstacles(state: dict[str, list[Row]]) -> Iterator[Obstacle]:
     """Rows with something that is not known here."""
-    for key, sort in (
-        ("addresses", ADDRESS),
-        ("routes", ROUTE),
-        ("rules", RULE),
-        ("neighbours", NEIGHBOUR),
-    ):
+    for key, sort in SORTS:
         for row in state[key]:
             if "unknown" in row:
                 what = (

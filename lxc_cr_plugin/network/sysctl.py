@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 from collections.abc import Iterable
@@ -22,6 +23,9 @@ FIRST = ("/conf/all/", "/conf/default/")
 
 # No setting is longer.
 LONGEST = 4096
+
+# libnftables waits with select(2), which knows no descriptor from here on: it gets those below.
+FD_SETSIZE = 1024
 
 # What fails because the kernel has decided otherwise, or not on this interface.
 HARMLESS = (errno.EINVAL, errno.ENOENT)
@@ -44,13 +48,14 @@ class Settings:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        # Hundreds of them; nothing but the engine inherits the limit.
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        # Hundreds of them. Nothing but the engine inherits the limit: a container that this process
+        # starts later would have it too, and its init for ever.
+        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._limits[1], self._limits[1]))
         self._fds = {}
         for name in names:
             with suppress(FileNotFoundError, PermissionError):
-                self._fds[name] = os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+                self._fds[name] = _above(os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC))
 
     def read(self) -> dict[str, str]:
         """Their values now."""
@@ -61,9 +66,19 @@ class Settings:
         return values
 
     def close(self) -> None:
-        """Close them."""
+        """Close them, and take the limit back."""
         for fd in self._fds.values():
             os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
+
+
+def _above(fd: int) -> int:
+    """@fd with a number that select(2) does not need, if this process may have so many."""
+    with suppress(OSError):
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FD_SETSIZE)
+        os.close(fd)
+        return high
+    return fd
 
 
 def read(names: Iterable[str]) -> dict[str, str]:

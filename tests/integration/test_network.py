@@ -276,3 +276,25 @@ def test_interfaces_of_other_kinds_are_refused(kind, connected):
     assert connected.state == "RUNNING"
     in_network_of(connected, "ip", "link", "del", "odd0")
     connected.checkpoint()
+
+
+def test_a_filter_that_nft_lists_and_does_not_read_is_refused(connected):
+    """Before anything is stopped: a restart would find out when the container is gone."""
+    connected.start()
+    named = {"nftables": [{"add": {"table": {"family": "inet", "name": "counter"}}}]}
+    in_network_of(connected, "nft", "-j", "-f", "-", input=json.dumps(named))
+    for verb in ("check", "checkpoint"):
+        outcome = connected.try_cr(verb, connected.name)
+        assert outcome.code == 4
+        assert outcome.result["object"] == "packet_filter"
+    assert connected.state == "RUNNING"
+    in_network_of(connected, "nft", "flush", "ruleset")
+    # Bytes that are no UTF-8 are a comment like any other.
+    rules = b'table inet guard {\n\tchain entry {\n\t\taccept comment "caf\xe9"\n\t}\n}\n'
+    rules_file = connected.directory / "rules"
+    rules_file.write_bytes(rules)
+    in_network_of(connected, "nft", "-f", rules_file)
+    connected.checkpoint("--stop")
+    connected.restart()
+    shown = in_network_of(connected, "nft", "list", "ruleset", errors="surrogateescape").stdout
+    assert shown.encode(errors="surrogateescape") == rules

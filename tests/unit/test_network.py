@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What an image may say of a network, and what would have the host's own touched."""
+
+import copy
+import json
+import resource
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lxc_cr_plugin import network
+from lxc_cr_plugin.errors import ImageError
+from lxc_cr_plugin.network import nft, sysctl
+
+LINK = {
+    "name": "va",
+    "index": 3,
+    "kind": "veth",
+    "runtime": False,
+    "address": None,
+    "mtu": 1500,
+    "queue": 1000,
+    "group": 0,
+    "alias": None,
+    "flags": 0,
+    "below": "vb",
+    "master": None,
+    "qdisc": None,
+    "data": {},
+}
+ROUTE = {
+    "family": 2,
+    "attributes": {
+        "RTA_DST": "10.0.0.0",
+        "RTA_MULTIPATH": [{"oif": "eth0", "flags": 0, "attrs": [["RTA_GATEWAY", "10.0.0.1"]]}],
+    },
+}
+STATE = {
+    "format": 1,
+    "links": [LINK, {**LINK, "name": "tun0", "kind": "tun", "runtime": True}],
+    "addresses": [{"family": 2, "attributes": {"IFA_LOCAL": "10.0.0.2"}}],
+    "routes": [ROUTE],
+    "rules": [],
+    "neighbours": [],
+    "settings": {},
+    "filter": "table inet guard {\n}\n",
+}
+
+
+def load(state: dict, directory: Path) -> dict:
+    """What a restart takes of an image with this state."""
+    (directory / network.NAME).write_text(json.dumps(state))
+    file = SimpleNamespace(name=network.NAME)
+    return network.load(SimpleNamespace(path=directory), SimpleNamespace(files=[file]))
+
+
+def test_what_a_checkpoint_writes_is_taken(tmp_path):
+    assert load(STATE, tmp_path) == STATE
+
+
+def alter(path: str, value: object) -> dict:
+    """A state with something else at a path."""
+    state = copy.deepcopy(STATE)
+    *way, last = (int(step) if step.isdigit() else step for step in path.split("/"))
+    place = state
+    for step in way:
+        place = place[step]
+    place[last] = value
+    return state
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("links/0/data/VETH_INFO_PEER", {"attrs": [["IFLA_NET_NS_PID", 1]]}),
+        ("links/0/data/IFLA_VLAN_ID", 5),  # of another kind
+        ("links/1/data/IFLA_TUN_TYPE", 1),
+        ("links/0/kind", "vxlan"),
+        ("links/0/kind", None),
+        ("addresses/0/attributes/IFA_TARGET_NETNSID", 1),
+        ("routes/0/attributes/RTA_ENCAP", 1),
+        ("routes/0/attributes/RTA_MULTIPATH", 1),
+        ("routes/0/attributes/RTA_MULTIPATH/0/attrs", [["RTA_ENCAP", 1]]),
+        ("routes/0/attributes/RTA_MULTIPATH/0", "x"),
+        ("filter", 'include "/etc/shadow"'),
+    ],
+)
+def test_what_no_checkpoint_writes_is_refused(path, value, tmp_path):
+    with pytest.raises(ImageError):
+        load(alter(path, value), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "ruleset",
+    [
+        'include "/etc/shadow"',
+        'include \\\n"/etc/shadow"',
+        'table ip a {\n\t1include "/etc/shadow"\n}',
+        # A quote that reaches over the line: what looks quoted is not.
+        'table ip a {\n comment "\n" include "/etc/shadow"\n}',
+        '# "\n include "/etc/shadow"\n# "',
+        'table ip a { comment "#" include "/etc/shadow"',
+    ],
+)
+def test_no_ruleset_reads_a_file(ruleset):
+    with pytest.raises(ImageError):
+        nft.refuse_commands(ruleset)
+
+
+def test_names_and_comments_may_say_include():
+    nft.refuse_commands("table ip includes {\n\taccept comment \"include 'x'\"\n}\n")
+
+
+@pytest.mark.parametrize(
+    ("ruleset", "lively"),
+    [
+        ("table inet a {\n\tset s {\n\t\tflags dynamic\n\t}\n}", True),
+        ("ip saddr 10.0.0.1 add @s { ip saddr } accept", True),
+        ("ct count over 10 drop", True),
+        ("last used 3s", True),
+        ('accept comment "counter dynamic"', False),
+        ("ct state established accept", False),
+    ],
+)
+def test_what_packets_change_is_taken_again_under_the_stop(ruleset, lively):
+    assert nft.is_lively(ruleset) is lively
+
+
+def test_the_kernel_is_asked_for_nftables():
+    unknown = 15
+    assert nft.is_supported()
+    assert not nft.is_supported(unknown)
+
+
+def descriptors() -> set[int]:
+    return {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+
+
+def test_a_look_at_settings_leaves_limits_and_low_descriptors():
+    """A container that is started later inherits the limit; libnftables needs the descriptors."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = descriptors()
+    settings = sysctl.Settings(sysctl.paths())
+    try:
+        opened = descriptors() - low
+        assert len(opened) > 100
+        assert len([fd for fd in opened if fd < sysctl.FD_SETSIZE]) <= 1  # iterdir's own
+    finally:
+        settings.close()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
