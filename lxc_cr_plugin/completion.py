@@ -186,11 +186,13 @@ def check_source(
             hint=hint,
         )
     found = mounts.identity(there, init_pid=init_pid)
-    for what, name in (("another type", "type"), ("another file system", "filesystem")):
-        if found[name] != identity[name]:
+    # A file system in memory has another number after every boot: it is known by its place.
+    name = "source" if mount.type in mounts.IN_MEMORY else "filesystem"
+    for what, member in (("another type", "type"), ("another file system", name)):
+        if found[member] != identity[member]:
             raise RestartError(
                 f"At '{mount.place}' {what} is mounted than at the checkpoint: "
-                f"{found[name]} instead of {identity[name]}",
+                f"{found[member]} instead of {identity[member]}",
                 hint=hint,
             )
     if there.root != mount.root:

@@ -50,6 +50,10 @@ RUNTIME = (
 OF_KERNEL = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "devtmpfs", "mqueue", "fuse.lxcfs"}
 
 
+# These have no disk that would give them an identity.
+IN_MEMORY = {"tmpfs", "ramfs"}
+
+
 class Mount(NamedTuple):
     """One line of /proc/PID/mountinfo; `device` as st_dev has it."""
 

@@ -212,6 +212,44 @@ def test_a_directory_of_the_host(container, tmp_path):
     victim.verify()
 
 
+def test_a_directory_of_a_tmpfs_of_the_host(container, tmp_path):
+    """After a boot of the host it is another file system, at the same place."""
+    pool = tmp_path / "pool"
+    container.configure(f"lxc.mount.entry = {pool}/data srv/data none bind,create=dir 0 0")
+    with tmpfs_at(pool):
+        (pool / "data").mkdir()
+        victim = start(container)
+        container.checkpoint("--stop")
+    with tmpfs_at(pool):
+        (pool / "data").mkdir()
+        (pool / "data/file").write_text("new")
+        container.restart()
+        assert inside(container, "srv/data/file").read_text() == "new"
+        container.checkpoint("--stop")
+        other = tmp_path / "other"
+        with tmpfs_at(other):
+            (other / "data").mkdir()
+            config = container.directory / "config"
+            config.write_text(config.read_text().replace(str(pool), str(other)))
+            outcome = container.try_cr("restart", container.name)
+            assert outcome.code == RESTART_FAILED
+            assert f"{other}/data instead of {pool}/data" in outcome.text
+            config.write_text(config.read_text().replace(str(other), str(pool)))
+        container.restart()
+        victim.verify()
+        container.stop()
+
+
+@contextmanager
+def tmpfs_at(place: Path) -> Iterator[None]:
+    place.mkdir(exist_ok=True)
+    run("mount", "-t", "tmpfs", "own", place)
+    try:
+        yield
+    finally:
+        run("umount", place)
+
+
 def test_a_forged_image(container, tmp_path):
     """It names directories and devices of the host, and the host's files stay where they are."""
     precious = Path(f"/dev/shm/{container.name}")
