@@ -76,13 +76,21 @@ class Capture:
     """One capture of @tree: `prepare`, `freeze` while all tasks stand, `finish`."""
 
     def __init__(
-        self, tree: Tree, *, target: Path | None, known: Known, prefix: str = "new-"
+        self,
+        tree: Tree,
+        *,
+        target: Path | None,
+        known: Known,
+        prefix: str = "new-",
+        memory: Path | None = None,
     ) -> None:
         """Contents go to the directory @target; None: @tree itself keeps them, nobody writes there.
 
-        There @prefix begins the names of what has no digest yet, in no other capture under way.
+        There @prefix begins the names of what has no digest yet, in no other capture under way. With
+        a directory in @memory all are copied there first, and from there only by `finish`.
         """
         self._prefix = prefix
+        self._first = memory or target
         self._tree = tree
         self._target = target
         self._known = known
@@ -187,10 +195,10 @@ class Capture:
                 data = os.pread(fd, INLINE + 1, 0)
                 _raise_if_changed(fd, status, complete=len(data) == status.st_size)
                 return Reading(xattrs, data=data)
-            if self._target is None:
+            if self._first is None:
                 return Reading(xattrs, digest=content.digest(fd, size=status.st_size))
             self._copies += 1
-            copy = self._target / f"{self._prefix}{self._copies}"
+            copy = self._first / f"{self._prefix}{self._copies}"
             target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 content.copy(fd, target, size=status.st_size)
@@ -236,8 +244,11 @@ class Capture:
                 return
             except OSError:
                 pass  # another file system, or as many links as it allows
-        if reading.copy:
+        if reading.copy and self._first == self._target:
             reading.copy.rename(target)
+        elif reading.copy:
+            _copy_file(reading.copy, target)
+            reading.copy.unlink()
         elif known:
             _copy_file(known, target)
 

@@ -5,7 +5,7 @@
     IMAGE/rootfs/<digest>    contents, beside those of the root filesystem
 
 A tmpfs has no disk, and a store into a mapping never shows in a time: all of it is read under the
-stop. It is read and filled through a mount of our own that shows it without what is mounted in it.
+stop, into memory, and written into the image when the container runs again. It is read and filled through a mount of our own that shows it without what is mounted in it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from .. import manifest as manifests
 from ..errors import HostError, ImageError, UnsupportedError
 from ..inside import clone_mounts
+from ..mounts import read as mounts_of
+from ..native import mounts as native_mounts
 from . import capture, rollback, view
 from .source import Contents
 from .tree import Tree
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 NAME = "tmpfs-{}.cbor"
 VIEW = re.compile(r"tmpfs-[0-9]+\.cbor")
+
+# What the files may grow by between the look at them and the stop, bytes.
+SPARE = 1 << 30
 
 
 class VolatileCapture:
@@ -56,16 +61,32 @@ class VolatileCapture:
                 hint="Unmount what covers it",
                 object="mount",
             ) from error
+        for fd in fds:
+            self._scope.callback(os.close, fd)
+        memory = self._memory_for(sum(map(_used, fds)))
         for number, (mount, fd) in enumerate(zip(self._mounts, fds, strict=True)):
-            tree = self._scope.enter_context(Tree(Path(mount.place), fd=fd))
+            tree = self._scope.enter_context(Tree(Path(mount.place), fd=os.dup(fd)))
             self._captures.append(
                 capture.Capture(
                     tree,
                     target=self._staging / manifests.CONTENTS,
                     known=capture.Known({}, {}),
                     prefix=f"tmpfs-{number}-",
+                    memory=memory,
                 )
             )
+
+    def _memory_for(self, need: int) -> Path | None:
+        """A directory in memory for so many bytes: no disk is waited for under the stop.
+
+        None when they would not fit, or the image is in memory itself.
+        """
+        if need > available_memory() // 2 or is_in_memory(self._staging):
+            return None
+        fd = native_mounts.new("tmpfs", [("mode", "700"), ("size", str(need + SPARE))])
+        self._scope.callback(os.close, fd)
+        # It is attached nowhere: nobody else finds it, and it ends with the descriptor.
+        return Path(f"/proc/self/fd/{fd}")
 
     def freeze(self) -> None:
         """Read all of them; all tasks stand."""
@@ -76,16 +97,37 @@ class VolatileCapture:
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """Write the views; what the manifest says of each, by the place of the mount."""
+        from ..store import writing
+
         described: dict[str, dict[str, Any]] = {}
         for number, (mount, one) in enumerate(zip(self._mounts, self._captures, strict=True)):
             name = NAME.format(number)
-            (self._staging / name).write_bytes(one.finish(ended=False).encode())
+            with writing(f"Failed to write the files of '{mount.place}'"):
+                (self._staging / name).write_bytes(one.finish(ended=False).encode())
             described[mount.place] = {"view": name, "stood": self._stood[number]}
         return described
 
     def abandon(self) -> None:
         """Close what is open."""
         self._scope.close()
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return int(kilobytes) * 1024
+
+
+def is_in_memory(directory: Path) -> bool:
+    """Whether what is written to @directory goes to no disk."""
+    device = directory.stat().st_dev
+    return any(mount.device == device and mount.type == "tmpfs" for mount in mounts_of("self"))
+
+
+def _used(fd: int) -> int:
+    status = os.fstatvfs(fd)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
 def load(image: Image, manifest: Manifest, name: str) -> view.View:

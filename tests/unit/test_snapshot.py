@@ -8,7 +8,15 @@ import cbor2
 import pytest
 
 from lxc_cr_plugin.errors import HostError, ImageError
-from lxc_cr_plugin.snapshot import Storage, backend_for, content, kept_beside, rollback, view
+from lxc_cr_plugin.snapshot import (
+    Storage,
+    backend_for,
+    content,
+    kept_beside,
+    rollback,
+    view,
+    volatile,
+)
 from lxc_cr_plugin.snapshot.capture import Capture, Known, key_of_row
 from lxc_cr_plugin.snapshot.source import Contents
 from lxc_cr_plugin.snapshot.tree import Tree
@@ -42,6 +50,39 @@ def roll_back(root: Path, wanted: view.View, contents: Path, kept: Path, *, full
         changes = rollback.compare(tree, wanted, full=full)
         rollback.apply(tree, wanted, changes, contents=Contents(contents), kept=kept)
     return changes
+
+
+def test_what_is_copied_into_memory_is_written_at_the_end(root, tmp_path):
+    target, memory = tmp_path / "contents", tmp_path / "memory"
+    target.mkdir()
+    memory.mkdir()
+    (root / "large").write_bytes(b"x" * 100_000)
+    before = look(root)
+    with Tree(root) as tree:
+        taken = Capture(tree, target=target, known=Known({}, {}), memory=memory)
+        taken.freeze()
+        assert not list(target.iterdir())
+        assert any(path.stat().st_size == 100_000 for path in memory.iterdir())
+        wanted = taken.finish(ended=False)
+    change(root)
+    roll_back(root, wanted, target, tmp_path / "kept", full=True)
+    assert look(root) == before
+
+
+def test_files_of_a_tmpfs_wait_in_memory(tmp_path, monkeypatch):
+    """Unless there is too little of it, or the image is in memory too."""
+    taken = volatile.VolatileCapture(init_pid=1, mounts=[], staging=tmp_path)
+    monkeypatch.setattr(volatile, "is_in_memory", lambda _: False)
+    monkeypatch.setattr(volatile, "available_memory", lambda: 2000)
+    place = taken._memory_for(1000)
+    assert place
+    (place / "file").write_bytes(bytes(1000))
+    assert (place / "file").stat().st_size == 1000
+    taken.abandon()
+    assert not place.exists()
+    assert taken._memory_for(1001) is None
+    monkeypatch.setattr(volatile, "is_in_memory", lambda _: True)
+    assert taken._memory_for(1000) is None
 
 
 def test_everything_comes_back_and_goes_back(root, tmp_path):
