@@ -37,7 +37,14 @@ PRIORITIES = {
     "TRACE": DEBUG,
 }
 
-# Options of lxc-checkpoint that mean something for CRIU alone, and what to do instead.
+# What to do instead of having CRIU send pages to another host.
+EXPORT = (
+    "checkpoint into a directory DIR of this host; "
+    "`lxc-cr export NAME --store DIR | ssh HOST lxc-cr import` sends it to another one"
+)
+
+# Options of lxc-checkpoint, and of the calls behind it, that mean something for CRIU alone, and what to
+# do instead.
 REFUSED = {
     "action_script": (
         "-A",
@@ -49,6 +56,9 @@ REFUSED = {
         "image never depends on an earlier one",
     ),
     "predump_dir": ("--predump-dir", "leave it out: an image never depends on an earlier one"),
+    "page_server": ("--page-server", EXPORT),
+    "address": ("--address", EXPORT),
+    "port": ("--port", EXPORT),
     "rcfile": (
         "--rcfile",
         "put what differs into the container's own configuration, from which LXC starts it",
@@ -104,14 +114,12 @@ def parser(*, restart: bool = False) -> argparse.ArgumentParser:
     add("-n", "--name", required=True, help="name of the container")
     add("-D", "--checkpoint-dir", metavar="DIR", required=True, help="where the checkpoint lies")
     if restart:
-        made.set_defaults(restore=True, stop=False, pre_dump=False, predump_dir=None)
+        made.set_defaults(restore=True, stop=False)
     else:
         add("-r", "--restore", action="store_true", help="restore the container from DIR")
         add("-s", "--stop", action="store_true", help="stop the container after the checkpoint")
-        add("-p", "--pre-dump", action="store_true", help="of CRIU alone: refused")
-        add("--predump-dir", metavar="DIR", help="of CRIU alone: refused")
     add("-v", "--verbose", action="store_true", help="show every step")
-    add("-A", "--action-script", metavar="PATH", help="of CRIU alone: refused")
+    add_options_of_criu(made)
     add("-d", "--daemon", action="store_true", help="restore in the background (the default)")
     add(
         "-F",
@@ -136,6 +144,18 @@ def parser(*, restart: bool = False) -> argparse.ArgumentParser:
     add("--version", action="version", version=f"{name} of lxc-cr {__version__}")
     add("--usage", action=UsageAction, nargs=0, help="show a short text")
     return made
+
+
+def add_options_of_criu(made: argparse.ArgumentParser) -> None:
+    """Options that are known only to be refused; scripts give them to both commands."""
+    refused = "of CRIU alone: refused"
+    made.add_argument("-A", "--action-script", metavar="PATH", help=refused)
+    made.add_argument("-p", "--pre-dump", action="store_true", help=refused)
+    made.add_argument("--predump-dir", metavar="DIR", help=refused)
+    # A flag in one release, with an address in another.
+    made.add_argument("--page-server", metavar="ADDRESS", nargs="?", const="", help=refused)
+    made.add_argument("--address", metavar="ADDRESS", help=refused)
+    made.add_argument("--port", metavar="PORT", help=refused)
 
 
 class UsageAction(argparse.Action):
@@ -185,7 +205,7 @@ def follow(arguments: argparse.Namespace, report: Reporter) -> int:
 def refuse_others(arguments: argparse.Namespace) -> None:
     """Raise UsageError for options that cannot be followed, or not together."""
     for name, (option, advice) in REFUSED.items():
-        if getattr(arguments, name):
+        if getattr(arguments, name) not in (None, False):
             raise UsageError(
                 f"{option} is for CRIU, which is not used here", hint=f"Instead, {advice}"
             )

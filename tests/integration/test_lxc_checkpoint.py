@@ -104,16 +104,35 @@ def test_log_and_silence(container, ledger, tool, tmp_path):
         (["-r", "-s"], "-s is not compatible with -r"),
         (["-F"], "-d and -F need -r"),
         (["-r", "-d", "-F"], "-F is not compatible with -d"),
-        (["-p"], "-p is for CRIU"),
-        (["--predump-dir", "x"], "--predump-dir is for CRIU"),
         (["-A", "/bin/true"], "-A is for CRIU"),
         (["--rcfile", "x"], "the container's own configuration"),
         (["-l", "loud"], "invalid choice: 'LOUD'"),
-        (["--page-server"], "unrecognized arguments: --page-server"),
     ],
 )
 def test_what_is_refused(words, reason, tool, tmp_path):
     assert reason in tool("-D", tmp_path / "there", *words, code=USAGE)
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize("program", [LXC_CHECKPOINT, LXC_RESTART], ids=["checkpoint", "restart"])
+@pytest.mark.parametrize(
+    ("words", "way_out"),
+    [
+        (["--page-server"], "lxc-cr export"),
+        (["--page-server", "10.0.0.1"], "lxc-cr export"),
+        (["--address", "10.0.0.1"], "lxc-cr export"),
+        (["--port=0"], "lxc-cr export"),
+        (["-p"], "without -s"),
+        (["--pre-dump"], "without -s"),
+        (["--predump-dir", "x"], "leave it out"),
+        (["--predump-dir="], "leave it out"),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, list) else "",
+)
+def test_options_of_criu_name_the_way_out(program, words, way_out, tool, tmp_path):
+    said = tool(*words, "-D", tmp_path / "there", program=program, code=USAGE)
+    assert "is for CRIU, which is not used here" in said
+    assert way_out in said
     assert not (tmp_path / "there").exists()
 
 
