@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import native
+from .. import mounts, native
 from ..errors import CheckpointError, os_message
 from ..native.tree_look import TreeLook
 from . import content
@@ -100,6 +100,7 @@ class Capture:
         self._scan: Scan = {}
         self._believed_before = 0
         self._leases: dict[tuple[int, int], int] = {}
+        self._device = device_of_locks(tree.fd)
         self._copies = 0
 
     def prepare(self, *, check_space: Callable[[int], None]) -> None:
@@ -211,16 +212,20 @@ class Capture:
 
     def _open(self, path: str, status: AnyStatus) -> int:
         """A descriptor to read @path by; a leased file is not opened, its holder has it open."""
-        holder = self._leases.get((status.st_dev, status.st_ino))
-        if holder is None:
-            # O_NONBLOCK: it may be a fifo by now, or a lease may be taken.
-            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_NOCTTY
-            return self._tree.open(path, flags)
-        for link in Path(f"/proc/{holder}/fd").iterdir():
-            held = link.stat()
-            if (held.st_dev, held.st_ino) == (status.st_dev, status.st_ino):
-                return native.descriptor_of(holder, int(link.name))
-        raise OSError(errno.EBUSY, f"process {holder} has a lease on it that cannot be found")
+        holder = self._leases.get((self._device, status.st_ino))
+        if holder is not None:
+            for link in Path(f"/proc/{holder}/fd").iterdir():
+                held = link.stat()
+                if (held.st_dev, held.st_ino) == (status.st_dev, status.st_ino):
+                    return native.descriptor_of(holder, int(link.name))
+            # Where subvolumes share a device it may as well be a file of another one.
+            if status.st_dev == self._device:
+                raise OSError(
+                    errno.EBUSY, f"process {holder} has a lease on it that cannot be found"
+                )
+        # O_NONBLOCK: it may be a fifo by now, or a lease may be taken.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_NOCTTY
+        return self._tree.open(path, flags)
 
     def _store(self, reading: Reading) -> Reading:
         """@reading with its content under its own name."""
@@ -302,6 +307,18 @@ def leases() -> dict[tuple[int, int], int]:
             device = os.makedev(int(major, 16), int(minor, 16))
             found[device, int(inode)] = int(pid)
     return found
+
+
+def device_of_locks(fd: int) -> int:
+    """The device of the file system of @fd as /proc/locks has it.
+
+    That is the one of mountinfo: on btrfs each subvolume has an st_dev of its own.
+    """
+    info = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+    mount = next(int(line.split()[1]) for line in info if line.startswith("mnt_id:"))
+    # A mount inside the container is none of ours: a tmpfs, which has one device.
+    devices = (entry.device for entry in mounts.read("self") if entry.id == mount)
+    return next(devices, os.fstat(fd).st_dev)
 
 
 def _raise_if_changed(fd: int, status: AnyStatus, *, complete: bool) -> None:
