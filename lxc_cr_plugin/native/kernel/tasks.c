@@ -77,6 +77,8 @@ static const struct kernel_field fields[] = {
 	FIELD(seccomp, "seccomp.mode"),
 	FIELD(seccomp_filters, "seccomp.filter_count"),
 	FIELD(tracer, "parent->pid"),
+	KERNEL_FIELD_IF_ANY(struct kernel_task, protection_keys, "mm->context.pkey_allocation_map"),
+	KERNEL_FIELD_IF_ANY(struct kernel_task, execute_only_key, "mm->context.execute_only_pkey"),
 	KERNEL_FIELD_IF_ANY(struct kernel_task, numa_policy, "mempolicy"),
 	KERNEL_FIELD_IF_ANY(struct kernel_task, undo_list, "sysvsem.undo_list"),
 	FIELD(umask, "fs->umask"),

@@ -105,14 +105,16 @@ struct kernel_task {
 	uint64_t it_real_incr;
 	uint64_t it_virt_expires, it_virt_incr;
 	uint64_t it_prof_expires, it_prof_incr;
-	uint64_t numa_policy;  /* struct mempolicy, numa.h; 0: none */
-	uint64_t thread_flags; /* TIF_ flags, which every kernel numbers anew */
-	uint64_t undo_list;    /* struct sem_undo_list, semaphore_undo.h; 0: none */
-	uint64_t posix_timers; /* first of the list, timers.h; 0: none */
-	uint64_t brk;	       /* mm->brk, 0 for a kernel thread */
-	uint64_t def_flags;    /* mm->def_flags: VM_ flags of every new mapping, mlockall(2) */
-	uint64_t mm_flags;     /* mm->flags; the lowest two bits: prctl(2) PR_GET_DUMPABLE */
-	uint32_t membarrier;   /* mm->membarrier_state */
+	uint32_t protection_keys; /* mm->context: a bit for each that is allocated */
+	int32_t execute_only_key; /* the one the kernel takes by itself, 16 bits; not 1 .. 15: none */
+	uint64_t numa_policy;	  /* struct mempolicy, numa.h; 0: none */
+	uint64_t thread_flags;	  /* TIF_ flags, which every kernel numbers anew */
+	uint64_t undo_list;	  /* struct sem_undo_list, semaphore_undo.h; 0: none */
+	uint64_t posix_timers;	  /* first of the list, timers.h; 0: none */
+	uint64_t brk;		  /* mm->brk, 0 for a kernel thread */
+	uint64_t def_flags;	  /* mm->def_flags: VM_ flags of every new mapping, mlockall(2) */
+	uint64_t mm_flags;	  /* mm->flags; the lowest two bits: prctl(2) PR_GET_DUMPABLE */
+	uint32_t membarrier;	  /* mm->membarrier_state */
 	uint32_t reserved_settings;
 	/* Identities of what tasks share: kernel addresses, to be compared and nothing else. */
 	uint64_t mm, files, fs, sighand, seccomp_filter, cgroups, nsproxy, user_ns, group_info;

@@ -120,6 +120,9 @@ static struct cr_error *check_flags(const struct proc_map *map, uint64_t flags)
 	if (flags & (VM_PFNMAP | VM_IO | VM_MIXEDMAP))
 		return refuse_map(map, "device_mapping", "shows device memory",
 				  "Close the device before the checkpoint");
+	if (flags & VM_PKEY)
+		return refuse_map(map, "protection_key", "is under a memory protection key",
+				  "Not supported yet; end the process before the checkpoint");
 	if (flags & ~(VM_RESTORED | VM_IMPLIED))
 		return refuse_map(map, "memory", "has a property that is not known here",
 				  "Not supported yet: update lxc-cr");
@@ -361,6 +364,24 @@ static struct cr_error *dump_defaults(struct dump *dump, struct process *process
 	return dump_merging(dump, process, memory);
 }
 
+/* Key 0 is everybody's; the kernel takes one by itself for memory that can only be executed. */
+static struct cr_error *check_keys(const struct process *process)
+{
+	const struct kernel_task *kernel = process_leader(process)->kernel;
+	uint32_t own = kernel->protection_keys & ~1u;
+	struct cr_error *error;
+
+	if (kernel->execute_only_key > 0 && kernel->execute_only_key < 16)
+		own &= ~(1u << kernel->execute_only_key);
+	if (!own)
+		return NULL;
+	error = error_new(CR_UNSUPPORTED,
+			  "Process %d (%s) has allocated memory protection keys (0x%x)",
+			  process->pid, process->stat.comm, own);
+	return error_remedy(error_object(error, "protection_key"),
+			    "Not supported yet; end the process before the checkpoint");
+}
+
 /* Somebody else's record has it all. */
 static struct cr_error *dump_shared(struct process *process, struct memory_map *memory)
 {
@@ -383,6 +404,7 @@ static struct cr_error *memory_dump(struct dump *dump, struct process *process, 
 	if (!sharing_is_first(process, SHARE_MEMORY))
 		return dump_shared(process, memory);
 	process->memory = memory;
+	TRY(check_keys(process));
 	memory->start_code = stat->start_code;
 	memory->end_code = stat->end_code;
 	memory->start_data = stat->start_data;

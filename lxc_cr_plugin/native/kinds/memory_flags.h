@@ -31,6 +31,9 @@
 #define VM_NOHUGEPAGE	0x40000000ull
 #define VM_MERGEABLE	0x80000000ull
 
+/* The memory protection key, four bits. */
+#define VM_PKEY (0xfull << 32)
+
 /* MAP_DROPPABLE, as images have it; the kernel's own bit is found out: memory_droppable(). */
 #define VM_DROPPABLE (1ull << 40)
 
