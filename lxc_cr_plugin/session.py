@@ -32,6 +32,7 @@ class Session:
     def __init__(self, arguments: argparse.Namespace, report: Reporter) -> None:
         self.arguments = arguments
         self.report = report
+        self._warned = False
         self.fault = os.environ.get(FAULT_VARIABLE)
         self.settings = self._load(None)
 
@@ -73,6 +74,9 @@ class Session:
         from .store import Store
 
         store = Store(root=self.settings.store, buffer=self.settings.buffer_dir)
+        if store.closed and not self._warned:
+            self._warned = True
+            self.report.warning(f"Buffered images are not looked at: {store.closed}")
         store.sweep()
         return store
 

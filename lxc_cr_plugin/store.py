@@ -7,7 +7,8 @@
 
 An image is complete before it gets its name by one rename, so it exists entirely or not at all.
 The buffer is a second store of the same shape on a tmpfs. Whoever can write here can put code into
-a container, hence everything belongs to root alone.
+a container, hence everything belongs to root alone. Where the buffer lies anybody may have made a
+directory first: then there is none, and nothing else is disturbed.
 """
 
 from __future__ import annotations
@@ -111,9 +112,17 @@ class Store:
     """The image store and its buffer; neither directory is made before something is written."""
 
     def __init__(self, *, root: Path, buffer: Path) -> None:
-        """Raises StoreError when a directory is there and not safe to use."""
+        """Raises StoreError when @root is there and not safe to use.
+
+        If @buffer is not, `closed` says why, and only what needs the buffer raises that.
+        """
         self._root = Shelf(root, buffered=False)
-        self._buffer = Shelf(buffer, buffered=True)
+        self.closed: StoreError | None = None
+        try:
+            self._buffer = Shelf(buffer, buffered=True)
+        except StoreError as error:
+            self.closed = error
+            self._buffer = ClosedShelf(buffer)
         self._root.beside = self._buffer.beside = (self._buffer, self._root)
 
     @contextlib.contextmanager
@@ -128,7 +137,7 @@ class Store:
         with writing(f"Failed to add an image to '{shelf.path}'"), shelf.locked():
             image = shelf.adopt(staging.path, container=container)
             shelf.set_tag(container=container, tag=tag, digest=image.digest)
-        if not shelf.buffered:
+        if not shelf.buffered and self._buffer.exists():
             # The buffer is asked first: an older image there must not keep the name.
             with contextlib.suppress(FileNotFoundError), self._buffer.locked():
                 self._buffer.drop_tag(container=container, tag=tag)
@@ -165,7 +174,7 @@ class Store:
     def remove(self, image: Image) -> None:
         """Remove @image and every tag that points to it."""
         for shelf in (self._buffer, self._root):
-            if shelf.path.exists():
+            if shelf.exists():
                 with shelf.locked():
                     shelf.remove(container=image.container, digest=image.digest)
 
@@ -222,6 +231,8 @@ class Store:
             shelf.sweep()
 
     def _shelf(self, *, buffered: bool) -> Shelf:
+        if buffered and self.closed:
+            raise self.closed
         return self._buffer if buffered else self._root
 
 
@@ -243,6 +254,10 @@ class Shelf:
         if os.path.lexists(path):
             self._refuse_unsafe()
 
+    def exists(self) -> bool:
+        """Whether there is anything to look into."""
+        return self.path.exists()
+
     def _refuse_unsafe(self) -> None:
         status = self.path.lstat()
         unsafe = (
@@ -253,7 +268,8 @@ class Shelf:
         if unsafe:
             raise StoreError(
                 f"'{self.path}' is not a directory that only root can write",
-                hint="Whoever can write there can put code into a container: look who made it",
+                hint="Whoever can write there can put code into a container: look who made it"
+                + (", remove it, or set buffer_dir to another place" if self.buffered else ""),
             )
 
     def _prepare(self) -> None:
@@ -402,6 +418,30 @@ class Shelf:
         """The directory of a container; its name is as readable as a file name may be."""
         name = quote(container, safe="@:+, ", errors="surrogateescape")
         return self.path / (f"%2E{name[1:]}" if name.startswith(".") else name)
+
+
+class ClosedShelf(Shelf):
+    """A buffer that others than root can write to: nothing in it is looked at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.buffered = True
+        self.beside = (self,)
+
+    def exists(self) -> bool:
+        return False
+
+    def sweep(self) -> None:
+        pass
+
+    def homes(self) -> list[Path]:
+        return []
+
+    def images(self) -> list[Image]:
+        return []
+
+    def tag(self, *, container: str, tag: str) -> str | None:
+        return None
 
 
 def entries(directory: Path) -> list[Path]:

@@ -127,6 +127,16 @@ def test_ls(place, store, capsys):
     assert [row["digest"] for row in event["images"]] == [f"sha256:{image.digest}"]
 
 
+def test_a_buffer_that_others_can_write_is_told_and_no_obstacle(place, store, tmp_path, capsys):
+    add_image(store)
+    (tmp_path / "buffer_dir").mkdir(mode=0o700)
+    (tmp_path / "buffer_dir").chmod(0o777)
+    assert cli.main([*place, "--json", "ls"]) == 0
+    (warning,) = [event for event in events(capsys) if event.get("level") == "warning"]
+    assert "only root can write" in warning["text"]
+    assert cli.main([*place, "rm", "web"]) == 0
+
+
 def test_rm(place, store, capsys):
     add_image(store, tag="one")
     add_image(store, tag="two", downtime=2)

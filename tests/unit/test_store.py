@@ -211,6 +211,28 @@ def test_a_store_behind_a_symlink(tmp_path):
         Store(root=tmp_path / "store", buffer=tmp_path / "buffer")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_buffer_of_somebody_else_disturbs_nothing_but_the_buffer(tmp_path):
+    """Anybody can make a directory in /dev/shm; what is in it is not looked at."""
+    forged = Store(root=tmp_path / "none", buffer=tmp_path / "buffer")
+    add_image(forged, buffered=True, downtime=9)
+    for path in (tmp_path / "buffer", *(tmp_path / "buffer").rglob("*")):
+        os.chown(path, 1000, 1000)
+    store = Store(root=tmp_path / "store", buffer=tmp_path / "buffer")
+    assert "only root can write" in str(store.closed)
+    assert store.images() == []
+    store.sweep()
+    image = add_image(store)
+    assert store.resolve(Reference("web")) == image
+    with pytest.raises(StoreError, match="only root can write"), store.staging(buffered=True):
+        pass
+    with pytest.raises(StoreError, match="only root can write"):
+        store.check_space(1, buffered=True)
+    store.remove(image)
+    assert store.images() == []
+    assert len(forged.images()) == 1
+
+
 def test_no_space(store):
     store.check_space(1, buffered=False)
     with pytest.raises(StoreError, match="MiB left"):
