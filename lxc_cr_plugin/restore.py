@@ -128,7 +128,7 @@ def restart(
             journals.locked(container=container.name, lxcpath=container.lxcpath)
         )
         refuse_running(container)
-        refuse_unknown_places(container, sources)
+        refuse_unknown(container, sources, bridges)
         with report.step("manifest", f"Read and check the manifest of {image.reference()}"):
             manifest = image.manifest()
             refuse_foreign(container, image, manifest, clone=clone)
@@ -261,6 +261,14 @@ def refuse_running(container: Container) -> None:
         )
 
 
+def refuse_unknown(
+    container: Container, sources: Mapping[str, str], bridges: Mapping[str, str]
+) -> None:
+    """Raise RestartError for a substitution that would change nothing, or that this host lacks."""
+    refuse_unknown_places(container, sources)
+    refuse_unknown_bridges(container, bridges)
+
+
 def refuse_unknown_places(container: Container, places: Iterable[str]) -> None:
     """Raise RestartError unless the configuration has something mounted at all of these @places."""
     configured = {str(PurePosixPath("/") / place) for place in container.mount_places()}
@@ -269,6 +277,23 @@ def refuse_unknown_places(container: Container, places: Iterable[str]) -> None:
             raise RestartError(
                 f"The configuration of '{container.name}' mounts nothing at '{place}'",
                 hint="It mounts something at: " + (", ".join(sorted(configured)) or "no place"),
+            )
+
+
+def refuse_unknown_bridges(container: Container, bridges: Mapping[str, str]) -> None:
+    """Raise RestartError unless all of @bridges stand for something that is configured, and exist."""
+    nics = container.nics()
+    known = {name for nic in nics for name in (nic.name, nic.link) if name}
+    for old, new in bridges.items():
+        if old not in known:
+            raise RestartError(
+                f"The configuration of '{container.name}' has no network interface or bridge '{old}'",
+                hint="It has: " + (", ".join(sorted(known)) or "none at all"),
+            )
+        if not Path("/sys/class/net", new).exists():
+            raise RestartError(
+                f"This host has no bridge '{new}' to be used instead of '{old}'",
+                hint="`ip link show type bridge` shows what there is",
             )
 
 

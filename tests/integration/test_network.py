@@ -213,6 +213,17 @@ def test_another_bridge_takes_the_place_of_the_first(which, connected, bridge, m
     assert len(ports(other)) == 1
 
 
+@pytest.mark.parametrize("wrong", ["nosuch={bridge}", "eth0=nobridge"])
+def test_a_bridge_that_is_not_there_is_refused(wrong, connected, bridge):
+    connected.start()
+    connected.checkpoint("--stop")
+    outcome = connected.try_cr("restart", connected.name, "--bridge", wrong.format(bridge=bridge))
+    assert outcome.code == 10
+    assert wrong.replace("eth0=", "").partition("=")[0] in outcome.result["message"]
+    assert connected.state == "STOPPED"
+    connected.restart()
+
+
 def test_a_failed_restart_leaves_no_interface(connected, bridge):
     connected.start()
     connected.checkpoint("--stop")
