@@ -177,8 +177,8 @@ def check_source(
     """Raise RestartError unless at its place is the directory of the host that was there."""
     there = mount_at(now, mount.place)
     hint = (
-        f"Mount the same again, or accept another one: --mount {mount.place}=SOURCE; "
-        f"it was '{identity['source']}'"
+        f"Mount the same again, or accept another one: --mount {mount.place}=SOURCE, or "
+        f"other_mounts = [\"{mount.place}\"] in lxc-cr.toml; it was '{identity['source']}'"
     )
     if there is None:
         raise RestartError(

@@ -58,12 +58,17 @@ class Settings(NamedTuple):
     lease: str = "remaining"
     outside_locks: str = REFUSE
     time: str = "continue"
+    other_mounts: tuple[str, ...] = ()
     resume_at_start: bool = False
     on_failure: str = FAIL
     on_stop: str = "keep"
     on_clone: str = DROP
     on_destroy: str = "keep"
     at_shutdown: str = "stop"
+
+    def accepted_sources(self) -> dict[str, str | None]:
+        """Places at which a restart accepts whatever the configuration mounts there now."""
+        return dict.fromkeys(self.other_mounts)
 
 
 def load(*, file: Path | None = None, container: Path | None = None, **over: Any) -> Settings:
@@ -82,6 +87,8 @@ def load(*, file: Path | None = None, container: Path | None = None, **over: Any
     for key in ("store", "buffer_dir", "run_dir"):
         if key in values:
             values[key] = Path(values[key]).absolute()
+    if "other_mounts" in values:
+        values["other_mounts"] = tuple(values["other_mounts"])
     return Settings(**values)
 
 

@@ -106,7 +106,7 @@ def restart(
     full: bool = False,
     lease: LeasePolicy = REMAINING,
     time_policy: str = CONTINUE,
-    sources: Mapping[str, str] = NO_SOURCES,
+    sources: Mapping[str, str | None] = NO_SOURCES,
     bridges: Mapping[str, str] = NO_SOURCES,
     clone: bool = False,
     fault: str | None = None,

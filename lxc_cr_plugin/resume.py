@@ -142,6 +142,7 @@ class Supervisor:
             full=policy.verify == "full",
             time_policy=policy.time,
             lease=LeasePolicy.parse(policy.lease),
+            sources=policy.accepted_sources(),
             report=session.report,
             fault=session.fault,
         )

@@ -58,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use bridge NEW instead of bridge WHICH, or for interface WHICH of the container; "
         "may be given several times",
     )
+    add_mount_argument(parser)
+
+
+def add_mount_argument(parser: argparse.ArgumentParser) -> None:
+    """The option --mount; `sources_of` reads it."""
     parser.add_argument(
         "--mount",
         metavar="PLACE=SOURCE",
@@ -68,13 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def sources_of(texts: list[str]) -> dict[str, str]:
+def sources_of(texts: list[str]) -> dict[str, str | None]:
     """What to mount where, from the arguments of --mount. Raises UsageError."""
     from pathlib import Path, PurePosixPath
 
     from ..errors import UsageError
 
-    found = {}
+    found: dict[str, str | None] = {}
     for text in texts:
         place, equals, source = text.partition("=")
         if not equals or not place.startswith("/") or not source.startswith("/"):

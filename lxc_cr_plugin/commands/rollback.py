@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..session import Session
+from .restart import add_mount_argument, sources_of
 
 if TYPE_CHECKING:
+    from ..restore import Restarted
     from ..store import Image
 
 HELP = "Bring a container back to an image, from whatever it is doing."
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="kill what runs, instead of keeping it as NAME:before-rollback",
     )
+    add_mount_argument(parser)
 
 
 def run(session: Session) -> int:
@@ -55,12 +58,20 @@ def run(session: Session) -> int:
         )
         return made.image
 
+    target, sources = session.store().resolve(reference), sources_of(session.arguments.mount)
+
+    def restart(image: Image) -> Restarted:
+        # What ran until now comes back with what it had.
+        return session.start_from(
+            image, files=ROLLBACK, sources=sources if image.digest == target.digest else None
+        )
+
     session.journals()
     done = roll_back(
         session.container(),
-        image=session.store().resolve(reference),
+        image=target,
         end=kill if session.arguments.no_checkpoint else end,
-        restart=lambda image: session.start_from(image, files=ROLLBACK),
+        restart=restart,
         report=session.report,
     )
     session.report.result({"command": "rollback", **done.as_json()}, text=done.summary(name))

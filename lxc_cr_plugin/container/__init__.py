@@ -95,13 +95,13 @@ class Container(Protocol):
         self,
         *,
         hook: list[str],
-        sources: Mapping[str, str],
+        sources: Mapping[str, str | None],
         settings: Sequence[tuple[str, str]] = (),
         keep: tuple[int, ...] = (),
     ) -> Start:
         """Start it; @hook, a command, runs on the host while its init stands before exec.
 
-        @sources are what to mount at some places in it instead of what is configured for these.
+        @sources are what to mount at some places in it instead of what is configured for these, None: that.
         @settings are keys and values of its configuration for this start; nothing is saved.
         @keep lists descriptors that the starting process holds until its end (a lock, say).
         """

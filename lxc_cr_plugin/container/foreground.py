@@ -36,7 +36,7 @@ class ForegroundContainer(LxcContainer):
         self,
         *,
         hook: list[str],
-        sources: Mapping[str, str],
+        sources: Mapping[str, str | None],
         settings: Sequence[tuple[str, str]] = (),
         keep: tuple[int, ...] = (),
     ) -> LxcMonitor:

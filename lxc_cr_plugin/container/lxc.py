@@ -79,9 +79,11 @@ class MountEntry(NamedTuple):
     words: list[str]
 
 
-def _mount_others(container: Any, entries: list[MountEntry], sources: Mapping[str, str]) -> None:
+def _mount_others(
+    container: Any, entries: list[MountEntry], sources: Mapping[str, str | None]
+) -> None:
     """Let LXC mount these @sources, by their places, instead of what its configuration says."""
-    if not sources:
+    if not any(sources.values()):
         return
     container.clear_config_item("lxc.mount.entry")
     container.clear_config_item("lxc.mount.fstab")
@@ -184,7 +186,7 @@ class LxcContainer:
         self,
         *,
         hook: list[str],
-        sources: Mapping[str, str],
+        sources: Mapping[str, str | None],
         settings: Sequence[tuple[str, str]] = (),
         keep: tuple[int, ...] = (),
     ) -> LxcStart:
@@ -200,7 +202,7 @@ class LxcContainer:
         self,
         hook: list[str] | None,
         *,
-        sources: Mapping[str, str],
+        sources: Mapping[str, str | None],
         settings: Sequence[tuple[str, str]] = (),
         keep: tuple[int, ...] = (),
         foreground: bool = False,

@@ -75,7 +75,7 @@ class StartingContainer(LxcContainer):
         self,
         *,
         hook: list[str],
-        sources: Mapping[str, str],
+        sources: Mapping[str, str | None],
         settings: Sequence[tuple[str, str]] = (),
         keep: tuple[int, ...] = (),
     ) -> Monitor:
@@ -84,7 +84,7 @@ class StartingContainer(LxcContainer):
         It has read its configuration by now: there are no other @sources, and @settings, addresses of
         interfaces, are put back with the rest of the network.
         """
-        assert not sources
+        assert not any(sources.values())
         link = self.directory / PLACE
         new = link.with_name(f".{PLACE}.{os.urandom(4).hex()}")
         new.symlink_to(hook[-1])

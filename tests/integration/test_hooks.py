@@ -535,3 +535,30 @@ def test_shutdown_goes_on_after_a_failure(hooked, ledger):
     assert outcome.result["event"] == "result"
     assert hooked.state == "RUNNING"
     ledger.verify()
+
+
+def test_another_directory_of_the_host_is_accepted_by_policy(hooked, tmp_path):
+    """Nobody who starts a container plainly could say so; a rollback may say it as well."""
+    shared, other = tmp_path / "shared", tmp_path / "other"
+    for directory in (shared, other):
+        directory.mkdir()
+        (directory / "file").write_text(directory.name)
+    hooked.configure(f"lxc.mount.entry = {shared} srv/data none bind,create=dir 0 0")
+    victim = hooked.add_victim("ledger")
+    hooked.start()
+    victim.ready()
+    hooked.checkpoint("--stop", "--resume-at-start")
+    config = hooked.directory / "config"
+    config.write_text(config.read_text().replace(str(shared), str(other)))
+    start(hooked)
+    wait_until(lambda: hooked.state == "STOPPED", what="the end of a start that failed")
+    assert 'other_mounts = ["/srv/data"]' in log_of(hooked)
+    policy(hooked, 'other_mounts = ["/srv/data"]')
+    assert start(hooked).returncode == 0
+    runs_on(victim)
+    seen = Path(f"/proc/{hooked.init_pid}/root/srv/data/file")
+    assert seen.read_text() == "other"
+    policy(hooked)
+    hooked.cr("rollback", hooked.name, "--no-checkpoint", "--mount", f"/srv/data={shared}")
+    assert Path(f"/proc/{hooked.init_pid}/root/srv/data/file").read_text() == "shared"
+    victim.verify()

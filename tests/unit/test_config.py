@@ -35,6 +35,7 @@ def test_the_packaged_file_shows_the_defaults(file):
     shown = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
     assert shown.keys() == set(Settings._fields)
     assert shown.pop("lxcpath") == "/var/lib/lxc"
+    shown["other_mounts"] = tuple(shown["other_mounts"])
     paths = {key for key, value in shown.items() if str(value).startswith("/")}
     assert config.load(file=file("")) == Settings(
         **{key: Path(value) if key in paths else value for key, value in shown.items()}
@@ -176,3 +177,10 @@ def test_not_utf8(tmp_path):
 def test_a_missing_file(tmp_path):
     with pytest.raises(UsageError, match="No such file"):
         config.load(file=tmp_path / "missing")
+
+
+def test_places_where_another_mount_is_accepted(file):
+    found = config.load(file=file('other_mounts = ["/srv", "/data"]'))
+    assert found.accepted_sources() == {"/srv": None, "/data": None}
+    with pytest.raises(UsageError, match="other_mounts"):
+        config.load(file=file('other_mounts = ["srv"]'))
