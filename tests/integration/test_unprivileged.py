@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from lxc_cr_plugin.config import FILE_VARIABLE
+
 from .container import Container, Laboratory
+from .filesystems import store_on
+from .test_files import runs_on
+from .test_hooks import mark_of, start
 from .test_kinds import ALL, ALONE, add, stop_and_restart
 
 pytestmark = pytest.mark.usefixtures("huge_pages", "lease_break_time")
@@ -75,6 +80,51 @@ def test_files_come_back_with_their_owners(container):
     assert owner(container, "root/kept") == (1000, 100)
     assert not (container.rootfs / "root/new").exists()
     victim.verify()
+
+
+def test_a_plain_start_resumes(container, stanza, monkeypatch):
+    """The hooks run as root of the host, whatever the container's users are."""
+    monkeypatch.setenv(FILE_VARIABLE, str(container.laboratory.config))
+    container.configure(f"lxc.include = {stanza}")
+    passwd = container.rootfs / "etc/passwd"
+    os.chown(passwd, FIRST_ID, FIRST_ID)
+    victim = container.add_victim("ledger")
+    container.start()
+    victim.ready()
+    container.checkpoint("--stop", "--resume-at-start")
+    passwd.write_text("changed while it was away")
+    os.chown(passwd, 0, 0)
+    assert start(container).returncode == 0
+    assert not mark_of(container).exists()
+    runs_on(victim)
+    assert "changed" not in passwd.read_text()
+    assert owner(container, "etc/passwd") == (0, 0)
+    victim.verify()
+
+
+def test_layers_come_back_with_their_owners(container, laboratory):
+    home = laboratory.path / f"{container.name}-layers"
+    home.mkdir()
+    store_on(container, home, "overlay")
+    # It is mounted by the container's own root, who makes another directory there.
+    for path in (home, home / "rootfs", *(home / "rootfs").rglob("*")):
+        os.chown(path, FIRST_ID, FIRST_ID)
+    victim = container.add_victim("ledger")
+    try:
+        container.start()
+        victim.ready()
+        container.attach("sh", "-c", "echo then >/root/kept; chown 1000:100 /root/kept")
+        container.checkpoint("--stop")
+        (container.rootfs / "root/kept").write_text("now")
+        os.chown(container.rootfs / "root/kept", 0, 0)
+        assert "root/kept" in container.restart().result["rootfs"]["paths"]
+        assert container.attach("cat", "/root/kept") == "then\n"
+        assert owner(container, "root/kept") == (1000, 100)
+        container.attach("touch", f"/status/{victim.name}.go")
+        victim.wait_for("ok")
+    finally:
+        container.destroy()
+        shutil.rmtree(home)
 
 
 def test_another_id_map_is_refused(container):
