@@ -175,8 +175,13 @@ def before_end(
     """Tell the hooks of @container, if it has them, that it is we who end it.
 
     With @resume the next start is to go on from that image; the journal takes that back if the
-    container does not end.
+    container does not end. Without, what was pending is of before this end, and forgotten.
     """
+    if resume is None and pending.clear(container.directory):
+        report.warning(
+            f"Container '{container.name}' was to resume from an older image at its next start; "
+            f"that is forgotten (`lxc-cr pending {container.name} REF` says it again)"
+        )
     if not container.resumes():
         return
     init = subject.target.init_pid

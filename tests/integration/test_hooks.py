@@ -162,6 +162,36 @@ def test_a_reboot_starts_the_real_init(hooked, ledger):
     assert not mark_of(hooked).exists()
 
 
+def test_nothing_older_than_its_end_stays_pending(hooked, ledger, tmp_path):
+    """Ended with an image that is not to be resumed from, it must not go back to another one."""
+    image = f"{hooked.name}:old"
+    hooked.checkpoint("--image", image)
+    hooked.cr("pending", hooked.name, image)
+    run_far(ledger)
+    # while it runs on, what was asked for holds
+    hooked.checkpoint()
+    assert mark_of(hooked).exists()
+    told = hooked.checkpoint("--stop")
+    assert "was to resume from an older image" in told.text
+    assert not mark_of(hooked).exists()
+    assert start(hooked).returncode == 0
+    assert_fresh(hooked, ledger)
+    hooked.cr("pending", hooked.name, image)
+    run(
+        LXC_CR.with_name("lxc-checkpoint"), "-P", hooked.laboratory.lxcpath, "-n", hooked.name,
+        "-s", "-D", tmp_path / "there", env=hooked.laboratory.environment,
+    )  # fmt: skip
+    assert not mark_of(hooked).exists()
+    # the next image takes the place of what was pending
+    hooked.restart()
+    hooked.cr("pending", hooked.name, image)
+    run_far(ledger)
+    hooked.checkpoint("--stop", "--resume-at-start")
+    assert start(hooked).returncode == 0
+    assert number_of_next(ledger) > FAR
+    ledger.verify()
+
+
 def test_what_becomes_pending_during_a_start_is_for_the_next(hooked, ledger):
     """Here by a hook after ours, as it may be by a command at that moment."""
     run_far(ledger)
