@@ -12,11 +12,12 @@ processes have in memory they keep: a program that has asked for the host name k
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from .manifest import Manifest
     from .network import Nic
     from .store import Image
+
+# The name of what will be the new container, until it is complete, ends with it.
+BEING_MADE = ".lxc-cr"
 
 # Inside the directory of the new container.
 CONFIG, ROOTFS = "config", "rootfs"
@@ -73,7 +77,7 @@ def make(image: Image, manifest: Manifest, *, like: Container, name: str, lxcpat
         raise ContainerError(
             f"There is a container '{name}' in {lxcpath}", hint="Give the clone another name"
         )
-    with _being_made(lxcpath / f".{name}.lxc-cr") as place:
+    with _being_made(lxcpath / f".{name}{BEING_MADE}") as place:
         made = copy_files(image, manifest, like=like.rootfs(), target=place / ROOTFS)
         rootfs = made.replace(str(place / ROOTFS), str(home / ROOTFS))
         move = Move(like.directory, home, place)
@@ -118,18 +122,42 @@ def _refuse_other_files(name: str, *, lxcpath: Path, rootfs: Path) -> None:
 
 @contextmanager
 def _being_made(place: Path) -> Iterator[Path]:
-    """An empty directory, that is gone afterwards unless it was renamed."""
-    remove(place)  # of a command that was killed
+    """An empty directory, that is gone afterwards unless it was renamed.
+
+    Whoever makes one holds its lock, and so what killed commands have left is told from it.
+    """
     try:
-        place.mkdir(mode=MODE)
-        place.chmod(MODE)
-        yield place
+        with ExitStack() as held:
+            with _locked(place.parent):
+                for left in place.parent.glob(f".*{BEING_MADE}"):
+                    _sweep(left)
+                place.mkdir(mode=MODE)
+                held.enter_context(_locked(place))
+            place.chmod(MODE)
+            yield place
     except OSError as error:
         raise HostError(
             f"Failed to make the container in '{place.parent}': {os_message(error)}",
             errno=error.errno or 0,
         ) from error
     finally:
+        remove(place)
+
+
+@contextmanager
+def _locked(directory: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of @directory; without @wait BlockingIOError when somebody else has it."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(fd)
+
+
+def _sweep(place: Path) -> None:
+    """Remove what a command was making at @place, if it was killed."""
+    with suppress(OSError), _locked(place, wait=False):
         remove(place)
 
 

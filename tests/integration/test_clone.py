@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Several containers from one image, at the same time."""
 
+import contextlib
+import fcntl
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from .container import Container
+from .container import Container, wait_until
 from .test_backends import verify
 from .test_network import bridge, connect, in_network_of, mac, make_bridge, ports  # noqa: F401
 from .test_unprivileged import FIRST_ID, IDS, shifted_tree
@@ -33,6 +36,17 @@ def clones_of(laboratory, container_names):
 def leftovers(container: Container) -> list[str]:
     """What there is in the lxcpath besides the containers themselves."""
     return [path.name for path in container.laboratory.lxcpath.glob(".*")]
+
+
+@contextlib.contextmanager
+def busy_lock(directory: Path):
+    """As a command that works there holds it."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def names(clones: list[Container]) -> list[str]:
@@ -239,15 +253,25 @@ def test_a_failed_clone_leaves_nothing(container, clones_of):
     assert not leftovers(container)
 
 
-def test_what_a_killed_clone_leaves_is_no_obstacle(container, clones_of):
+def test_the_next_clone_removes_what_a_killed_one_has_left(container, clones_of):
+    """Whatever name it makes; what another command is making just now stays."""
+    (container.rootfs / "root/large").write_bytes(os.urandom(64 << 20))
     container.start()
     container.checkpoint()
-    (clone,) = clones_of(1)
-    half = clone.directory.with_name(f".{clone.name}.lxc-cr")
-    (half / "rootfs").mkdir(parents=True)
-    container.cr("clone", container.name, clone.name)
-    assert clone.state == "RUNNING"
-    assert not half.exists()
+    killed, next_one = clones_of(2)
+    half = killed.directory.with_name(f".{killed.name}.lxc-cr")
+    with container.spawn("clone", container.name, killed.name) as command:
+        wait_until((half / "rootfs").exists, what="a clone being made")
+        command.kill()
+    assert (half / "rootfs").exists()
+    assert not killed.directory.exists()
+    busy = half.with_name(".busy.lxc-cr")
+    busy.mkdir()
+    with busy_lock(busy):
+        container.cr("clone", container.name, next_one.name, "--no-start")
+    assert leftovers(container) == [busy.name]
+    container.cr("clone", container.name, killed.name, "--no-start")
+    assert not leftovers(container)
 
 
 def test_a_name_that_is_taken(container, new_container):
