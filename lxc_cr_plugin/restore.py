@@ -262,7 +262,7 @@ def refuse_running(container: Container) -> None:
 
 
 def refuse_unknown(
-    container: Container, sources: Mapping[str, str], bridges: Mapping[str, str]
+    container: Container, sources: Mapping[str, str | None], bridges: Mapping[str, str]
 ) -> None:
     """Raise RestartError for a substitution that would change nothing, or that this host lacks."""
     refuse_unknown_places(container, sources)
