@@ -33,16 +33,16 @@ def laboratory():
     """What the session's containers share; at its end the machine must be as before."""
     if os.geteuid() != 0:
         pytest.skip("only root can start containers")
-    before = Machine.look()
     with tempfile.TemporaryDirectory(prefix="lxc-cr-test-") as path:
         laboratory = Laboratory(path=Path(path), session=f"crt{os.getpid()}")
+        before = Machine.look(laboratory)
         laboratory.prepare()
         yield laboratory
         laboratory.remove()
     # A network namespace, and with it the ends of its interfaces, goes a moment after its container.
     wait_until(
-        lambda: not Machine.look().left_since(before),
-        what=f"the machine as before: {Machine.look().left_since(before)}",
+        lambda: not Machine.look(laboratory).left_since(before),
+        what=f"the machine as before: {Machine.look(laboratory).left_since(before)}",
         timeout=10,
     )
 

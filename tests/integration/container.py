@@ -113,6 +113,19 @@ class Laboratory:
     def base(self) -> Path:
         return self.path / "base"
 
+    def link(self, letters: str) -> str:
+        """The name of a network interface of this session on the host, told apart by @letters."""
+        return f"cr{self.number}{letters}"
+
+    def is_link(self, name: str) -> bool:
+        """Whether @name is one of `link`."""
+        return re.fullmatch(rf"cr{self.number}[a-z]+", name) is not None
+
+    @property
+    def number(self) -> int:
+        """The session's number, as short as the name of an interface needs it."""
+        return int(self.session.removeprefix("crt")) % 10**7
+
     @property
     def environment(self) -> dict[str, str]:
         variables = {**os.environ, SESSION_VARIABLE: self.session}

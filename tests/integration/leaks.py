@@ -65,39 +65,56 @@ def is_frozen(cgroup: Path) -> bool:
     return False
 
 
+# What tests make inside containers: on the host it is in the wrong place, whoever has put it there.
+LINKS_INSIDE = {"va", "vb", "inner", "mac0", "odd0"}
+TABLES_INSIDE = {"table inet guard", "table inet late", "table inet counter"}
+
+
 @dataclass(frozen=True)
 class Machine:
-    """What belongs to nobody in particular and must be the same after the tests as before."""
+    """What of a session is outside its containers, and must be the same after the tests as before.
+
+    Others use this machine at the same time: what has neither the session's name, nor that of
+    something a test makes inside a container, is theirs.
+    """
 
     frozen: frozenset[str]
     links: frozenset[str]
-    namespaces: frozenset[str]
     tables: frozenset[str]
 
     @classmethod
-    def look(cls) -> "Machine":
+    def look(cls, laboratory: Laboratory) -> "Machine":
         return cls(
             frozen=frozenset(
                 directory
                 # os.walk() does not mind that directories of others vanish meanwhile
                 for directory, _, names in os.walk("/sys/fs/cgroup")
-                if {"freezer.state", "cgroup.freeze"} & set(names) and is_frozen(Path(directory))
+                if f".{laboratory.session}-" in directory
+                and {"freezer.state", "cgroup.freeze"} & set(names)
+                and is_frozen(Path(directory))
             ),
-            links=frozenset(path.name for path in Path("/sys/class/net").iterdir()),
-            namespaces=_names(Path("/run/netns")),
-            tables=_tables(),
+            links=frozenset(
+                path.name
+                for path in Path("/sys/class/net").iterdir()
+                if _is_of(path, laboratory) or path.name in LINKS_INSIDE
+            ),
+            tables=_tables() & TABLES_INSIDE,
         )
 
     def left_since(self, before: "Machine") -> list[str]:
         return [
             f"{what} {name}"
-            for what in ("frozen", "links", "namespaces", "tables")
+            for what in ("frozen", "links", "tables")
             for name in sorted(getattr(self, what) - getattr(before, what))
         ]
 
 
-def _names(directory: Path) -> frozenset[str]:
-    return frozenset(p.name for p in directory.iterdir()) if directory.is_dir() else frozenset()
+def _is_of(link: Path, laboratory: Laboratory) -> bool:
+    """Whether a network interface is one of the session's, or connected to one."""
+    names = [link.name]
+    with contextlib.suppress(OSError):
+        names.append((link / "master").readlink().name)
+    return any(laboratory.is_link(name) for name in names)
 
 
 def _tables() -> frozenset[str]:

@@ -2,7 +2,6 @@
 """The network of a container: what was set up inside is there after a restart."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -84,7 +83,7 @@ def make_bridge(laboratory):
     made = []
 
     def make(letter: str) -> str:
-        name = f"cr{os.getpid() % 10**7}{letter}"
+        name = laboratory.link(letter)
         run("ip", "link", "add", name, "type", "bridge")
         made.append(name)
         run("ip", "link", "set", name, "up")

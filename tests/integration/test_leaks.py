@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The check for leaks finds what is ours, and leaves others their work on the same machine."""
+
+import pytest
+
+from .container import run
+from .leaks import Machine
+
+
+@pytest.fixture
+def made():
+    """Make bridges on the host, which are gone after the test."""
+    names = []
+
+    def make(name: str) -> str:
+        run("ip", "link", "add", name, "type", "bridge")
+        names.append(name)
+        return name
+
+    yield make
+    for name in names:
+        run("ip", "link", "del", name)
+
+
+def test_links_of_this_session_and_of_others(laboratory, made):
+    before = Machine.look(laboratory)
+    made(f"cr{laboratory.number % 10**6}9z")  # the next but nine sessions
+    made(f"{laboratory.link('z')}9")
+    assert Machine.look(laboratory).left_since(before) == []
+    ours = made(laboratory.link("z"))
+    port = f"v{laboratory.number}"
+    run("ip", "link", "add", port, "type", "veth", "peer", "name", f"{port}p")
+    try:
+        run("ip", "link", "set", port, "master", ours)
+        assert Machine.look(laboratory).left_since(before) == [f"links {ours}", f"links {port}"]
+    finally:
+        run("ip", "link", "del", port)
