@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Containers that include the stanza of `lxc-cr stanza`: plain tools of LXC, and what follows."""
 
-import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -189,6 +187,24 @@ def test_nothing_older_than_its_end_stays_pending(hooked, ledger, tmp_path):
     hooked.checkpoint("--stop", "--resume-at-start")
     assert start(hooked).returncode == 0
     assert number_of_next(ledger) > FAR
+    ledger.verify()
+
+
+def test_another_configuration_does_not_pass_by_what_is_pending(hooked, ledger, tmp_path):
+    """lxc-start -f: the next ordinary start would go back behind it."""
+    other = tmp_path / "other.conf"
+    other.write_text((hooked.directory / "config").read_text())
+    hooked.checkpoint("--stop", "--resume-at-start")
+    before = tree_of(hooked.rootfs)
+    assert start(hooked, "-f", other).returncode != 0
+    assert hooked.state == "STOPPED"
+    assert f"remove '{mark_of(hooked)}'" in hooked.log.read_text()
+    assert tree_of(hooked.rootfs) == before
+    hooked.cr("pending", hooked.name, "--clear")
+    assert start(hooked, "-f", other).returncode == 0
+    assert_fresh(hooked, ledger)
+    hooked.stop()
+    hooked.restart()
     ledger.verify()
 
 
@@ -378,74 +394,6 @@ def test_a_broken_plugin_breaks_no_start(missing, container, stanza, tmp_path):
         assert "to start afresh, remove" in container.log.read_text()
     mark_of(container).unlink()
     assert start(container).returncode == 0
-
-
-# The best of so many counts: the machine is shared.
-ROUNDS = 40
-# So often a busy machine is asked again.
-BATCHES = 4
-
-MOST = 0.005  # seconds that a start may take longer, and a stop
-MOST_OF_LINES = 0.001  # of it for what our lines do in the shells that LXC runs for them
-
-EMPTY_LINE = "2>&1; :"
-
-
-def time_of(work) -> float:
-    """Seconds that a call takes."""
-    begin = time.monotonic()
-    work()
-    return time.monotonic() - begin
-
-
-def test_the_lines_of_an_ordinary_life_take_no_time(hooked, stanza, capsys):
-    """Those of a start and a stop as LXC runs them, beside as many that do nothing."""
-    lines = [
-        line.partition(" = ")[2]
-        for line in stanza.read_text().splitlines()
-        if line.startswith(("lxc.hook.pre-start", "lxc.hook.start-host", "lxc.hook.stop"))
-        or line.startswith("lxc.hook.post-stop")
-    ]
-    assert len(lines) == 4
-    variables = {"LXC_CONFIG_FILE": f"{hooked.directory}/config", "LXC_NAME": hooked.name}
-
-    def run_lines(lines: list[str]) -> None:
-        for line in lines:
-            subprocess.run(
-                ["/bin/sh", "-c", f"exec {line} {hooked.name} lxc pre-start"],
-                env={**os.environ, **variables}, check=True,
-            )  # fmt: skip
-
-    pairs = [
-        (time_of(lambda: run_lines([EMPTY_LINE] * len(lines))), time_of(lambda: run_lines(lines)))
-        for _ in range(ROUNDS)
-    ]
-    empty, ours = (min(times) for times in zip(*pairs, strict=True))
-    with capsys.disabled():
-        print(f"\nhooks of an ordinary life: {ours * 1e3:.2f} ms, empty {empty * 1e3:.2f} ms")
-    assert ours - empty < MOST_OF_LINES
-
-
-def test_an_ordinary_start_loses_no_time(hooked, new_container, capsys):
-    """All that the stanza adds to a start and a stop, beside a container that does without."""
-    plain = new_container()
-    rounds: list[list[float]] = []
-
-    def longer() -> list[float]:
-        """Start and stop."""
-        for _ in range(ROUNDS):
-            calls = (plain.start, plain.stop, hooked.start, hooked.stop)
-            rounds.append([time_of(call) for call in calls])
-        best = [min(times) for times in zip(*rounds, strict=True)]
-        return [best[2] - best[0], best[3] - best[1]]
-
-    for _ in range(BATCHES):
-        found = longer()
-        if max(found) < MOST:
-            break
-    with capsys.disabled():
-        print(f"\nthe stanza: start {found[0] * 1e3:+.1f} ms, stop {found[1] * 1e3:+.1f} ms")
-    assert max(found) < MOST
 
 
 def test_buffered_images_of_a_container_that_ends(hooked, ledger):

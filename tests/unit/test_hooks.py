@@ -199,7 +199,12 @@ def called(program):
 def call(shell, name, program, *arguments, **variables):
     done = subprocess.run(
         [*shell, hook(name), program, *arguments],
-        env={"PATH": os.environ["PATH"], "LXC_CONFIG_FILE": "/nonexistent/web/config", **variables},
+        env={
+            "PATH": os.environ["PATH"],
+            "LXC_NAME": "web",
+            "LXC_CONFIG_FILE": "/nonexistent/web/config",
+            **variables,
+        },
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stderr
@@ -214,6 +219,13 @@ def test_pre_start(shell, program):
 
 @pytest.mark.parametrize("variables", [{"LXC_TARGET": "reboot"}, {"LXC_CR_RESTART": "1"}])
 def test_pre_start_of_somebody_else(variables, shell, program):
+    assert call(shell, "lxc-pre-start", program, **variables) == (0, "")
+    assert called(program) is None
+
+
+def test_pre_start_by_another_configuration(shell, program):
+    """Nobody here is called like LXC's daemon: it cannot be told which container it is."""
+    variables = {"LXC_CONFIG_FILE": "/nonexistent/other.conf"}
     assert call(shell, "lxc-pre-start", program, **variables) == (0, "")
     assert called(program) is None
 
