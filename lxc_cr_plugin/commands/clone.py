@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import RestartError, UsageError
 from ..session import Session
 from . import not_negative, replacement
+from .restart import add_mount_argument, sources_of
 
 HELP = "Make other containers that start from an image, each with its own name, files and network."
 
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="as for restart",
     )
+    add_mount_argument(parser)
 
 
 def run(session: Session) -> int:
@@ -68,6 +70,7 @@ def clone_one(session: Session, name: str) -> int:
     from ..snapshot import KEEP
     from ..store import Reference
 
+    sources = sources_of(session.arguments.mount)
     journals = session.journals()
     store = session.store()
     image = store.resolve(Reference.parse(session.arguments.reference))
@@ -89,7 +92,9 @@ def clone_one(session: Session, name: str) -> int:
         else:
             try:
                 bridges = dict(session.arguments.bridge)
-                done = clone.start_from(image, files=KEEP, bridges=bridges, clone=True)
+                done = clone.start_from(
+                    image, files=KEEP, bridges=bridges, sources=sources, clone=True
+                )
             except BaseException:
                 if clone.container().state() != STOPPED:
                     undo.pop_all()  # it runs: nobody takes its files away
@@ -145,4 +150,5 @@ def _command(session: Session, name: str) -> list[str]:
     words += ["clone", session.arguments.reference, name]
     words += [f"--like={given['like']}"] if given["like"] else []
     words += [f"--bridge={which}={new}" for which, new in session.arguments.bridge]
+    words += [f"--mount={text}" for text in session.arguments.mount]
     return words + ["--no-start"] * session.arguments.no_start

@@ -102,6 +102,25 @@ def test_a_clone_that_is_not_started(container, clones_of):
     victim_of(clone, victim).verify()
 
 
+def test_clones_with_another_directory_of_the_host(container, clones_of, tmp_path):
+    places = [tmp_path / name for name in ("shared", "other")]
+    for place in places:
+        place.mkdir()
+        (place / "file").write_text(place.name)
+    container.configure(f"lxc.mount.entry = {places[0]} srv/data none bind,create=dir 0 0")
+    victim = container.add_victim("ledger")
+    container.start()
+    victim.ready()
+    container.checkpoint()
+    clones = clones_of(2)
+    container.cr("clone", container.name, *names(clones), "--mount", f"/srv/data={places[1]}")
+    for clone in clones:
+        assert clone.attach("cat", "/srv/data/file") == "other"
+        victim_of(clone, victim).verify()
+    assert container.attach("cat", "/srv/data/file") == "shared"
+    victim.verify()
+
+
 def test_fixed_addresses_are_not_taken_over(container, clones_of, bridge):  # noqa: F811
     fixed = "02:00:00:00:77:01"
     connect(container, bridge, f"lxc.net.0.hwaddr = {fixed}", f"lxc.net.0.veth.pair = {bridge}p")
