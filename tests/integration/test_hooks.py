@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Containers that include the stanza of `lxc-cr stanza`: plain tools of LXC, and what follows."""
 
+import contextlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -83,8 +84,15 @@ def start(container: Container, *arguments: str, fault: str = ""):
 def assert_fresh(container: Container, victim: Victim) -> None:
     """It runs, but from its real init: the victim has begun anew."""
     assert container.state == "RUNNING"
+
+    def begun_anew() -> bool:
+        # What it has left is there until its init has removed that.
+        with contextlib.suppress(FileNotFoundError):
+            return number_of_next(victim) < FAR
+        return False
+
+    wait_until(begun_anew, what="a new beginning", timeout=20)
     victim.ready()
-    assert number_of_next(victim) < FAR
 
 
 def reboot(container: Container) -> None:
