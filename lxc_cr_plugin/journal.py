@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from . import snapshot
+from . import snapshot, unfinished
 from .errors import ContainerError, HostError, LxcCrError, os_message
 from .freezer import Freezer
 from .log import Reporter
@@ -82,6 +82,38 @@ class Journals:
             with _open_lock(path) as fd:
                 if _try_lock(fd):
                     self._repair(path)
+
+    def repair_files(self, *, lxcpath: str, stopped: Callable[[str], bool]) -> None:
+        """The same for files that were being brought back when the machine itself went down.
+
+        @stopped says of a container, by its name, whether it is.
+        """
+        for note in sorted(Path(lxcpath).glob(f"*/{unfinished.NOTE}")):
+            self.repair_files_of(note.parent, stopped=stopped)
+
+    def repair_files_of(self, directory: Path, *, stopped: Callable[[str], bool]) -> None:
+        """The same for the container that lives in @directory."""
+        name = directory.name
+        with _open_lock(self._path(container=name, lxcpath=str(directory.parent))) as fd:
+            if not _try_lock(fd):
+                return
+            try:
+                done = unfinished.repair(directory, stopped=lambda: stopped(name))
+            except (LxcCrError, OSError) as error:
+                hint = getattr(error, "hint", None)
+                self._report.warning(
+                    f"The files of container '{name}': {error}" + (f". {hint}" if hint else "")
+                )
+                return
+            if done:
+                self._report.info(f"Repaired container '{name}' after a restart cut off: {done}")
+
+    def forget_restart(self, *, container: str, lxcpath: str) -> None:
+        """Let somebody else repair the files of a restart, whose lock we hold."""
+        path = self._path(container=container, lxcpath=lxcpath)
+        entry = _read(path)
+        if entry:
+            _write(path, entry._replace(kept=None))
 
     @contextlib.contextmanager
     def locked(self, *, container: str, lxcpath: str) -> Iterator[int]:
@@ -149,7 +181,7 @@ class Journal:
         # Which init is ours was noted by the engine, in its own process.
         noted = _read(self._path) or self._entry
         entry = noted._replace(confirmed=self._entry.confirmed)
-        undo(entry, stop_container=self._stop_container)
+        undo(entry, stop_container=self._stop_container, certain=True)
         self._path.unlink(missing_ok=True)
 
     def seized(self, init: int) -> None:
@@ -170,6 +202,10 @@ class Journal:
         Should the command die before it has confirmed that, the container is good and stays.
         """
         _write(self._path, self._entry._replace(confirmed=True))
+        if self._entry.kept:
+            # Should that fail, the stamps of its files still keep anybody from setting them back.
+            with contextlib.suppress(OSError):
+                snapshot.confirm(Path(self._entry.kept))
         # Here too: the container runs from now on, and its next start must not go back.
         _forget(self._entry.promises)
 
@@ -228,8 +264,12 @@ def entry_of_this_process(
     )
 
 
-def undo(entry: Entry, *, stop_container: StopContainer) -> list[str]:
-    """Undo what @entry describes, as far as there is anything; what was done, for the user."""
+def undo(entry: Entry, *, stop_container: StopContainer, certain: bool = False) -> list[str]:
+    """Undo what @entry describes, as far as there is anything; what was done, for the user.
+
+    With @certain nobody else can have started the container since: files are brought back whatever has
+    become of them. Else RestartError is raised when they were changed.
+    """
     done = []
     if entry.freezer:
         freezer = Freezer(Path(entry.freezer), entry.freezer_is_v2)
@@ -239,13 +279,15 @@ def undo(entry: Entry, *, stop_container: StopContainer) -> list[str]:
     if entry.meeting_place and Path(entry.meeting_place).exists():
         shutil.rmtree(entry.meeting_place, ignore_errors=True)
         done.append("removed its meeting place")
-    unfinished = entry.operation == RESTART and not entry.confirmed
-    if unfinished and stop_container(entry):
+    failed = entry.operation == RESTART and not entry.confirmed
+    if failed and stop_container(entry):
         done.append("stopped it")
     if entry.kept:
         # After the container was stopped: nobody may run while its files are exchanged.
-        restored = snapshot.repair(Path(entry.kept), confirmed=entry.confirmed)
+        confirmed = entry.confirmed if certain else entry.confirmed or None
+        restored = snapshot.repair(Path(entry.kept), confirmed=confirmed)
         done += [restored] if restored else []
+        unfinished.forget(Path(entry.lxcpath, entry.container))
     if _is_void(entry):
         _forget(entry.promises)
     return done

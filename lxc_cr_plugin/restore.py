@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from . import image as images
-from . import mount_entries, native, network, pending, snapshot
+from . import mount_entries, native, network, pending, snapshot, unfinished
 from .clocks import CONTINUE, POLICIES
 from .completion import complete
 from .container import RUNNING, STOPPED, Container
@@ -242,6 +242,7 @@ def bring_files(
             hint="Write --files rollback to bring them back, or --files keep to leave them",
         )
     if found and files == snapshot.ROLLBACK:
+        unfinished.note(container.directory, backend.kept)
         backend.roll_back(image, manifest, found)
     return changes
 
@@ -327,7 +328,7 @@ def place_to_keep(container: Container) -> Path | None:
     """Where the previous state of the files will be kept, after what an old restart has left there."""
     kept = snapshot.kept_beside(container.rootfs())
     if kept:
-        snapshot.repair(kept, confirmed=False)
+        snapshot.repair(kept, confirmed=None)
     return kept
 
 

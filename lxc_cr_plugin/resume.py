@@ -20,7 +20,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from . import pending
+from . import pending, snapshot, unfinished
 from .config import FRESH, Settings
 from .container.starting import Monitor, StartingContainer
 from .errors import LxcCrError, RestartError
@@ -38,8 +38,48 @@ READY, AFRESH = b"R", b"F"
 END_TIMEOUT = 10.0
 
 
+def before_start(session: Session, directory: Path) -> int:
+    """What the hook pre-start does: 0 lets the start of the container in @directory go on.
+
+    Raises RestartError when it must fail.
+    """
+    if pending.mark_of(directory).exists():
+        return resume(session, directory)
+
+    def stop(entry: Entry) -> bool:
+        ours = Path(entry.lxcpath, entry.container) == directory
+        return end_init(entry) if ours else stop_container(entry)
+
+    journals = Journals(
+        run_dir=session.settings.run_dir, report=session.report, stop_container=stop
+    )
+    journals.repair()
+    journals.repair_files_of(directory, stopped=lambda _: True)
+    refuse_half(directory)
+    return 0
+
+
+def refuse_half(directory: Path) -> None:
+    """Raise RestartError when a restart that was cut off has left the files neither old nor new."""
+    kept = unfinished.noted(directory)
+    if kept and snapshot.is_away(kept):
+        raise RestartError(
+            f"The files of container '{directory.name}' are neither old nor new: a restart was cut off",
+            hint=f"`lxc-cr repair {directory.name} --undo` says what keeps them from going back",
+        )
+
+
+def end_init(entry: Entry) -> bool:
+    """End what a failed restart has left, where LXC cannot be asked; False: nothing of it runs."""
+    if entry.init is None or not kill_process(entry.init, started=entry.init_started):
+        return False
+    init, started = entry.init, entry.init_started
+    until(lambda: not is_alive(init, started=started), timeout=END_TIMEOUT)
+    return True
+
+
 def resume(session: Session, directory: Path) -> int:
-    """What the hook pre-start does: 0 lets the start go on, to be taken over or afresh.
+    """What it does when a restart is pending: 0 lets the start go on, to be taken over or afresh.
 
     @directory is where the container lives. Raises RestartError when the start must fail.
     """
@@ -120,6 +160,7 @@ class Supervisor:
         )
         # What was killed may have been the rest of a restart that is done: then nothing is pending.
         journals.repair()
+        journals.repair_files_of(container.directory, stopped=lambda _: True)
         wanted = pending.pending(container.directory)
         if wanted is None:
             say(self._word, AFRESH)
@@ -153,11 +194,7 @@ class Supervisor:
         ours = (entry.container, entry.lxcpath) == (container.name, container.lxcpath)
         if not ours or container.begun:
             return stop_container(entry)
-        if entry.init is None or not kill_process(entry.init, started=entry.init_started):
-            return False
-        init, started = entry.init, entry.init_started
-        until(lambda: not is_alive(init, started=started), timeout=END_TIMEOUT)
-        return True
+        return end_init(entry)
 
     def _start_afresh(self) -> None:
         """As the policy asks for. Everything of the restart is undone by now, files included."""

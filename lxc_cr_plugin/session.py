@@ -88,6 +88,9 @@ class Session:
             run_dir=self.settings.run_dir, report=self.report, stop_container=stop_container
         )
         journals.repair()
+        lxcpath = self.settings.lxcpath or default_lxcpath()
+        if lxcpath:
+            journals.repair_files(lxcpath=lxcpath, stopped=lambda name: is_stopped(name, lxcpath))
         return journals
 
     def of(self, **arguments: str) -> Session:
@@ -192,6 +195,22 @@ def open_container(name: str, lxcpath: str | None) -> LxcContainer:
     return LxcContainer(name=name, lxcpath=lxcpath)
 
 
+def default_lxcpath() -> str | None:
+    """Where containers are when nobody says; None when LXC is not there, and no container either."""
+    try:
+        from .container.lxc import DEFAULT_PATH
+    except ImportError:
+        return None
+    return DEFAULT_PATH
+
+
+def is_stopped(name: str, lxcpath: str) -> bool:
+    """Whether nothing of the container @name runs."""
+    from .container import STOPPED
+
+    return open_container(name, lxcpath).state() == STOPPED
+
+
 def stop_container(entry: Entry) -> bool:
     """End the container that a failed restart has left; False when it did not run.
 
@@ -209,6 +228,7 @@ def stop_container(entry: Entry) -> bool:
         raise ContainerError(
             f"Container '{entry.container}' was started by somebody else, with files that a restart "
             "had exchanged",
-            hint=f"`lxc-stop {container.address}`: the next lxc-cr brings its files back",
+            hint=f"`lxc-stop {container.address}`: the next lxc-cr brings its files back, or asks when "
+            "they were changed since",
         )
     return ended

@@ -16,6 +16,7 @@ NAMES = (
     "clone",
     "check",
     "pending",
+    "repair",
     "ls",
     "inspect",
     "diff",

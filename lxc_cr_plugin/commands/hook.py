@@ -25,9 +25,9 @@ def run(session: Session) -> int:
     directory = container_directory()
     session = session.of(name=directory.name, lxcpath=str(directory.parent))
     if session.arguments.type == "pre-start":
-        from ..resume import resume
+        from ..resume import before_start
 
-        return resume(session, directory)
+        return before_start(session, directory)
     from ..aftermath import after_clone, after_destroy, after_stop
 
     actions = {"post-stop": after_stop, "clone": after_clone, "destroy": after_destroy}

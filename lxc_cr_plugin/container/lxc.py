@@ -29,6 +29,9 @@ from . import STOPPED
 STOP_TIMEOUT = 30.0
 
 
+# Where containers are when nobody says.
+DEFAULT_PATH = str(lxc.default_config_path)
+
 # Tells hooks that lxc-cr itself starts the container.
 RESTARTING = "LXC_CR_RESTART"
 

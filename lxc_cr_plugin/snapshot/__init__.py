@@ -7,6 +7,7 @@ have in common; each is one file here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -104,26 +105,55 @@ def backend_for(rootfs: str) -> Backend:
 
 def kept_beside(rootfs: str) -> Path | None:
     """Where a restart keeps the previous state of these files, None when it cannot."""
+    from .kept import kept_for
+
     try:
         return backend_for(rootfs).kept
     except LxcCrError:
-        return None
+        # A restart that was cut off may have left them where no backend looks.
+        kept = kept_for(Path(rootfs.rpartition(":")[2]))
+        return kept if is_away(kept) else None
 
 
-def repair(kept: Path, *, confirmed: bool) -> str:
+def repair(kept: Path, *, confirmed: bool | None) -> str:
     """End what a restart had begun with files; what was done, for the user: "" is nothing.
 
     Once it was @confirmed that the processes run the new state stays, else the previous one returns.
+    None: nobody knows any more, and what is in @kept decides. Raises RestartError when the files were
+    changed since, so that somebody has to choose, HostError when @kept is not ours.
     """
     from . import btrfs, rollback
+    from .kept import check_owner, is_confirmed
 
-    if not kept.exists():
+    if not os.path.lexists(kept):
         return ""
+    check_owner(kept)
     keeper = btrfs if (kept / btrfs.JOURNAL).exists() else rollback
-    if confirmed:
+    if confirmed or (confirmed is None and is_confirmed(kept)):
         keeper.settle(kept)
         return "kept the files that its processes know"
-    return "brought its files back" if keeper.undo(kept) else ""
+    return "brought its files back" if keeper.undo(kept, force=confirmed is False) else ""
+
+
+def is_confirmed(kept: Path) -> bool:
+    """Whether @kept says that the processes run."""
+    from .kept import is_confirmed as confirmed
+
+    return confirmed(kept)
+
+
+def is_away(kept: Path) -> bool:
+    """Whether the files are in @kept instead of at their place: they are neither old nor new."""
+    from .kept import is_away as away
+
+    return away(kept)
+
+
+def confirm(kept: Path) -> None:
+    """Note durably in @kept, if it is there, that the processes run. Raises OSError."""
+    from .kept import confirm as note
+
+    note(kept)
 
 
 def refuse_other_layout(backend: Backend, manifest: Manifest) -> None:

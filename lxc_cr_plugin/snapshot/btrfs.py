@@ -13,7 +13,6 @@ was there is kept until the restart has succeeded. Inode numbers stay, the devic
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 from .. import native
 from ..errors import CheckpointError, HostError, ImageError, Obstacle, UnsupportedError, os_message
 from ..fault import point
+from ..trusted import write_durably
 from . import capture, rollback, subvolume, tree_backend
+from . import kept as keeping
 from .pointer import new_place, point_to, snapshot_of
 from .tree import Tree
 
@@ -50,7 +51,7 @@ class BtrfsBackend:
 
     @property
     def kept(self) -> Path:
-        return self._path.with_name(f".{self._path.name}.lxc-cr")
+        return keeping.kept_for(self._path)
 
     def capture(self, *, staging: Path, images: list[Image]) -> BtrfsCapture:
         return BtrfsCapture(self._path, staging=staging, known=tree_backend.known(images))
@@ -198,13 +199,14 @@ def exchange(
             subvolume.opened(path.parent) as parent,
         ):
             point("keep")
-            write_journal(kept, path, subvolume.info(old).uuid)
+            write_journal(kept, subvolume.info(old).uuid)
             point("kept")
             subvolume.snapshot(source, directory, OTHER, read_only=False)
-            if work:
-                with Tree(kept / OTHER) as tree:
+            with Tree(kept / OTHER) as tree:
+                if work:
                     work(tree)
                     tree.sync()
+                keeping.note_brought(kept, tree)
             point("bring")
             native.exchange(directory, OTHER, parent, path.name)
             point("brought")
@@ -215,25 +217,23 @@ def exchange(
         ) from error
 
 
-def write_journal(kept: Path, path: Path, previous: bytes) -> None:
-    """Note durably that @previous is the uuid of what was at @path."""
-    new = kept / f"{JOURNAL}.new"
-    with new.open("w") as file:
-        json.dump({"path": str(path), "previous": previous.hex()}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(kept / JOURNAL)
-    with subvolume.opened(kept) as directory:
-        os.fsync(directory)
+def write_journal(kept: Path, previous: bytes) -> None:
+    """Note durably that @previous is the uuid of what was there."""
+    write_durably(kept / JOURNAL, json.dumps({"previous": previous.hex()}).encode())
 
 
-def undo(kept: Path) -> bool:
-    """Put back what was there before `exchange`; False when it still is."""
+def undo(kept: Path, *, force: bool) -> bool:
+    """Put back what was there before `exchange`; False when it still is.
+
+    Unless @force, raises RestartError when what took its place was changed since.
+    """
     members = json.loads((kept / JOURNAL).read_text())
-    path = Path(members["path"])
+    path = keeping.tree_of(kept)
     returned = False
     with subvolume.opened(kept) as directory, subvolume.opened(path.parent) as parent:
         if identity(kept / OTHER) == members["previous"]:
+            if not force:
+                keeping.refuse_changed(kept)
             native.exchange(directory, OTHER, parent, path.name)
             point("undone")
             native.sync_filesystem(parent)

@@ -5,7 +5,8 @@ Only what differs is touched, and a file that is there keeps its inode: programs
 (SQLite refuses to write to a database whose number has changed). Before anything is touched, the
 previous state is kept in a directory beside the tree, as rows and contents: a copy of what will be
 rewritten, a link to what will be removed. The journal there is durable by then, and to undo is to
-bring the same paths to the rows in it, however far the first attempt has come.
+bring the same paths to the rows in it, however far the first attempt has come. Meanwhile the tree is not
+at its place (kept.py), so that nothing can run on half of it.
 
     .NAME.lxc-cr/journal     rows of every path that may be touched, as it was
     .NAME.lxc-cr/<digest>    contents; these names are numbers, nobody hashes them
@@ -17,12 +18,16 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import HostError
 from ..fault import point
+from ..trusted import sync
 from . import content
+from . import kept as keeping
 from .source import Contents
 from .tree import AnyStatus, Scan, Tree
 from .view import INLINE, Row, Stamp, View, decode_rows, encode_rows
@@ -90,7 +95,7 @@ def _same_content(tree: Tree, row: Row, status: AnyStatus) -> bool:
 
 
 def apply(tree: Tree, view: View, changes: list[Change], *, contents: Contents, kept: Path) -> None:
-    """Bring all paths of @changes to @view; `undo` brings them back until `discard` is called.
+    """Bring all paths of @changes to @view, durably; `undo` brings them back until `discard` is called.
 
     Raises ImageError before anything is touched when the snapshot is damaged, HostError or OSError
     when it fails half way: then `undo` has to follow.
@@ -99,7 +104,11 @@ def apply(tree: Tree, view: View, changes: list[Change], *, contents: Contents, 
     target = _target(changes, view, scan, contents)
     _keep(tree, scan, target, kept=kept)
     try:
+        keeping.take_away(kept)
         bring(tree, target, contents)
+        tree.sync()
+        keeping.note_brought(kept, tree)
+        keeping.put_back(kept)
         point("brought")
     except OSError as error:
         raise HostError(
@@ -149,17 +158,16 @@ def _keep(tree: Tree, scan: Scan, target: dict[str, Row | None], *, kept: Path) 
         before[path] = _row_of(tree, path, status, digest=name)
     journal = encode_rows(
         before,
-        tree=os.fsencode(tree.path),
         links=sorted(links),
         present=[os.fsencode(path) for path in scan],
     )
     new = kept / f"{JOURNAL}.new"
     new.write_bytes(journal)
     for file in kept.iterdir():
-        _sync(file)
+        sync(file)
     new.rename(kept / JOURNAL)
-    _sync(kept)
-    _sync(kept.parent)
+    sync(kept)
+    sync(kept.parent)
     point("kept")
 
 
@@ -210,6 +218,11 @@ def bring(tree: Tree, target: dict[str, Row | None], contents: Contents) -> None
     point("bring")
     made: dict[int, str] = {}
     rows = [row for path in sorted(target) if (row := target[path])]
+    # First all room is given back: the way back must not need more than there was.
+    for row in rows:
+        if _is_filled(row, contents) and tree.status(row.path):
+            with _opened_empty(tree, row):
+                pass
     for row in rows:
         if row.link and row.link in made:
             _link_inside(tree, made[row.link], row.path)
@@ -221,6 +234,11 @@ def bring(tree: Tree, target: dict[str, Row | None], contents: Contents) -> None
         tree.set_attributes(
             row.path, mode=row.mode, uid=row.uid, gid=row.gid, mtime=row.mtime, xattrs=row.xattrs
         )
+
+
+def _is_filled(row: Row, contents: Contents) -> bool:
+    """Whether the content of @row is written to the file, and the file not a link to it."""
+    return row.kind() == stat.S_IFREG and row.digest not in contents.links
 
 
 def _may_stay(row: Row, status: AnyStatus, contents: Contents) -> bool:
@@ -261,7 +279,7 @@ def _make(tree: Tree, row: Row, contents: Contents) -> None:
     with tree.parent(row.path) as (fd, name):
         present = tree.status(row.path) is not None
         if row.kind() == stat.S_IFREG:
-            if row.digest not in contents.links:
+            if _is_filled(row, contents):
                 _fill(tree, row, contents)
             elif not present:
                 os.link(contents.path(row.digest or b""), name, dst_dir_fd=fd)
@@ -276,11 +294,7 @@ def _make(tree: Tree, row: Row, contents: Contents) -> None:
 
 
 def _fill(tree: Tree, row: Row, contents: Contents) -> None:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
-    with tree.opened(row.path, flags, 0o600) as fd:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EBUSY, "somebody else changes it", row.path)
-        os.ftruncate(fd, 0)
+    with _opened_empty(tree, row) as fd:
         if row.digest is None:
             os.pwrite(fd, row.data or b"", 0)
             return
@@ -288,34 +302,54 @@ def _fill(tree: Tree, row: Row, contents: Contents) -> None:
             content.copy(source, fd, size=row.size)
 
 
-def undo(kept: Path) -> bool:
-    """Bring the tree back to what was kept in @kept; False when nothing had been touched."""
+@contextmanager
+def _opened_empty(tree: Tree, row: Row) -> Iterator[int]:
+    """The regular file of @row for writing, made or emptied."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
+    with tree.opened(row.path, flags, 0o600) as fd:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EBUSY, "somebody else changes it", row.path)
+        os.ftruncate(fd, 0)
+        yield fd
+
+
+def undo(kept: Path, *, force: bool) -> bool:
+    """Bring the tree back to what was kept in @kept; False when nothing had been touched.
+
+    Unless @force, raises RestartError when the tree was changed since it was brought.
+    """
     found = _read_journal(kept)
-    if found:
-        with Tree(found.tree) as tree:
+    touched = found is not None and (keeping.is_away(kept) or keeping.is_brought(kept))
+    if found and touched:
+        if not keeping.is_away(kept):
+            if not force:
+                keeping.refuse_changed(kept)
+            keeping.take_away(kept)
+        # From here on there are no stamps by which a change could be told: and no place to change.
+        keeping.forget_brought(kept)
+        with Tree(kept / keeping.AWAY) as tree:
             # What processes made that ran for an instant before the restart failed.
             appeared = tree.scan().keys() - found.present - found.rows.keys()
             bring(tree, {**found.rows, **dict.fromkeys(appeared)}, Contents(kept, found.links))
             point("undone")
             # Durable before the only other copy goes.
             tree.sync()
+        keeping.put_back(kept)
     discard(kept)
-    return found is not None
+    return touched
 
 
 def settle(kept: Path) -> None:
     """Let the new state stay: make it durable, and forget what was kept in @kept."""
-    found = _read_journal(kept)
-    if found:
-        with Tree(found.tree) as tree:
+    if (kept / JOURNAL).exists():
+        with Tree(keeping.tree_of(kept)) as tree:
             tree.sync()
     discard(kept)
 
 
 class Journal(NamedTuple):
-    """What was kept of @tree: rows of what may be touched, all paths that were `present`."""
+    """What was kept: rows of what may be touched, all paths that were `present`."""
 
-    tree: Path
     rows: dict[str, Row | None]
     links: frozenset[bytes]
     present: frozenset[str]
@@ -328,7 +362,6 @@ def _read_journal(kept: Path) -> Journal | None:
         return None
     rows, members = decode_rows(data)
     return Journal(
-        tree=Path(os.fsdecode(members["tree"])),
         rows=rows,
         links=frozenset(members["links"]),
         present=frozenset(os.fsdecode(path) for path in members["present"]),
@@ -336,7 +369,15 @@ def _read_journal(kept: Path) -> Journal | None:
 
 
 def discard(kept: Path) -> None:
-    """Forget what was kept in @kept, if it is there. The journal first: it is what counts."""
+    """Forget what was kept in @kept, if it is there. The journal first: it is what counts.
+
+    Raises HostError when the tree itself is there.
+    """
+    if keeping.is_away(kept):
+        raise HostError(
+            f"The container's files are in '{kept / keeping.AWAY}'",
+            hint=f"Move that to '{keeping.tree_of(kept)}'",
+        )
     (kept / JOURNAL).unlink(missing_ok=True)
     point("settle")
     shutil.rmtree(kept, ignore_errors=True)
@@ -357,11 +398,3 @@ def _is_directory(status: AnyStatus) -> bool:
 def _rdev(status: AnyStatus) -> int:
     is_node = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
     return status.st_rdev if is_node else 0
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

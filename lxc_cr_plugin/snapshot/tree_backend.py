@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .. import manifest as manifests
 from ..errors import ImageError, LxcCrError, os_message
 from . import capture, of_image, rollback, view, volatile
+from . import kept as keeping
 from .pointer import snapshot_of
 from .source import Contents, TreeContents
 from .tree import Tree
@@ -42,7 +43,7 @@ class TreeBackend:
 
     @property
     def kept(self) -> Path:
-        return self._path.with_name(f".{self._path.name}.lxc-cr")
+        return keeping.kept_for(self._path)
 
     def capture(self, *, staging: Path, images: list[Image]) -> TreeCapture:
         return TreeCapture(self.name, self._path, staging=staging, known=known(images))

@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from .test_backends import assert_nothing_kept_beside, verify
 from .test_files import runs_on
 
 BACKENDS = ["dir@xfs", "overlay@xfs", "btrfs@btrfs"]
-FULL = 8
+CONTAINER, FULL, RESTART_FAILED = 3, 8, 10
 
 # Points of fault.py and of Reporter.step; a command stands still there.
 CHECKPOINT = (
@@ -143,4 +144,98 @@ def test_a_store_that_is_really_full(kind, running, tmp_path):
             assert list(small.glob("store/*")) == []
             assert list(small.glob("store/.staging/*")) == []
             runs_on(victim)
+    verify(victim)
+
+
+def power_cut(container: Container, *arguments: str, at: str) -> None:
+    """Everything dies at this point of a restart, and /run is another one afterwards."""
+    cut(container, "restart", container.name, *arguments, at=at)
+    wait_until(lambda: container.state == "STOPPED", what="the end of what was started")
+    forget_run(container)
+
+
+def forget_run(container: Container) -> None:
+    for path in container.laboratory.run_dir.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@pytest.mark.parametrize("backend", ["dir@xfs", "btrfs@btrfs"])
+def test_work_after_a_power_cut_is_not_undone(backend, running):
+    """A plain start ran on the files that were brought: whoever comes later has to choose."""
+    container, victim = running(backend)
+    kinds = container.rootfs / "kinds"
+    container.checkpoint("--stop")
+    change(kinds)
+    changed = look(kinds)
+    power_cut(container, at="python:engine~")
+    (kinds / "work").write_bytes(b"of days")
+    since = look(kinds)
+    for files in ("keep", "rollback"):
+        outcome = container.try_cr("restart", container.name, "--files", files)
+        assert outcome.code == RESTART_FAILED, outcome.text
+        assert "1 files there were changed since: /kinds/work" in outcome.text
+        assert look(kinds) == since
+    container.start()
+    outcome = container.try_cr("repair", container.name, "--undo")
+    assert outcome.code == CONTAINER, outcome.text
+    container.stop()
+    assert look(kinds) == since
+    container.cr("repair", container.name, "--undo")
+    assert look(kinds) == changed
+    assert_nothing_kept_beside(container)
+    power_cut(container, at="python:engine~")
+    (kinds / "work").write_bytes(b"of days")
+    since = look(kinds)
+    container.cr("repair", container.name, "--keep")
+    assert look(kinds) == since
+    assert_nothing_kept_beside(container)
+    container.restart()
+    verify(victim)
+
+
+def remove_monitors(container: Container) -> bool:
+    """LXC leaves these cgroups when there is no root filesystem; True when they are gone."""
+    left = [*Path("/sys/fs/cgroup").glob(f"*/lxc.monitor.{container.name}")]
+    for directory in left:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+    return not left
+
+
+def test_after_a_power_cut_the_next_command_repairs(running):
+    """Without /run; and nothing starts from a tree that is neither old nor new."""
+    container, victim = running("dir@xfs")
+    kinds = container.rootfs / "kinds"
+    container.checkpoint("--stop")
+    change(kinds)
+    changed = look(kinds)
+    for at in ("files:kept", "files:bring", "files:brought"):
+        power_cut(container, at=at)
+        if at == "files:bring":
+            assert not kinds.exists()
+            assert container.lxc("start", "-d", check=False).returncode != 0
+            wait_until(lambda: remove_monitors(container), what="the end of the monitor")
+        container.cr("ls")
+        assert look(kinds) == changed, at
+        assert_nothing_kept_beside(container)
+    container.restart()
+    verify(victim)
+
+
+def test_a_power_cut_after_the_release(running):
+    """Only the kept directory knows that the restart was complete."""
+    container, victim = running("btrfs@btrfs")
+    kinds = container.rootfs / "kinds"
+    container.checkpoint("--stop")
+    good = look(kinds)
+    change(kinds)
+    cut(container, "restart", container.name, at="python:confirm~")
+    forget_run(container)
+    container.cr("ls")
+    assert_nothing_kept_beside(container)
+    assert container.state == "RUNNING"
+    assert look(kinds) == good
     verify(victim)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lxc_cr_plugin import unfinished
 from lxc_cr_plugin.resources import data_file, hook
 
 SHELLS = [
@@ -292,7 +293,12 @@ def run_line(shell, kind, directory):
 
 
 @pytest.mark.parametrize(
-    ("kind", "file"), [("pre-start", "lxc-cr.pending"), ("start-host", "lxc-cr.resume")]
+    ("kind", "file"),
+    [
+        ("pre-start", "lxc-cr.pending"),
+        ("pre-start", unfinished.NOTE),
+        ("start-host", "lxc-cr.resume"),
+    ],
 )
 def test_a_pending_start_needs_our_hooks(kind, file, shell, tmp_path):
     (tmp_path / file).symlink_to(tmp_path)

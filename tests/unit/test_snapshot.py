@@ -7,12 +7,14 @@ from pathlib import Path
 import cbor2
 import pytest
 
-from lxc_cr_plugin.errors import HostError, ImageError
+from lxc_cr_plugin.errors import HostError, ImageError, RestartError
 from lxc_cr_plugin.snapshot import (
     Storage,
     backend_for,
+    confirm,
     content,
     kept_beside,
+    repair,
     rollback,
     view,
     volatile,
@@ -65,7 +67,7 @@ def test_what_is_copied_into_memory_is_written_at_the_end(root, tmp_path):
         assert any(path.stat().st_size == 100_000 for path in memory.iterdir())
         wanted = taken.finish(ended=False)
     change(root)
-    roll_back(root, wanted, target, tmp_path / "kept", full=True)
+    roll_back(root, wanted, target, tmp_path / ".rootfs.lxc-cr", full=True)
     assert look(root) == before
 
 
@@ -92,23 +94,23 @@ def test_everything_comes_back_and_goes_back(root, tmp_path):
     change(root)
     changed = look(root)
     inode = (root / "empty").stat().st_ino
-    roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+    roll_back(root, taken, tmp_path / "contents", tmp_path / ".rootfs.lxc-cr")
     assert look(root) == before
     assert (root / "empty").stat().st_ino == inode
-    assert rollback.undo(tmp_path / "kept")
+    assert rollback.undo(tmp_path / ".rootfs.lxc-cr", force=True)
     assert look(root) == changed
     assert (root / "empty").stat().st_ino == inode
-    assert not (tmp_path / "kept").exists()
-    assert not rollback.undo(tmp_path / "kept")
+    assert not (tmp_path / ".rootfs.lxc-cr").exists()
+    assert not rollback.undo(tmp_path / ".rootfs.lxc-cr", force=True)
 
 
 def test_what_is_settled_stays(root, tmp_path):
     taken = capture(root, tmp_path / "contents")
     before = look(root)
     change(root)
-    roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
-    rollback.settle(tmp_path / "kept")
-    assert not rollback.undo(tmp_path / "kept")
+    roll_back(root, taken, tmp_path / "contents", tmp_path / ".rootfs.lxc-cr")
+    rollback.settle(tmp_path / ".rootfs.lxc-cr")
+    assert not rollback.undo(tmp_path / ".rootfs.lxc-cr", force=True)
     assert look(root) == before
 
 
@@ -131,17 +133,17 @@ def test_interrupted_anywhere_it_goes_back(root, tmp_path, monkeypatch):
 
             monkeypatch.setattr(rollback, name, limited)
         try:
-            roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+            roll_back(root, taken, tmp_path / "contents", tmp_path / ".rootfs.lxc-cr")
         except KeyboardInterrupt:
             monkeypatch.undo()
-            assert rollback.undo(tmp_path / "kept")
+            assert rollback.undo(tmp_path / ".rootfs.lxc-cr", force=True)
             assert look(root) == changed
             steps += 1
             continue
         break
     monkeypatch.undo()
     assert steps > 20
-    assert rollback.undo(tmp_path / "kept")
+    assert rollback.undo(tmp_path / ".rootfs.lxc-cr", force=True)
     assert look(root) == changed
 
 
@@ -157,7 +159,7 @@ def test_what_changes_during_the_capture(root, tmp_path):
     (root / "late").unlink()
     change_back = root / "dir/deep/large"
     change_back.write_bytes(b"again")
-    roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+    roll_back(root, taken, tmp_path / "contents", tmp_path / ".rootfs.lxc-cr")
     assert look(root) == before
 
 
@@ -198,7 +200,7 @@ def test_hard_links_outside_are_left_alone(root, tmp_path):
     taken = capture(root, tmp_path / "contents")
     (root / "setuid").write_bytes(b"changed")
     os.link(root / "setuid", tmp_path / "elsewhere")
-    roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+    roll_back(root, taken, tmp_path / "contents", tmp_path / ".rootfs.lxc-cr")
     assert (root / "setuid").read_bytes() == b"x" * 5000
     assert (tmp_path / "elsewhere").read_bytes() == b"changed"
 
@@ -227,9 +229,9 @@ def test_a_damaged_content_touches_nothing(root, tmp_path):
     for path in (tmp_path / "contents").iterdir():
         path.write_bytes(path.read_bytes()[:-1] if path.stat().st_size < 1 << 20 else b"")
     with pytest.raises(ImageError, match="is not what was written"):
-        roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+        roll_back(root, taken, tmp_path / "contents", tmp_path / ".rootfs.lxc-cr")
     assert look(root) == changed
-    assert not (tmp_path / "kept").exists()
+    assert not (tmp_path / ".rootfs.lxc-cr").exists()
 
 
 def test_nothing_is_followed(root, tmp_path):
@@ -240,7 +242,7 @@ def test_nothing_is_followed(root, tmp_path):
     (outside / "deep/large").write_bytes(b"precious")
     (root / "dir").rename(tmp_path / "away")
     (root / "dir").symlink_to(outside)
-    roll_back(root, taken, tmp_path / "contents", tmp_path / "kept")
+    roll_back(root, taken, tmp_path / "contents", tmp_path / ".rootfs.lxc-cr")
     assert (outside / "deep/large").read_bytes() == b"precious"
     assert sorted(path.name for path in outside.rglob("*")) == ["deep", "large"]
     assert (root / "dir").is_dir()
@@ -321,3 +323,120 @@ def test_storage(tmp_path):
     assert kept_beside("zfs:tank/web") is None
     with pytest.raises(HostError, match="are not possible on a root filesystem like 'zfs"):
         backend_for("zfs:tank/web")
+
+
+def brought_back(root: Path, tmp_path: Path) -> dict[str, tuple]:
+    """A restart that was cut off after it had brought @root to an image; what was there before."""
+    taken = capture(root, tmp_path / "contents")
+    change(root)
+    before = look(root)
+    roll_back(root, taken, tmp_path / "contents", tmp_path / ".rootfs.lxc-cr")
+    return before
+
+
+def test_what_was_cut_off_goes_back_when_nobody_built_upon_it(root, tmp_path):
+    before = brought_back(root, tmp_path)
+    kept = tmp_path / ".rootfs.lxc-cr"
+    (root / "dir/place-for-a-mount").mkdir()
+    assert repair(kept, confirmed=None) == "brought its files back"
+    assert look(root) == before
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "done"),
+    [
+        ("work", lambda path: path.write_bytes(b"of days")),
+        ("small", lambda path: path.write_bytes(b"other")),
+        ("acl", Path.unlink),
+        ("dir", lambda path: path.chmod(0o700)),
+    ],
+)
+def test_work_that_was_done_since_is_not_dropped(path, done, root, tmp_path):
+    """Nothing tells that the container has been running, but the files themselves."""
+    before = brought_back(root, tmp_path)
+    kept = tmp_path / ".rootfs.lxc-cr"
+    done(root / path)
+    since = look(root)
+    with pytest.raises(RestartError, match=f"1 files there were changed since: /{path}") as caught:
+        repair(kept, confirmed=None)
+    assert "lxc-cr repair" in (caught.value.hint or "")
+    assert look(root) == since
+    assert repair(kept, confirmed=False) == "brought its files back"
+    assert look(root) == before
+
+
+def test_what_was_confirmed_stays_whoever_comes(root, tmp_path):
+    """As after a power cut: only the directory itself can say so."""
+    brought_back(root, tmp_path)
+    kept = tmp_path / ".rootfs.lxc-cr"
+    confirm(kept)
+    (root / "work").write_bytes(b"of days")
+    since = look(root)
+    repair(kept, confirmed=None)
+    assert look(root) == since
+    assert not kept.exists()
+
+
+def test_nothing_starts_from_half_of_a_tree(root, tmp_path, monkeypatch):
+    """Cut off in between, there and back, it is at its place no sooner than it is whole."""
+    taken = capture(root, tmp_path / "contents")
+    change(root)
+    before = look(root)
+    kept = tmp_path / ".rootfs.lxc-cr"
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rollback, "_make", cut)
+    with pytest.raises(KeyboardInterrupt):
+        roll_back(root, taken, tmp_path / "contents", kept)
+    assert not root.exists()
+    assert kept_beside(str(root)) == kept
+    with pytest.raises(KeyboardInterrupt):
+        repair(kept, confirmed=None)
+    assert not root.exists()
+    with pytest.raises(HostError, match="The container's files are in"):
+        rollback.discard(kept)
+    monkeypatch.undo()
+    repair(kept, confirmed=None)
+    assert look(root) == before
+
+
+def test_somebody_made_another_tree_meanwhile(root, tmp_path, monkeypatch):
+    before = brought_back(root, tmp_path)
+    kept = tmp_path / ".rootfs.lxc-cr"
+    root.rename(kept / "tree")
+    root.mkdir()
+    (root / "work").write_bytes(b"of days")
+    with pytest.raises(HostError, match="Failed to move"):
+        repair(kept, confirmed=None)
+    assert (root / "work").exists()
+    (root / "work").rename(tmp_path / "work")
+    repair(kept, confirmed=None)
+    assert look(root) == before
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_a_kept_directory_of_others_is_not_followed(mode, root, tmp_path):
+    brought_back(root, tmp_path)
+    kept = tmp_path / ".rootfs.lxc-cr"
+    now = look(root)
+    kept.chmod(mode)
+    with pytest.raises(HostError, match="not a directory of root alone"):
+        repair(kept, confirmed=None)
+    kept.chmod(0o700)
+    os.chown(kept, 1000, 1000)
+    with pytest.raises(HostError, match="not a directory of root alone"):
+        repair(kept, confirmed=None)
+    assert look(root) == now
+
+
+def test_a_link_to_a_kept_directory_is_not_followed(root, tmp_path):
+    brought_back(root, tmp_path)
+    now = look(root)
+    (tmp_path / ".rootfs.lxc-cr").rename(tmp_path / "elsewhere")
+    (tmp_path / ".rootfs.lxc-cr").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(HostError, match="not a directory of root alone"):
+        repair(tmp_path / ".rootfs.lxc-cr", confirmed=None)
+    assert look(root) == now
