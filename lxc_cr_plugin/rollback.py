@@ -65,7 +65,7 @@ def roll_back(
             before = end()
     try:
         return RolledBack(restart(image), before)
-    except LxcCrError as error:
+    except Exception as error:  # whatever it is, what ran before must not stay ended
         if before is None:
             raise
         return_to(before, error, restart=restart, report=report)
@@ -73,13 +73,13 @@ def roll_back(
 
 
 def return_to(
-    before: Image, reason: LxcCrError, *, restart: Callable[[Image], Restarted], report: Reporter
+    before: Image, reason: Exception, *, restart: Callable[[Image], Restarted], report: Reporter
 ) -> None:
     """Let run what ran before the rollback failed for @reason; RestartError if that fails too."""
     report.warning(f"Going back to what ran before: {reason}")
     try:
         restart(before)
-    except LxcCrError as error:
+    except (LxcCrError, OSError) as error:
         raise RestartError(
             f"The rollback failed ({reason}), and so did the way back: {error}",
             hint=f"Nothing is lost: what ran before is {before.reference()}",

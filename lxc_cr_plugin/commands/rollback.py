@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(session: Session) -> int:
     """Run the command; returns its exit code."""
     from ..rollback import BEFORE, roll_back
-    from ..snapshot import ROLLBACK
+    from ..snapshot import ROLLBACK, SNAPSHOT
     from ..store import Reference
 
     name = session.arguments.name
@@ -54,7 +54,8 @@ def run(session: Session) -> int:
             Reference(name, BEFORE),
             stop=True,
             buffered=False,
-            files=session.policy.files,
+            # What the way back rewrites must not be lost, whatever other checkpoints leave out.
+            files=SNAPSHOT if target.manifest().rootfs is not None else session.policy.files,
         )
         return made.image
 

@@ -102,8 +102,8 @@ def apply(tree: Tree, view: View, changes: list[Change], *, contents: Contents, 
     """
     scan = tree.scan()
     target = _target(changes, view, scan, contents)
-    _keep(tree, scan, target, kept=kept)
     try:
+        _keep(tree, scan, target, kept=kept)
         keeping.take_away(kept)
         bring(tree, target, contents)
         tree.sync()

@@ -258,6 +258,18 @@ def test_rollback_of_a_running_container(container, ledger):
     ledger.verify()
 
 
+def test_rollback_keeps_files_that_checkpoints_leave_out(container, ledger):
+    container.checkpoint("--image", f"{container.name}:good")
+    (container.directory / "lxc-cr.toml").write_text('files = "none"\n')
+    (container.rootfs / "root/since").write_text("work")
+    container.cr("rollback", container.name, f"{container.name}:good")
+    assert not (container.rootfs / "root/since").exists()
+    container.stop()
+    container.restart(f"{container.name}:before-rollback")
+    assert (container.rootfs / "root/since").read_text() == "work"
+    ledger.verify()
+
+
 def number_of_next(victim: Victim) -> int:
     """The number in a file that is always there."""
     return int.from_bytes(victim.status.with_name(f"{victim.name}-written").read_bytes(), "little")
