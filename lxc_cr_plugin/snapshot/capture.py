@@ -225,7 +225,14 @@ class Capture:
                 )
         # O_NONBLOCK: it may be a fifo by now, or a lease may be taken.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_NOCTTY
-        return self._tree.open(path, flags)
+        return self._open_regular(path, flags)
+
+    def _open_regular(self, path: str, flags: int) -> int:
+        """A descriptor of @path, which may be a device by now: to open one can do anything."""
+        with self._tree.opened(path, os.O_PATH) as fd:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.ESTALE, "it is changed right now")
+            return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
 
     def _store(self, reading: Reading) -> Reading:
         """@reading with its content under its own name."""

@@ -440,3 +440,15 @@ def test_a_link_to_a_kept_directory_is_not_followed(root, tmp_path):
     with pytest.raises(HostError, match="not a directory of root alone"):
         repair(tmp_path / ".rootfs.lxc-cr", confirmed=None)
     assert look(root) == now
+
+
+def test_a_file_that_became_a_device_is_not_opened(root, tmp_path):
+    """No driver has this number: an attempt would say so."""
+    (tmp_path / "contents").mkdir()
+    with Tree(root) as tree:
+        taken = Capture(tree, target=tmp_path / "contents", known=Known({}, {}))
+        status = (root / "setuid").lstat()
+        (root / "setuid").unlink()
+        os.mknod(root / "setuid", 0o020600, os.makedev(240, 77))
+        with pytest.raises(OSError, match="it is changed right now"):
+            taken._open("setuid", status)
