@@ -234,11 +234,6 @@ static struct cr_error *find_root(struct plan *plan, struct thread *const *membe
 								 : members[0]->process->pid));
 }
 
-static bool is_leader(const struct thread *thread)
-{
-	return thread == process_leader(thread->process);
-}
-
 static int by_memory(const void *a, const void *b)
 {
 	const struct thread *x = *(struct thread *const *)a, *y = *(struct thread *const *)b;
@@ -257,7 +252,7 @@ static struct cr_error *share_memory(struct plan *plan)
 	if (!order)
 		return error_nomem();
 	for_each (struct thread *, thread, &plan->nodes) {
-		if (is_leader(thread))
+		if (thread_is_leader(thread))
 			order[count++] = thread;
 	}
 	qsort(order, count, sizeof(*order), by_memory);
@@ -368,7 +363,7 @@ static struct cr_error *add_nodes(struct plan *plan)
 	for_each (struct process *, process, &plan->image->processes) {
 		process->adopter = false;
 		for_each (struct thread *, thread, &process->threads) {
-			if (is_leader(thread) || sharing_is_apart(thread))
+			if (thread_is_leader(thread) || sharing_is_apart(thread))
 				TRY(add_node(plan, thread));
 		}
 	}
@@ -383,7 +378,7 @@ static struct cr_error *choose_makers(struct plan *plan)
 {
 	TRY(share_memory(plan));
 	for_each (struct thread *, thread, &plan->nodes) {
-		if (is_leader(thread))
+		if (thread_is_leader(thread))
 			choose_for_process(plan, thread);
 		else
 			choose_for_thread(thread);

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "cleanup.h"
+#include "clock_ns.h"
 #include "kinds/lease.h"
 #include "kinds/lock.h"
 #include "sharing.h"
@@ -25,10 +26,7 @@ enum { SECOND = 1000000000 };
 
 static int64_t host_ns(clockid_t clock)
 {
-	struct timespec now = {0};
-
-	clock_gettime(clock, &now);
-	return now.tv_sec * (int64_t)SECOND + now.tv_nsec;
+	return (int64_t)clock_ns(clock);
 }
 
 /* ---- how much time the container is to see ---- */

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "cleanup.h"
+#include "clock_ns.h"
 #include "collect.h"
 #include "image/inventory.h"
 #include "isolation.h"
@@ -16,14 +17,6 @@
 #include "locks.h"
 #include "outsiders.h"
 #include "steps.h"
-
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec now;
-
-	clock_gettime(clock, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static struct cr_error *open_kernel(struct dump *dump)
 {

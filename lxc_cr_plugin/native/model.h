@@ -184,6 +184,11 @@ static inline struct thread *process_leader(const struct process *process)
 	return ((struct thread **)process->threads.items)[0];
 }
 
+static inline bool thread_is_leader(const struct thread *thread)
+{
+	return thread == process_leader(thread->process);
+}
+
 /* for_each(struct process *, process, &image->processes) { ... }: over a list of pointers */
 #define for_each(type, name, list)                                                                 \
 	for (__typeof__(type) *name##_at = (list)->items, name = NULL;                             \

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "clock_ns.h"
 #include "clocks.h"
 #include "kinds/lease.h"
 #include "kinds/lock.h"
@@ -17,21 +18,14 @@
 #include "kinds/syscall_dispatch.h"
 #include "sharing.h"
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* R: soon, but so that everything can be armed before. */
 static void choose_release(struct restore *restore)
 {
 	enum { BASE = 500000, EACH = 60000, EACH_WAITER = 200000 };
 
 	restore->release =
-		now_ns() + BASE + EACH * (restore->image.threads + restore->image.processes.count) +
+		clock_ns(CLOCK_MONOTONIC) + BASE +
+		EACH * (restore->image.threads + restore->image.processes.count) +
 		EACH_WAITER * (lock_waiters_count(restore) + socket_waits_count(restore)) +
 		leases_prepare_ns(restore);
 	clocks_settle(restore);

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "cleanup.h"
+#include "clock_ns.h"
 #include "clocks.h"
 #include "clone.h"
 #include "image/header.h"
@@ -33,14 +34,6 @@
 #include "steps.h"
 #include "takeover.h"
 #include "tree.h"
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 struct cr_error *restore_fetch(struct restore *restore, pid_t tid, int remote_fd, int *ret)
 {
@@ -262,17 +255,17 @@ static void count(const struct restore *restore, struct cr_restart_result *resul
 
 static struct cr_error *restart(struct restore *restore, struct cr_restart_result *result)
 {
-	uint64_t begin = now_ns();
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
 
 	TRY(load(restore));
-	result->loading = now_ns() - begin;
+	result->loading = clock_ns(CLOCK_MONOTONIC) - begin;
 	TRY(takeover(restore));
-	begin = now_ns();
+	begin = clock_ns(CLOCK_MONOTONIC);
 	TRY(build(restore));
-	result->building = now_ns() - begin;
-	begin = now_ns();
+	result->building = clock_ns(CLOCK_MONOTONIC) - begin;
+	begin = clock_ns(CLOCK_MONOTONIC);
 	TRY(release_all(restore));
-	result->releasing = now_ns() - begin;
+	result->releasing = clock_ns(CLOCK_MONOTONIC) - begin;
 	count(restore, result);
 	return step(restore->options->fault, RESTART_RELEASE);
 }

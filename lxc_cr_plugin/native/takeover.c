@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clock_ns.h"
 #include "clocks.h"
 #include "kinds/epoll.h"
 #include "kinds/files.h"
@@ -24,18 +25,10 @@
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
 
-static uint64_t clock_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* In milliseconds, for poll(2). */
 static int time_left(uint64_t deadline)
 {
-	uint64_t now = clock_ms();
+	uint64_t now = clock_ns(CLOCK_MONOTONIC) / 1000000;
 
 	if (now >= deadline)
 		return 0;
@@ -45,7 +38,7 @@ static int time_left(uint64_t deadline)
 /* Until then the runtime must have come to its hook, and must have executed init. */
 static uint64_t deadline_of(const struct restore *restore)
 {
-	return clock_ms() + restore->options->timeout / 1000000;
+	return clock_ns(CLOCK_MONOTONIC) / 1000000 + restore->options->timeout / 1000000;
 }
 
 static struct cr_error *late(const char *what)

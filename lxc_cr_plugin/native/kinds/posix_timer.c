@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "../clock_ns.h"
 #include "../clocks.h"
 #include "../dump.h"
 
@@ -62,14 +63,6 @@ static const struct field posix_timer_fields[] = {
 		   "timers of the process"),
 	FIELD_END,
 };
-
-static int64_t clock_ns(clockid_t clock)
-{
-	struct timespec now = {0};
-
-	clock_gettime(clock, &now);
-	return now.tv_sec * (int64_t)SECOND + now.tv_nsec;
-}
 
 /* *ret: the first timer of the process, *count how many there are. Those of the last one are kept. */
 static struct cr_error *timers_of(struct dump *dump, const struct process *process,
@@ -142,8 +135,8 @@ static struct cr_error *cpu_time(struct dump *dump, const struct kernel_timer *t
 		TRY(proc_read_of(timer->on_cpu, "schedstat", dump->image.pool, &text));
 		*ret = strtoll(text, NULL, 10);
 	} else {
-		*ret = clock_ns((clockid_t)(~(uint32_t)timer->on_cpu << 3) |
-				cpu_which(timer->clock));
+		*ret = (int64_t)clock_ns((clockid_t)(~(uint32_t)timer->on_cpu << 3) |
+					 cpu_which(timer->clock));
 	}
 	return NULL;
 }
@@ -160,8 +153,8 @@ static struct cr_error *remaining_of(struct dump *dump, const struct kernel_time
 	else if (timer->clock == CLOCK_BOOTTIME || timer->clock == CLOCK_BOOTTIME_ALARM)
 		now = (int64_t)dump->clocks.boottime;
 	else if (timer->clock == CLOCK_TAI)
-		now = (int64_t)dump->clocks.realtime + clock_ns(CLOCK_TAI) -
-		      clock_ns(CLOCK_REALTIME);
+		now = (int64_t)(dump->clocks.realtime + clock_ns(CLOCK_TAI) -
+				clock_ns(CLOCK_REALTIME));
 	else
 		now = (int64_t)dump->clocks.monotonic;
 	*ret = timer->expires - now;
@@ -355,7 +348,7 @@ static struct cr_error *arm_with_overruns(struct restore *restore, struct proces
 					  const struct posix_timer *timer)
 {
 	int64_t interval = (int64_t)timer->interval, wait = span(restore, timer);
-	int64_t ahead = wait > 0 ? (wait + interval - 1) / interval : 1;
+	int64_t ahead = wait > 0 ? (wait - 1) / interval + 1 : 1;
 	int64_t at = moment(restore, timer), most = at / interval - ahead;
 	int64_t overruns = (int64_t)timer->overruns < most ? (int64_t)timer->overruns : most;
 	uint64_t set = 1ull << (timer->signal - 1);

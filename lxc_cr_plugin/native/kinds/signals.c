@@ -3,8 +3,8 @@
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
-#include <time.h>
 
+#include "../clock_ns.h"
 #include "../dump.h"
 #include "../restore.h"
 #include "posix_timer.h"
@@ -40,14 +40,6 @@ static const struct field signals_fields[] = {
 	FIELD_END,
 };
 
-static uint64_t clock_monotonic(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static struct cr_error *append(struct dump *dump, struct list *queue, const siginfo_t *info)
 {
 	struct pending_signal *pending = list_append(dump->image.pool, queue, sizeof(*pending));
@@ -72,7 +64,7 @@ static struct cr_error *take(struct dump *dump, struct thread *thread, struct li
 	struct pending_signal *last;
 
 	if (info->si_signo == SIGALRM && info->si_code == SI_KERNEL && leader->it_real_armed &&
-	    leader->it_real_expires <= clock_monotonic())
+	    leader->it_real_expires <= clock_ns(CLOCK_MONOTONIC))
 		return NULL;
 	if (info->si_code == SI_TIMER)
 		TRY(posix_timer_find(dump, thread->process, info->si_timerid, &timer));

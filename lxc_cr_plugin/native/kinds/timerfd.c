@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "../cleanup.h"
+#include "../clock_ns.h"
 #include "fdinfo.h"
 #include "file.h"
 
@@ -65,10 +66,7 @@ static clockid_t clock_of(const struct timerfd *saved)
 
 static uint64_t now_of(const struct timerfd *saved)
 {
-	struct timespec now;
-
-	clock_gettime(clock_of(saved), &now);
-	return to_ns(&now);
+	return clock_ns(clock_of(saved));
 }
 
 /* A wall clock time that the program chose: it means the same after the restart. */
@@ -121,15 +119,14 @@ static struct cr_error *timerfd_dump(struct dump *dump, const struct descriptor 
 	struct timerfd *saved = state;
 	struct itimerspec time;
 	_cleanup_close_ int fd = -1;
-	struct timespec now;
-	uint64_t left;
+	uint64_t left, now;
 
 	TRY(descriptor_get(descriptor, &fd));
 	TRY(read_timer(dump, descriptor, fd, saved, &time));
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	now = clock_ns(CLOCK_MONOTONIC);
 	left = to_ns(&time.it_value);
 	saved->interval = to_ns(&time.it_interval);
-	saved->remaining = left ? left + to_ns(&now) - dump->clocks.monotonic : 0;
+	saved->remaining = left ? left + now - dump->clocks.monotonic : 0;
 	if (left && is_date(saved))
 		saved->deadline = now_of(saved) + left;
 	return NULL;

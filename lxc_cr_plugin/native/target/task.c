@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "../cleanup.h"
+#include "../clock_ns.h"
 #include "../proc.h"
 
 static struct cr_error *ptrace_failed(pid_t tid, const char *what)
@@ -82,17 +83,9 @@ struct cr_error *task_wait(pid_t tid, struct stop *ret)
 	return stop_from_status(tid, status, ret);
 }
 
-static uint64_t monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 struct cr_error *task_wait_for(pid_t tid, uint64_t timeout_ns, struct stop *ret)
 {
-	uint64_t deadline = monotonic_ns() + timeout_ns;
+	uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + timeout_ns;
 	struct timespec pause = {.tv_nsec = 2000};
 
 	for (;;) {
@@ -105,7 +98,7 @@ struct cr_error *task_wait_for(pid_t tid, uint64_t timeout_ns, struct stop *ret)
 			return error_new(CR_GONE, "Task %d is gone", tid);
 		if (got < 0 && errno != EINTR)
 			return error_sys("Failed to wait for task %d", tid);
-		if (monotonic_ns() > deadline)
+		if (clock_ns(CLOCK_MONOTONIC) > deadline)
 			return error_remedy(
 				error_new(CR_HOST, "Task %d did not stop in time", tid),
 				"It sleeps uninterruptibly in the kernel (state D: a vfork in "
