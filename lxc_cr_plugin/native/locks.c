@@ -83,15 +83,18 @@ static struct process *find_table(struct dump *dump, uint64_t files, pid_t maker
 	return found;
 }
 
+/* The maker, if it still shows the file: most often, and then no other table is searched. */
 static struct process *find_holder(struct dump *dump, const struct object *object, pid_t maker)
 {
-	struct process *found = NULL;
-
 	for_each (struct process *, process, &dump->image.tables) {
-		if ((!found || process->host_pid == maker) && files_number(process, object) >= 0)
-			found = process;
+		if (process->host_pid == maker && files_number(process, object) >= 0)
+			return process;
 	}
-	return found;
+	for_each (struct process *, other, &dump->image.tables) {
+		if (files_number(other, object) >= 0)
+			return other;
+	}
+	return NULL;
 }
 
 static struct cr_error *refuse(struct dump *dump, const struct noted_file *file,

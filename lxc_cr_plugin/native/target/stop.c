@@ -278,14 +278,17 @@ static bool is_in_vfork(struct stop_set *set, pid_t tid)
 /* Children of the task's process that run in its memory. */
 static bool is_vfork_child(pid_t tid, pid_t parent, pid_t parent_tgid)
 {
+	_cleanup_error_ struct cr_error *error = NULL;
 	_cleanup_close_ int proc = -1;
-	_cleanup_error_ struct cr_error *error = proc_open(tid, tid, &proc);
 	struct proc_stat stat;
 
+	/* asked of everybody for every vfork: first what costs a single call, and is rarely so */
+	if (syscall(SYS_kcmp, tid, parent, KCMP_VM, 0, 0))
+		return false;
+	error = proc_open(tid, tid, &proc);
 	if (!error)
 		error = proc_stat(proc, &stat);
-	return !error && stat.ppid == parent_tgid &&
-	       syscall(SYS_kcmp, tid, parent, KCMP_VM, 0, 0) == 0;
+	return !error && stat.ppid == parent_tgid;
 }
 
 static struct cr_error *let_children_go(struct stop_set *set, size_t index, struct list *children)
