@@ -38,8 +38,8 @@ curves: ## Measure and draw the cost of one more process, thread, VMA, file
 	@CR_ROOT=$(ROOT) sh -c '. tools/bootstrap.sh; cr_bootstrap bench'
 	$(BIN)/python tests/bench/curves.py
 
-fuzz: bootstrap ## Fuzz the decoder and the manifest for FUZZ_SECONDS (3600)
-	CR_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/unit/test_fuzz_record.py tests/unit/test_fuzz_manifest.py
+fuzz: bootstrap ## Fuzz the decoder, the manifest and whole images for FUZZ_SECONDS (3600)
+	CR_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/unit/test_fuzz_record.py tests/unit/test_fuzz_manifest.py tests/integration/test_fuzz_image.py
 
 sanitize: bootstrap ## The tests on an engine built with ASan and UBSan
 	tools/sanitize.sh

@@ -108,6 +108,21 @@ static struct cr_error *list_processes(struct image *image)
 	return NULL;
 }
 
+struct process *sharing_table(const struct image *image, pid_t pid)
+{
+	struct process *process = image_process(image, pid);
+
+	if (process)
+		return process->memory ? process : NULL; /* a zombie has nothing */
+	/* those of threads stand behind those of all processes */
+	for (size_t i = image->processes.count; i < image->tables.count; i++) {
+		process = ((struct process **)image->tables.items)[i];
+		if (process->pid == pid)
+			return process;
+	}
+	return NULL;
+}
+
 /* ---- from the kernel's addresses ---- */
 
 /* A thread and the kernel's address of what it may share. */
@@ -208,15 +223,10 @@ struct cr_error *sharing_find(struct dump *dump)
 
 /* ---- records ---- */
 
-static bool is_leader(const struct thread *thread)
-{
-	return thread == process_leader(thread->process);
-}
-
 /* Threads have what the first of them has, and then nobody needs to tell. */
 static bool counts(const struct thread *thread, enum share sort)
 {
-	return is_leader(thread) ||
+	return thread_is_leader(thread) ||
 	       thread->first[sort] != process_leader(thread->process)->first[sort];
 }
 
@@ -225,7 +235,7 @@ static bool is_told_by_tree(const struct thread *thread, enum share sort)
 {
 	const struct process *parent = thread->process->parent;
 
-	if (!is_leader(thread))
+	if (!thread_is_leader(thread))
 		return false;
 	return thread->first[sort] == thread ||
 	       (parent && thread->first[sort] == process_leader(parent)->first[sort]);
@@ -365,7 +375,7 @@ static struct cr_error *link_thing(struct image *image, struct list *index,
 
 		TRY(find_thread(image, index, tasks[i].tid, &thread));
 		first = first ? first : thread;
-		if (thread->id < first->id || (!sorts[sort].of_thread && !is_leader(thread)))
+		if (thread->id < first->id || (!sorts[sort].of_thread && !thread_is_leader(thread)))
 			return error_new(CR_IMAGE, "Thread %d cannot share its %s", thread->tid,
 					 sorts[sort].name);
 		thread->first[sort] = first;
@@ -407,7 +417,9 @@ static struct cr_error *check_links(struct process *process)
 	process->memory = sharing_is_first(process, SHARE_MEMORY)
 				  ? process_state(process, &memory_kind)
 				  : process_leader(process)->first[SHARE_MEMORY]->process->memory;
-	return NULL;
+	return process->memory ? NULL
+			       : error_new(CR_IMAGE, "Process %d shares the memory of a later one",
+					   process->pid);
 }
 
 static struct cr_error *link_tables(struct image *image, struct list *index,

@@ -32,6 +32,10 @@ uint32_t sharing_with_parent(const struct process *process);
 /* Has this thread descriptors or directories that are not those of the first one? */
 bool sharing_is_apart(const struct thread *thread);
 
+/* Restart: whose descriptors are those of the process, or of the thread with tables of its own, of this
+ * number in the container; NULL: nobody's. */
+struct process *sharing_table(const struct image *image, pid_t pid);
+
 /* Fill thread->first[], thread->own and image->tables; after the tree has been linked. */
 struct cr_error *sharing_find(struct dump *dump);
 /* Records of what the tree alone does not tell; when all threads have their numbers. */

@@ -15,7 +15,7 @@ static const char *const checkpoint_steps[] = {
 
 static const char *const restart_steps[] = {
 	"restart-load", "restart-ready", "restart-seized", "restart-noted",   "restart-taken-over",
-	"restart-tree", "restart-files", "restart-states", "restart-release",
+	"restart-tree", "restart-files", "restart-states", "restart-release", "restart-lease",
 };
 
 enum {
@@ -24,8 +24,7 @@ enum {
 };
 
 _Static_assert(CHECKPOINT_STEPS == (int)RESTART_LOAD, "a checkpoint step without a name");
-_Static_assert(CHECKPOINT_STEPS + RESTART_STEPS == (int)RESTART_RELEASE + 1,
-	       "a step without a name");
+_Static_assert(CHECKPOINT_STEPS + RESTART_STEPS == (int)RESTART_LEASE + 1, "a step without a name");
 
 const char *cr_checkpoint_step(unsigned int index)
 {
@@ -34,7 +33,8 @@ const char *cr_checkpoint_step(unsigned int index)
 
 const char *cr_restart_step(unsigned int index)
 {
-	return index < RESTART_STEPS ? restart_steps[index] : NULL;
+	/* the last one is not a step of every restart */
+	return index < RESTART_STEPS - 1 ? restart_steps[index] : NULL;
 }
 
 static void pause_ms(const char *number)

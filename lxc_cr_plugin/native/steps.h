@@ -25,6 +25,7 @@ enum cr_step {
 	RESTART_FILES,
 	RESTART_STATES,
 	RESTART_RELEASE,
+	RESTART_LEASE, /* only where a lease is being broken: the sysctl is changed */
 };
 
 /* @fault: "NAME" ends this process here with SIGKILL, "NAME!" returns an error, "NAME~250" waits for

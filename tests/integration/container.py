@@ -465,6 +465,9 @@ class Victim:
         """It must find everything as it was."""
         self.go()
         self.wait_for("ok", timeout=timeout)
+        for line in self.lines:
+            if line.startswith("slow"):
+                print(f"{self.container.name}, {line}: not all was looked at")
 
 
 @contextlib.contextmanager

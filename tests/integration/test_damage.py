@@ -194,19 +194,40 @@ def call_something_else(records: list) -> None:
         fields["syscall"] = 39  # getpid
 
 
+def share_backwards(records: list) -> None:
+    """The last process and the one before have each other's id, and the last one's memory."""
+    one, other = [record for record in records if record[0] == "thread"][-2:]
+    names = {one[1]: other[1], other[1]: one[1]}
+    for record in records:
+        record[1] = names.get(record[1], record[1])
+    free = next(record for record in records if record[0] == "share")
+    free[2].update(what=1, tasks=[[other[2]["tid"]], [one[2]["tid"]]])
+
+
+def lease_of_nobody(records: list) -> None:
+    for lease in records_of(records, "lease"):
+        lease["pid"] = 4000000
+
+
 LIES = {
     "a page where no mapping is": lambda records: add_page(records, gap_of),
     "a page over the vdso": lambda records: add_page(records, vdso_of),
     "another system call": call_something_else,
+    "memory of a later process": share_backwards,
+    "a lease of nobody": lease_of_nobody,
 }
 
 
 @pytest.mark.parametrize("what", LIES)
 def test_well_formed_records_that_lie(what, container, tmp_path):
+    # processes that share, and a lease
+    others = [container.add_victim(name) for name in ("share", "lease")]
     container.add_program("/bin/sleep 1000")
+    container.add_program("/bin/sleep 1001")
     victim = container.add_victim("pipe")
     container.start()
-    victim.ready()
+    for one in (*others, victim):
+        one.ready()
     container.checkpoint("--stop")
     lab = Lab(container, victim, tmp_path)
     rewrite_records(lab, LIES[what])

@@ -34,6 +34,7 @@ def test_time_of_a_lease_break(tmp_path):
         [
             ROOT / "tests/unit/native/lease_break_time.c",
             NATIVE / "kinds/lease_break_time.c",
+            NATIVE / "steps.c",
             *(NATIVE / "kernel" / name for name in ("btf.c", "locks.c", "peek.c")),
             *BASE_SOURCES,
         ],

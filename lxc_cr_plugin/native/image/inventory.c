@@ -10,6 +10,7 @@
 #include "../kinds/contents.h"
 #include "../kinds/file.h"
 #include "../kinds/files.h"
+#include "../kinds/lease.h"
 #include "../kinds/memory.h"
 #include "../kinds/process.h"
 #include "../kinds/thread.h"
@@ -218,6 +219,19 @@ static struct cr_error *index_process(struct image *image, struct process *proce
 		       : error_new(CR_IMAGE, "Process %d is in the image twice", process->pid);
 }
 
+/* Ids ascend from parents to children and from leaders to threads: who shares what with whom, and
+ * who makes whom, relies on it. */
+static struct cr_error *check_next(const struct image *image, uint32_t id)
+{
+	const struct process *last = last_process(image);
+	size_t threads = last ? last->threads.count : 0;
+
+	if (last &&
+	    id <= (threads ? ((struct thread **)last->threads.items)[threads - 1]->id : last->id))
+		return error_new(CR_IMAGE, "Process or thread record %u is out of order", id);
+	return NULL;
+}
+
 /* A process record begins a process; its parent came before. */
 static struct cr_error *begin_process(struct image *image, uint32_t id, void *state)
 {
@@ -228,6 +242,7 @@ static struct cr_error *begin_process(struct image *image, uint32_t id, void *st
 		return error_new(CR_IMAGE, "Process %d has no parent in the image", identity->pid);
 	if (!image->processes.count && identity->pid != 1)
 		return error_new(CR_IMAGE, "The image does not begin with process 1");
+	TRY(check_next(image, id));
 	process = image_add_process(image, parent);
 	if (!process)
 		return error_nomem();
@@ -256,6 +271,7 @@ static struct cr_error *begin_thread(struct image *image, uint32_t id, void *sta
 	if (!process->threads.count && identity->tid != process->pid && !has_dead_leader(process))
 		return error_new(CR_IMAGE, "The first thread of process %d is another one",
 				 process->pid);
+	TRY(check_next(image, id));
 	thread = image_add_thread(image, process);
 	if (!thread)
 		return error_nomem();
@@ -447,6 +463,8 @@ static struct cr_error *check_complete(struct image *image)
 	for_each (struct object *, object, &image->objects) {
 		if (contents_of(object))
 			TRY(contents_validate(image, object));
+		if (object->kind == &lease_kind)
+			TRY(lease_validate(image, object->state));
 	}
 	for_each (struct process *, process, &image->processes)
 		TRY(memory_validate(image, process));

@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #include "../cleanup.h"
+#include "../clock_ns.h"
+#include "../sharing.h"
 #include "file.h"
 #include "file_owner.h"
 #include "files.h"
@@ -163,6 +165,61 @@ static struct cr_error *set_passing(struct restore *restore, const struct lease 
 	return program_run(p);
 }
 
+struct cr_error *lease_validate(const struct image *image, const struct lease *lease)
+{
+	const struct object *object = image_object(image, lease->object);
+
+	if (!object || !file_of(object))
+		return no_file(lease);
+	if (!sharing_table(image, lease->pid))
+		return error_new(CR_IMAGE, "Process %d, which holds a lease, is not there",
+				 lease->pid);
+	return NULL;
+}
+
+static int by_holder(const void *a, const void *b)
+{
+	const struct object *x = *(struct object *const *)a, *y = *(struct object *const *)b;
+	pid_t ours = ((struct lease *)x->state)->pid, theirs = ((struct lease *)y->state)->pid;
+
+	if (ours != theirs)
+		return ours < theirs ? -1 : 1;
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+/* The same, where those of one process follow one another. */
+static struct cr_error *sort_leases(struct restore *restore)
+{
+	struct list *all = &restore->leases, *sorted = &restore->leases_by_pid;
+
+	if (!all->count)
+		return NULL;
+	sorted->items =
+		pool_memdup(restore->image.pool, all->items, all->count * sizeof(struct object *));
+	if (!sorted->items)
+		return error_nomem();
+	sorted->count = all->count;
+	qsort(sorted->items, sorted->count, sizeof(struct object *), by_holder);
+	return NULL;
+}
+
+/* Where the leases of @pid begin in the sorted list. */
+static size_t first_lease(const struct list *sorted, pid_t pid)
+{
+	size_t low = 0, high = sorted->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		const struct object *object = ((struct object **)sorted->items)[middle];
+
+		if (((struct lease *)object->state)->pid < pid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 struct cr_error *leases_find(struct restore *restore)
 {
 	for_each (struct object *, object, &restore->image.objects) {
@@ -175,18 +232,22 @@ struct cr_error *leases_find(struct restore *restore)
 			return error_nomem();
 		*slot = object;
 	}
-	return NULL;
+	return sort_leases(restore);
 }
 
 struct cr_error *leases_restore(struct restore *restore, struct process *process)
 {
-	for_each (struct object *, object, &restore->leases) {
-		const struct lease *lease = object->state;
+	const struct list *sorted = &restore->leases_by_pid;
+
+	for (size_t i = first_lease(sorted, process->pid); i < sorted->count; i++) {
+		const struct lease *lease = ((struct object **)sorted->items)[i]->state;
 		struct object *file = file_of_lease(restore, lease);
 
+		if (lease->pid != process->pid)
+			break;
 		if (!file)
 			return no_file(lease);
-		if (lease->pid == process->pid && !lease->mapped && !is_forced(restore, lease))
+		if (!lease->mapped && !is_forced(restore, lease))
 			TRY(set(restore, file, lease->fd, lease->type));
 	}
 	return NULL;
@@ -209,13 +270,11 @@ struct cr_error *leases_restore_mapped(struct restore *restore)
 static struct cr_error *force_down(const struct object *file, struct lease_break_time *time)
 {
 	enum { TRIES = 3000 };
-	struct timespec pause = {.tv_nsec = 1000000}, now;
+	struct timespec pause = {.tv_nsec = 1000000};
 	_cleanup_close_ int reader = -1;
 	char link[32];
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	TRY(lease_break_at(time, file->fd, O_RDONLY,
-			   (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec));
+	TRY(lease_break_at(time, file->fd, O_RDONLY, clock_ns(CLOCK_MONOTONIC)));
 	/* somebody must come for the kernel to see that the time is over */
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", file->fd);
 	for (int i = 0; i < TRIES && reader < 0; i++) {
@@ -237,7 +296,7 @@ static struct cr_error *restore_forced(struct restore *restore, const struct lea
 	if (file->fd < 0)
 		TRY(file->kind->restore_file(restore, file, file->state));
 	TRY(set_passing(restore, lease, F_WRLCK));
-	TRY(lease_break_time_open(&time));
+	TRY(lease_break_time_open(restore->options->fault, &time));
 	error = force_down(file, time);
 	lease_break_time_close(time);
 	return error;
@@ -323,7 +382,8 @@ struct cr_error *leases_prepare(struct restore *restore)
 {
 	for_each (struct object *, object, &restore->leases) {
 		if (is_breaking(object))
-			return lease_break_time_open(&restore->lease_break_time);
+			return lease_break_time_open(restore->options->fault,
+						     &restore->lease_break_time);
 	}
 	return NULL;
 }

@@ -6,11 +6,16 @@
 #include "../dump.h"
 #include "../restore.h"
 
+struct lease;
+
 extern const struct kind lease_kind;
 
 /* @fd: a descriptor of @owner that shows @file; -1: only a mapping does. */
 struct cr_error *lease_dump(struct dump *dump, const struct kernel_lock *lock,
 			    const struct object *file, const struct process *owner, int fd);
+
+/* Of an image that was read: a holder and a file. */
+struct cr_error *lease_validate(const struct image *image, const struct lease *lease);
 
 /* Once the image is read: where its leases are. */
 struct cr_error *leases_find(struct restore *restore);

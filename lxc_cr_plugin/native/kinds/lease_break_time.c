@@ -13,22 +13,21 @@
 #include <unistd.h>
 
 #include "../cleanup.h"
+#include "../clock_ns.h"
+#include "../steps.h"
+
+/* Of root alone; the journals of the commands lie there too, by default. */
+#define LOCK_DIR "/run/lxc-cr"
+#define LOCK	 LOCK_DIR "/lease-break-time.lock"
 
 struct lease_break_time {
+	const char *fault;
 	int number; /* the sysctl */
 	int lock;   /* between restarts on this host */
 	char old[16];
 	pid_t guard;
 	int leash; /* the guard acts when this end is closed without a word */
 };
-
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec now;
-
-	clock_gettime(clock, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static bool put(int number, const char *text)
 {
@@ -64,15 +63,56 @@ static struct cr_error *start_guard(struct lease_break_time *time)
 	return time->guard < 0 ? error_sys("Failed to make a process") : NULL;
 }
 
+/* Nobody else may put his own lock there, or hold ours. */
+static struct cr_error *make_directory(void)
+{
+	struct stat stat;
+
+	if (mkdir(LOCK_DIR, 0700) < 0 && errno != EEXIST)
+		return error_sys("Failed to make '%s'", LOCK_DIR);
+	if (lstat(LOCK_DIR, &stat) < 0)
+		return error_sys("Failed to look at '%s'", LOCK_DIR);
+	if (S_ISDIR(stat.st_mode) && stat.st_uid == geteuid() && !(stat.st_mode & 022))
+		return NULL;
+	return error_remedy(error_new(CR_HOST, "'%s' can be written by others than root", LOCK_DIR),
+			    "Remove it, or have it belong to root with mode 0700");
+}
+
+static struct cr_error *take_turn(int lock)
+{
+	enum { PATIENCE_S = 20, PAUSE_MS = 5 };
+	uint64_t end = clock_ns(CLOCK_MONOTONIC) + PATIENCE_S * 1000000000ull;
+	struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000};
+
+	while (flock(lock, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return error_sys("Failed to lock '%s'", LOCK);
+		if (clock_ns(CLOCK_MONOTONIC) > end)
+			return error_remedy(
+				error_new(CR_HOST,
+					  "Another restart has held '%s' for %d seconds, and "
+					  "lease-break-time with it",
+					  LOCK, PATIENCE_S),
+				"Find it with `fuser %s`, and try again when it has ended", LOCK);
+		nanosleep(&pause, NULL);
+	}
+	return NULL;
+}
+
+static struct cr_error *open_lock(struct lease_break_time *time)
+{
+	TRY(make_directory());
+	time->lock = open(LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (time->lock < 0)
+		return error_sys("Failed to open '%s'", LOCK);
+	return take_turn(time->lock);
+}
+
 static struct cr_error *open_number(struct lease_break_time *time)
 {
 	static const char path[] = "/proc/sys/fs/lease-break-time";
 	ssize_t len;
 
-	time->lock = open("/run/lock/lxc-cr-lease-break-time",
-			  O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (time->lock < 0 || flock(time->lock, LOCK_EX) < 0)
-		return error_sys("Failed to lock '/run/lock/lxc-cr-lease-break-time'");
 	time->number = open(path, O_RDWR | O_CLOEXEC);
 	if (time->number < 0)
 		return error_remedy(error_sys("Failed to open '%s'", path),
@@ -86,17 +126,19 @@ static struct cr_error *open_number(struct lease_break_time *time)
 
 static struct cr_error *set_up(struct lease_break_time *time)
 {
+	TRY(open_lock(time));
 	TRY(open_number(time));
 	return start_guard(time);
 }
 
-struct cr_error *lease_break_time_open(struct lease_break_time **ret)
+struct cr_error *lease_break_time_open(const char *fault, struct lease_break_time **ret)
 {
 	struct lease_break_time *time = calloc(1, sizeof(*time));
 	struct cr_error *error;
 
 	if (!time)
 		return error_nomem();
+	time->fault = fault;
 	time->number = time->lock = time->leash = -1;
 	error = set_up(time);
 	if (error)
@@ -161,6 +203,7 @@ static struct cr_error *open_against(struct lease_break_time *time, int fd, int 
 				     const char *seconds)
 {
 	_cleanup_close_ int opened = -1;
+	struct cr_error *error;
 	char path[32];
 	int failed;
 
@@ -169,8 +212,12 @@ static struct cr_error *open_against(struct lease_break_time *time, int fd, int 
 		return error_sys("Failed to write '%s' to lease-break-time", seconds);
 	opened = open(path, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	failed = errno;
-	if (!put(time->number, time->old))
+	error = step(time->fault, RESTART_LEASE);
+	if (!put(time->number, time->old)) {
+		cr_error_free(error);
 		return error_sys("Failed to put lease-break-time back to %s", time->old);
+	}
+	TRY(error);
 	if (opened >= 0)
 		return error_new(CR_INTERNAL, "A lease was not broken by an open");
 	return failed == EWOULDBLOCK ? NULL : error_errno(failed, "Failed to break a lease");

@@ -12,8 +12,9 @@
 
 struct lease_break_time;
 
-/* One at a time on this host. CR_HOST when the number cannot be changed. */
-struct cr_error *lease_break_time_open(struct lease_break_time **ret);
+/* One at a time on this host: waits for others, not for ever. CR_HOST when the number cannot be
+ * changed. @fault: step(), between the two writes. */
+struct cr_error *lease_break_time_open(const char *fault, struct lease_break_time **ret);
 void lease_break_time_close(struct lease_break_time *time); /* NULL is fine */
 
 /* What it is for everybody else, ns. */

@@ -6,6 +6,8 @@
 #include <sys/file.h>
 #include <sys/syscall.h>
 
+#include "../sharing.h"
+
 static const struct field lock_fields[] = {
 	FIELD_UINT(struct lock, sort, 0, LOCK_SORTS - 1, "0: POSIX, 1: OFD, 2: flock"),
 	FIELD_UINT(struct lock, type, F_RDLCK, F_WRLCK, "F_RDLCK (shared), F_WRLCK (exclusive)"),
@@ -75,15 +77,9 @@ static struct cr_error *set(struct restore *restore, const struct lock *lock, in
 static struct cr_error *find_owner(const struct restore *restore, const struct lock *lock,
 				   struct process **ret)
 {
-	*ret = image_process(&restore->image, lock->pid);
-	for_each (struct process *, table, &restore->image.tables) {
-		if (!*ret && table->pid == lock->pid)
-			*ret = table;
-	}
-	return *ret && (*ret)->memory
-		       ? NULL
-		       : error_new(CR_IMAGE, "Process %d, which owns a lock, is not there",
-				   lock->pid);
+	*ret = sharing_table(&restore->image, lock->pid);
+	return *ret ? NULL
+		    : error_new(CR_IMAGE, "Process %d, which owns a lock, is not there", lock->pid);
 }
 
 static struct cr_error *set_mapped(struct restore *restore, const struct lock *lock)

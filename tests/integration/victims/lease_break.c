@@ -193,8 +193,10 @@ static void check_meanwhile(int i)
 	struct stat stat;
 
 	/* a machine that took its time: what follows is over */
-	if (board->clock.alive + SECOND / 4 > end_of(i, 0))
+	if (board->clock.alive + SECOND / 4 > end_of(i, 0)) {
+		victim_say("slow: %s is over before it was looked at", scene->name);
 		return;
+	}
 	check(lease == scene->target, "%s: lease %d meanwhile", scene->name, lease);
 	fd = open(name(i), O_RDONLY | O_NONBLOCK);
 	check((fd >= 0) == scene->new_reader, "%s: a new reader is %s", scene->name,

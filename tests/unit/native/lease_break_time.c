@@ -73,7 +73,7 @@ static void test_times(void)
 	struct lease_break_time *time;
 	int before = read_number();
 
-	CHECK_SUCCESS(lease_break_time_open(&time));
+	CHECK_SUCCESS(lease_break_time_open(NULL, &time));
 	CHECK(lease_break_time_default(time) == (uint64_t)before * 1000000000u);
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
 		long error = error_of(time, wanted[i]);
@@ -92,7 +92,7 @@ static void test_no_lease(void)
 	struct lease_break_time *time;
 	int fd = open("/tmp", O_RDWR | O_TMPFILE, 0600);
 
-	CHECK_SUCCESS(lease_break_time_open(&time));
+	CHECK_SUCCESS(lease_break_time_open(NULL, &time));
 	CHECK_ERROR(lease_break_at(time, fd, O_RDONLY, now()), CR_INTERNAL, "not broken");
 	lease_break_time_close(time);
 	close(fd);
@@ -103,7 +103,7 @@ static void die_in_between(void)
 	struct lease_break_time *time;
 	int fd;
 
-	if (lease_break_time_open(&time))
+	if (lease_break_time_open(NULL, &time))
 		_exit(1);
 	fd = open(sysctl, O_WRONLY);
 	if (write(fd, "77", 2) != 2)
