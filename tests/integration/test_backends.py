@@ -78,7 +78,8 @@ def test_a_copy_for_another_container(backend, running):
     container.checkpoint("--stop")
     image = image_of(container)
     target = container.rootfs.resolve().parent / "another"
-    notation = copy_files(image, image.manifest(), target=target)
+    manifest = image.manifest()
+    notation = copy_files(image, manifest, like=manifest.container["rootfs"], target=target)
     assert notation.rpartition(":")[2] == str(target)
     assert notation.partition(":")[0] == backend.partition("@")[0]
     assert look(target / "kinds") == look(container.rootfs / "kinds")
