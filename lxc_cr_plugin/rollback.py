@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import image as images
+from . import snapshot
 from .container import STOPPED, Container
 from .errors import LxcCrError, RestartError
 from .log import Reporter
@@ -59,6 +60,8 @@ def roll_back(
         refuse_foreign(container, image, manifest)
         images.verify_records(image, manifest)
         images.verify_pages(image, manifest)
+        if manifest.rootfs is not None:
+            snapshot.refuse_unreadable(container.rootfs())
     before = None
     if container.defined() and container.state() != STOPPED:
         with report.step("end", "End what runs now"):

@@ -191,11 +191,12 @@ struct cr_tree_look {
 	size_t count, entries_room;
 	char *paths;
 	size_t paths_size, paths_room;
+	size_t last; /* the entry that was looked into when it failed */
 };
 
 /*
  * cr_tree_look: look at everything below root_fd that is on its file system; a negative errno when
- * that fails, and cr_tree_forget() afterwards when not. cr_tree_changed: which entries of now before
+ * that fails. cr_tree_forget: afterwards, in any case. cr_tree_changed: which entries of now before
  * does not have like that, or have a ctime not before since; how many, their numbers in ret, which
  * has room for all.
  */

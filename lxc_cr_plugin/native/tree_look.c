@@ -131,11 +131,10 @@ int cr_tree_look(int root_fd, struct cr_tree_look *ret)
 	/* entries are appended while we go through them: breadth first */
 	for (size_t i = 0; !error && i < ret->count; i++) {
 		/* a mount of the host's is recorded as an empty directory */
+		ret->last = i;
 		if (S_ISDIR(ret->entries[i].mode) && ret->entries[i].device == root.st_dev)
 			error = look_at_directory(ret, root_fd, i);
 	}
-	if (error)
-		cr_tree_forget(ret);
 	return error;
 }
 

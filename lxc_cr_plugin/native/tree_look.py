@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ..errors import UnsupportedError
 from ._engine import ffi, lib
 
 ENTRY = struct.Struct("<QQQQQQqqIIII")
+
+# PATH_MAX; and how much of a longer one is shown.
+LONGEST_PATH = 4096
+SHOWN_PATH = 60
 
 
 class Status(NamedTuple):
@@ -32,12 +38,26 @@ class Status(NamedTuple):
 class TreeLook:
     """All paths below an open directory at one time, on the same file system; "" is itself.
 
-    What vanishes meanwhile is left out. Raises OSError.
+    What vanishes meanwhile is left out. Raises UnsupportedError for a path that is too long for a
+    system call, OSError when it cannot look.
     """
 
     def __init__(self, fd: int) -> None:
         self._look = ffi.gc(ffi.new("struct cr_tree_look *"), lib.cr_tree_forget)
-        _checked(lib.cr_tree_look(fd, self._look))
+        result = lib.cr_tree_look(fd, self._look)
+        if result == -errno.ENAMETOOLONG:
+            raise self._too_deep()
+        _checked(result)
+
+    def _too_deep(self) -> UnsupportedError:
+        look = self._look
+        path = os.fsdecode(ffi.string(look.paths + look.entries[look.last].path))
+        return UnsupportedError(
+            f"The container has a directory whose path is longer than {LONGEST_PATH} bytes: "
+            f"/{path[:SHOWN_PATH]}...",
+            hint="Remove or rename it, or leave the files out with --files none",
+            object="directory",
+        )
 
     def entries(self) -> Iterator[tuple[str, Status]]:
         """Every path with what was seen, a directory before what is in it."""

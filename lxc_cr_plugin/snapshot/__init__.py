@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..errors import HostError, ImageError, LxcCrError
+from ..errors import HostError, ImageError, LxcCrError, os_message
 
 if TYPE_CHECKING:
     from ..manifest import Manifest
@@ -171,3 +171,16 @@ def of_image(manifest: Manifest) -> dict[str, Any]:
     if manifest.rootfs is None:
         raise ImageError("The image was made with --files none: it knows nothing of files")
     return manifest.rootfs
+
+
+def refuse_unreadable(rootfs: str) -> None:
+    """Raise UnsupportedError or HostError where a root filesystem cannot be looked at whole."""
+    from .tree import Tree
+
+    with Tree(Storage.parse(rootfs).paths[-1]) as tree:
+        try:
+            tree.look()
+        except OSError as error:
+            raise HostError(
+                f"Failed to look at the files in '{tree.path}': {os_message(error)}"
+            ) from error

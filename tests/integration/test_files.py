@@ -393,3 +393,18 @@ def test_a_killed_rollback_loses_nothing(step, container, ledger):
     assert_nothing_kept(container)
     runs_on(ledger)
     ledger.verify()
+
+
+DEEP = "i=0; while [ $i -lt 24 ]; do n=$(printf %0200d $i); mkdir $n; cd $n; i=$((i + 1)); done"
+
+
+def test_a_path_that_is_too_long_stops_nothing(container, ledger):
+    container.checkpoint()
+    container.attach("sh", "-c", f"mkdir /deep; cd /deep; {DEEP}")
+    for verb, *options in (("checkpoint",), ("rollback", "--no-checkpoint")):
+        outcome = container.try_cr(verb, container.name, *options)
+        assert outcome.result["class"] == "UnsupportedError"
+        assert "/deep/000" in outcome.result["message"]
+        runs_on(ledger)
+    run("rm", "-r", container.rootfs / "deep")
+    ledger.verify()
