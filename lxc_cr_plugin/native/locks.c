@@ -421,13 +421,16 @@ static struct cr_error *find_waiting(struct dump *dump, struct thread *thread, s
 static struct cr_error *note_waited_for(struct dump *dump, const struct waiting *waiting)
 {
 	struct descriptor descriptor;
-	struct process *process = waiting->thread->process;
+	const struct thread *thread = waiting->thread;
+	struct process *process = thread->own ? thread->own : thread->process;
 	struct cr_error *error;
 
 	TRY(proc_open(process->host_pid, process->host_pid, &process->proc));
 	error = descriptor_look(dump, process, waiting->state.fd, &descriptor);
 	close(process->proc);
-	process->proc = -1;
+	if (process->fds >= 0)
+		close(process->fds);
+	process->proc = process->fds = -1;
 	TRY(error);
 	return locks_note(dump, &descriptor, NULL);
 }
