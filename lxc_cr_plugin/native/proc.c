@@ -284,6 +284,17 @@ struct cr_error *proc_status(int dir, struct pool *pool, struct proc_status *ret
 	return NULL;
 }
 
+struct cr_error *proc_handler_is_due(int dir, bool *ret)
+{
+	char text[4096];
+	uint64_t pending;
+
+	TRY(read_small(dir, "status", text, sizeof(text)));
+	pending = status_number(text, "SigPnd", 16) | status_number(text, "ShdPnd", 16);
+	*ret = pending & ~status_number(text, "SigBlk", 16) & status_number(text, "SigCgt", 16);
+	return NULL;
+}
+
 struct cr_error *proc_anonymous_share(int dir, uint64_t *ret)
 {
 	char text[4096];

@@ -54,6 +54,9 @@ struct proc_status {
 
 struct cr_error *proc_status(int dir, struct pool *pool, struct proc_status *ret);
 
+/* Is a signal pending that is caught and not blocked? One for the process counts for each thread. */
+struct cr_error *proc_handler_is_due(int dir, bool *ret);
+
 /* Its proportional share of anonymous memory, bytes. The kernel walks its page tables for that. */
 struct cr_error *proc_anonymous_share(int dir, uint64_t *ret);
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The time that a container was away: what its programs see of it, and what they do not."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,8 @@ import pytest
 
 from .container import Container, wait_until
 from .test_damage import Lab, reseal
+
+CHECKPOINT_FAILED = 9
 
 SECOND = 10**9
 AWAY_SECONDS = 2.5
@@ -182,3 +186,72 @@ class TestSlowRestart:
         assert 1.0 < outcome.result["late"] / SECOND < 1.5 + TOLERANCE
         assert before + 1.0 < uptime(container)
         victim.verify()
+
+
+class TestHandlerDue:
+    """A signal that ends a call does so once, whenever it comes, also to those who stand in a queue."""
+
+    @pytest.fixture
+    def victim(self, container):
+        victim = container.add_victim("handler_due")
+        container.start()
+        victim.ready()
+        return victim
+
+    @staticmethod
+    def send_in_the_stop(container: Container, verb: str, *arguments: str, at: str) -> None:
+        """A command that waits at a step, and a signal to everybody meanwhile."""
+        before = {pid for pid, _ in waiters(container)} if verb == "checkpoint" else set()
+        with container.spawn(
+            verb, container.name, *arguments, LXC_CR_FAULT=f"{at}~2000"
+        ) as process:
+            wait_until(lambda: all_stand(container, before), what="the stop")
+            # What comes before the step takes less.
+            time.sleep(0.7)
+            assert all_stand(container, before)
+            for pid, _ in waiters(container):
+                os.kill(pid, signal.SIGUSR1)
+            assert process.poll() is None
+            stdout, stderr = process.communicate(timeout=240)
+        assert process.returncode == 0, stdout + stderr
+
+    @pytest.mark.parametrize("step", ["checkpoint-stopped", "checkpoint-pages"])
+    def test_while_everything_stands(self, step, container, victim):
+        """Before anybody was looked at, and after everybody was."""
+        self.send_in_the_stop(container, "checkpoint", at=step)
+        victim.wait_for("ok", timeout=20)
+
+    def test_it_is_in_the_image(self, container, victim):
+        self.send_in_the_stop(container, "checkpoint", "--stop", at="checkpoint-stopped")
+        container.restart()
+        victim.wait_for("ok", timeout=20)
+
+    def test_in_a_restart(self, container, victim):
+        container.checkpoint("--stop")
+        self.send_in_the_stop(container, "restart", at="restart-states")
+        victim.wait_for("ok", timeout=20)
+
+    def test_a_checkpoint_that_fails(self, container, victim):
+        """Nobody was looked at; the calls go on until their signal comes."""
+        outcome = container.try_cr("checkpoint", container.name, LXC_CR_FAULT="checkpoint-tree!")
+        assert outcome.code == CHECKPOINT_FAILED, outcome.text
+        for pid, _ in waiters(container):
+            os.kill(pid, signal.SIGUSR1)
+        victim.wait_for("ok", timeout=20)
+
+
+def waiters(container: Container) -> list[tuple[int, str]]:
+    """Processes of the victim, with their states; the first one ignores the signal."""
+    found = []
+    for pid, name in container.processes.items():
+        if name != "handler_due":
+            continue
+        text = Path(f"/proc/{pid}/stat").read_text()
+        found.append((pid, text.rpartition(")")[2].split()[0]))
+    return found
+
+
+def all_stand(container: Container, pids: set[int]) -> bool:
+    """Are these all there, or any when they are none, and traced?"""
+    now = waiters(container)
+    return bool(now) and pids <= {pid for pid, _ in now} and all(state == "t" for _, state in now)

@@ -36,7 +36,7 @@ enum lock_sort lock_sort_of(const struct kernel_lock *lock);
 bool lock_wait_of(const struct arch_regs *regs, struct lock_waiter *ret);
 
 /* Let a stopped thread go that waits for a lock; back when it stands in the queue again, or when
- * that takes too long. */
+ * that takes too long. One that has a signal to handle first stays where it is. */
 struct cr_error *lock_waiter_release(pid_t tid);
 
 /* Locks that only mappings keep, before anybody has its descriptors: closing one loses POSIX locks. */

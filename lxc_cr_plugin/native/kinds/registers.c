@@ -28,7 +28,7 @@ static struct cr_error *registers_dump(struct dump *dump, struct thread *thread,
 
 	TRY(task_get_regs(thread->host_tid, &regs));
 	if (wait_is_ours_to_hide(thread, &regs)) {
-		arch_rewind_syscall(&regs);
+		wait_hide(&regs);
 		TRY(task_set_regs(thread->host_tid, &regs));
 	}
 	TRY(rseq_abort(thread->host_tid, &regs));

@@ -9,7 +9,7 @@
 #include "restart_block.h"
 #include "wait.h"
 
-struct cr_error *socket_wait_release(pid_t tid, pid_t leader, int fd, int option, uint64_t ns)
+struct cr_error *socket_wait_release(pid_t tid, pid_t table, int fd, int option, uint64_t ns)
 {
 	/* no time at all would be no limit */
 	uint64_t us = ns / 1000 ? ns / 1000 : 1;
@@ -19,8 +19,13 @@ struct cr_error *socket_wait_release(pid_t tid, pid_t leader, int fd, int option
 	socklen_t len = sizeof(old);
 	_cleanup_close_ int socket = -1;
 	struct cr_error *error;
+	bool due;
 
-	TRY(task_get_fd(leader, fd, &socket));
+	/* the handler ends the call, and would run before the others do */
+	TRY(task_handler_is_due(tid, &due));
+	if (due)
+		return NULL;
+	TRY(task_get_fd(table, fd, &socket));
 	if (getsockopt(socket, SOL_SOCKET, option, &old, &len) < 0 ||
 	    setsockopt(socket, SOL_SOCKET, option, &left, sizeof(left)) < 0)
 		return error_sys("Failed to set the time-out of a socket");
@@ -60,13 +65,12 @@ size_t socket_waits_count(const struct restore *restore)
 static struct cr_error *release(struct restore *restore, const struct thread *thread)
 {
 	const struct wait *wait = thread_state(thread, &restart_block_kind);
-	pid_t leader = process_leader(thread->process)->host_tid;
 	struct arch_regs regs;
 	int option, fd = socket_of(thread, &regs, &option);
 
 	if (fd < 0)
 		return NULL;
-	return error_wrap(socket_wait_release(thread->host_tid, leader, fd, option,
+	return error_wrap(socket_wait_release(thread->host_tid, wait_table(thread), fd, option,
 					      restore_left(restore, wait->remaining)),
 			  "Failed to let thread %d wait at descriptor %d", thread->tid, fd);
 }

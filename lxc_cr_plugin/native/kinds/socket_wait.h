@@ -9,8 +9,9 @@
 
 #include "../restore.h"
 
-/* Let a stopped thread go that is about to wait at descriptor @fd, of process @leader, for @ns. */
-struct cr_error *socket_wait_release(pid_t tid, pid_t leader, int fd, int option, uint64_t ns);
+/* Let a stopped thread go that is about to wait at descriptor @fd, in the table of task @table, for @ns.
+ * One that has a signal to handle first stays where it is. */
+struct cr_error *socket_wait_release(pid_t tid, pid_t table, int fd, int option, uint64_t ns);
 
 /* At the release, when all else is as it should be. */
 size_t socket_waits_count(const struct restore *restore);

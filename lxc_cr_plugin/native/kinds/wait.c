@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "wait.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -59,6 +58,12 @@ static bool is_of_socket(const struct call *call)
 	return call->timeout == RECEIVING || call->timeout == SENDING;
 }
 
+/* When interrupted, these note what is left where the time-out is. */
+static bool notes_what_is_left(const struct call *call)
+{
+	return call->nr == SYS_ppoll || call->nr == SYS_pselect6 || call->nr == SYS_select;
+}
+
 static const struct call *find_call(int64_t nr)
 {
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
@@ -70,29 +75,21 @@ static const struct call *find_call(int64_t nr)
 
 /* ---- what a program would have seen without a stop ---- */
 
-/* A handler that is about to run ends the call: that EINTR is not ours. */
-static bool handler_is_due(const struct thread *thread)
-{
-	const struct kernel_task *kernel = thread->kernel;
-	const struct thread *leader = process_leader(thread->process);
-	uint64_t due = thread->status.signals_pending & ~kernel->blocked;
-	uint64_t shared = thread->status.signals_shared_pending & ~kernel->blocked;
-
-	/* the kernel wakes the main thread for a signal of the process, if it does not block it */
-	due |= thread == leader ? shared : shared & leader->kernel->blocked;
-	for (int i = 0; i < KERNEL_SIGNALS; i++) {
-		if (due & (1ull << i) && kernel->actions[i].handler != (uint64_t)SIG_DFL &&
-		    kernel->actions[i].handler != (uint64_t)SIG_IGN)
-			return true;
-	}
-	return false;
-}
-
 bool wait_is_ours_to_hide(const struct thread *thread, const struct arch_regs *regs)
 {
 	/* job control has interrupted the call before we came */
 	return arch_result(regs) == -EINTR && find_call(arch_syscall_nr(regs)) &&
-	       !process_is_stopped(thread->process) && !handler_is_due(thread);
+	       !process_is_stopped(thread->process);
+}
+
+/*
+ * Whether a handler will run is known when the thread is let go, not before: a timer may fire, and
+ * anybody may send a signal, until then. So the kernel decides, as it does for calls such as
+ * pause(2): EINTR after a handler, whatever its SA_RESTART, else the call is entered again.
+ */
+void wait_hide(struct arch_regs *regs)
+{
+	arch_set_result(regs, -ERESTARTNOHAND);
 }
 
 void wait_hide_all(struct dump *dump)
@@ -106,7 +103,7 @@ void wait_hide_all(struct dump *dump)
 		if (error || tasks[i].job_control || arch_result(&regs) != -EINTR ||
 		    !find_call(arch_syscall_nr(&regs)))
 			continue;
-		arch_rewind_syscall(&regs);
+		wait_hide(&regs);
 		error = task_set_regs(tasks[i].tid, &regs);
 	}
 }
@@ -187,7 +184,7 @@ static struct cr_error *read_timeout(const struct thread *thread, const struct c
 
 /* A wait whose end must be told to the kernel anew. */
 struct running_wait {
-	pid_t tid, leader;
+	pid_t tid, table;
 	uint32_t syscall;
 	uint64_t deadline;
 	bool in_place;
@@ -203,7 +200,7 @@ static struct cr_error *note(struct dump *dump, const struct thread *thread,
 		return error_nomem();
 	*running = (struct running_wait){
 		.tid = thread->host_tid,
-		.leader = process_leader(thread->process)->host_tid,
+		.table = wait_table(thread),
 		.syscall = wait->syscall,
 		.deadline = dump->clocks.monotonic + wait->remaining,
 		.in_place = wait->in_place,
@@ -215,12 +212,13 @@ struct cr_error *wait_dump(struct dump *dump, const struct thread *thread,
 			   const struct arch_regs *regs, struct wait *ret)
 {
 	const struct call *call = find_call(arch_syscall_nr(regs));
-	bool in_place = call && arch_result(regs) == -ERESTARTNOHAND &&
-			!process_is_stopped(thread->process);
+	/* most others say so only when a stop has met them before they could go on after the last one */
+	bool again = arch_result(regs) == -ERESTARTNOHAND && !process_is_stopped(thread->process);
+	bool in_place = call && again && notes_what_is_left(call);
 	uint64_t now = dump->clocks.monotonic, deadline = 0, timeout = 0;
 	bool timed, sampled;
 
-	if (!call || (!in_place && !wait_is_ours_to_hide(thread, regs)))
+	if (!call || (!again && !wait_is_ours_to_hide(thread, regs)))
 		return NULL;
 	sampled = was_sampled(dump, thread, &deadline);
 	if (is_of_socket(call))
@@ -245,23 +243,19 @@ struct cr_error *wait_dump(struct dump *dump, const struct thread *thread,
 
 /*
  * The program's own time-out may be constant, or shared, and is to be used again. What the kernel
- * reads at once, and nobody afterwards, can lie below the stack, out of the reach of a signal frame
- * that may come between.
+ * reads at once, and nobody afterwards, can lie where the next signal frame would: that comes
+ * instead of the call, never before it. No further away, for the stack may be small and something
+ * else below it.
  */
 static bool write_below_stack(pid_t tid, const struct arch_regs *regs, const int64_t pair[2],
 			      uint64_t *address)
 {
-	static const uint64_t distances[] = {32768, 4096, 512};
+	enum { SIZE = 2 * sizeof(pair[0]) };
+	_cleanup_error_ struct cr_error *error = NULL;
 
-	for (size_t i = 0; i < sizeof(distances) / sizeof(distances[0]); i++) {
-		_cleanup_error_ struct cr_error *error = NULL;
-
-		*address = (arch_sp(regs) - distances[i]) & ~(uint64_t)15;
-		error = task_write(tid, *address, pair, 2 * sizeof(pair[0]));
-		if (!error)
-			return true;
-	}
-	return false;
+	*address = (arch_sp(regs) - ARCH_RED_ZONE - SIZE) & ~(uint64_t)(SIZE - 1);
+	error = task_write(tid, *address, pair, SIZE);
+	return !error;
 }
 
 bool wait_shorten(pid_t tid, struct arch_regs *regs, uint32_t syscall, uint64_t ns)
@@ -294,6 +288,12 @@ struct cr_error *wait_rewrite(pid_t tid, const struct arch_regs *regs, uint32_t 
 	return task_write(tid, arch_syscall_arg(regs, call->arg), pair, sizeof(pair));
 }
 
+pid_t wait_table(const struct thread *thread)
+{
+	/* by unshare(2), or clone(2) without CLONE_FILES */
+	return thread->own ? thread->host_tid : process_leader(thread->process)->host_tid;
+}
+
 int wait_socket(const struct arch_regs *regs, uint32_t syscall, int *option)
 {
 	const struct call *call = find_call(syscall);
@@ -315,7 +315,7 @@ static struct cr_error *resume(const struct running_wait *wait)
 		return wait_rewrite(wait->tid, &regs, wait->syscall, left);
 	fd = wait_socket(&regs, wait->syscall, &option);
 	if (fd >= 0)
-		return socket_wait_release(wait->tid, wait->leader, fd, option, left);
+		return socket_wait_release(wait->tid, wait->table, fd, option, left);
 	wait_shorten(wait->tid, &regs, wait->syscall, left);
 	return task_set_regs(wait->tid, &regs);
 }

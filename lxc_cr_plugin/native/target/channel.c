@@ -8,10 +8,17 @@
 
 #include "../cleanup.h"
 
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
+
 struct cr_error *task_get_fds(pid_t tid, const int *fds, int *ret, size_t count)
 {
 	_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, tid, 0);
 
+	/* not the first thread of its process */
+	if (pidfd < 0 && errno != ESRCH)
+		pidfd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
 	if (pidfd < 0)
 		return error_new(CR_GONE, "Task %d is gone", tid);
 	for (size_t i = 0; i < count; i++) {

@@ -125,6 +125,14 @@ struct cr_error *task_wait_asleep(pid_t tid)
 	return NULL;
 }
 
+struct cr_error *task_handler_is_due(pid_t tid, bool *ret)
+{
+	_cleanup_close_ int proc = -1;
+
+	TRY(proc_open(tid, tid, &proc));
+	return proc_handler_is_due(proc, ret);
+}
+
 struct cr_error *task_continue(pid_t tid, int signal)
 {
 	if (ptrace(PTRACE_CONT, tid, 0, signal) < 0)

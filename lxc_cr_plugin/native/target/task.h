@@ -50,6 +50,9 @@ struct cr_error *task_wait_for(pid_t tid, uint64_t timeout_ns, struct stop *ret)
 /* Blocks until the running task sleeps in the kernel, or for some milliseconds. */
 struct cr_error *task_wait_asleep(pid_t tid);
 
+/* Does a signal wait for the stopped task that it has a handler for? */
+struct cr_error *task_handler_is_due(pid_t tid, bool *ret);
+
 struct cr_error *task_continue(pid_t tid, int signal);
 struct cr_error *task_detach(pid_t tid, int signal);
 

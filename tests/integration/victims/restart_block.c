@@ -111,6 +111,32 @@ static void wait_for_signal(void)
 	check(constant.tv_sec == SECONDS && !constant.tv_nsec, "the constant has changed");
 }
 
+/* The same on a small stack, with somebody else's memory right below it. */
+enum { STACK = 16 << 10, BELOW = 256 << 10, PATTERN = 0xa5 };
+
+static void *wait_for_signal_there(void *unused)
+{
+	wait_for_signal();
+	return unused;
+}
+
+static void wait_on_small_stack(void)
+{
+	unsigned char *memory = victim_shared(BELOW + STACK);
+	pthread_attr_t attributes;
+	pthread_t thread;
+	int changed = 0;
+
+	memset(memory, PATTERN, BELOW);
+	pthread_attr_init(&attributes);
+	check(!pthread_attr_setstack(&attributes, memory + BELOW, STACK), "setstack");
+	check(!pthread_create(&thread, &attributes, wait_for_signal_there, NULL), "pthread_create");
+	check(!pthread_join(thread, NULL), "pthread_join");
+	for (int i = 0; i < BELOW; i++)
+		changed += memory[i] != PATTERN;
+	check(!changed, "%d bytes below the stack have changed", changed);
+}
+
 /* An epoll instance with nothing in it, as it is waited at in three ways. */
 static void epoll_milliseconds(void)
 {
@@ -211,6 +237,7 @@ static const struct sleeper {
 	{"pselect, constant", select_constant, false},
 	{"futex", futex_relative, false},
 	{"rt_sigtimedwait", wait_for_signal, false},
+	{"rt_sigtimedwait, small stack", wait_on_small_stack, false},
 	{"epoll_wait", epoll_milliseconds, false},
 	{"epoll_pwait", epoll_with_mask, false},
 	{"epoll_pwait2", epoll_timespec, false},

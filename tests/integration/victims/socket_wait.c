@@ -4,6 +4,7 @@
  * ended, several at one socket too, and the option is afterwards what it was.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -161,9 +162,27 @@ static void run_shared(void *unused)
 	check_option(shared[0], SO_RCVTIMEO);
 }
 
+/* A thread with descriptors of its own, of which the first thread has others, or none. */
+static void *wait_apart(void *unused)
+{
+	(void)unused;
+	must(unshare(CLONE_FILES));
+	run((void *)&waiters[0]);
+	return NULL;
+}
+
+static void run_apart(void *unused)
+{
+	pthread_t thread;
+
+	(void)unused;
+	check(!pthread_create(&thread, NULL, wait_apart, NULL), "pthread_create");
+	check(!pthread_join(thread, NULL), "pthread_join");
+}
+
 int main(int argc, char **argv)
 {
-	pid_t pids[WAITERS], pair;
+	pid_t pids[WAITERS], pair, apart;
 
 	victim_init(argc, argv);
 	ticker = ticker_start();
@@ -171,12 +190,14 @@ int main(int argc, char **argv)
 	for (int i = 0; i < WAITERS; i++)
 		pids[i] = victim_child(run, (void *)&waiters[i]);
 	pair = victim_child(run_shared, NULL);
-	victim_meet(arrived, WAITERS + 2);
+	apart = victim_child(run_apart, NULL);
+	victim_meet(arrived, WAITERS + 3);
 	victim_ready();
 
 	for (int i = 0; i < WAITERS; i++)
 		victim_reap(pids[i]);
 	victim_reap(pair);
+	victim_reap(apart);
 	ticker_stop(ticker);
 	victim_wait();
 	victim_ok();

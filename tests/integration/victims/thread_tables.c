@@ -2,11 +2,14 @@
 /*
  * Threads with descriptors and directories of their own: by unshare(2), by clone(2) without
  * CLONE_FILES or CLONE_FS, shared by two threads that are not the first, or with a child of theirs;
- * and a file lock that belongs to a thread's descriptors.
+ * a file lock that belongs to a thread's descriptors, and threads that wait at such a descriptor.
  */
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 
 #include "portrait.h"
 
@@ -130,10 +133,64 @@ static void *apart(void *unused)
 	return unused;
 }
 
+enum { THEIR_NUMBER = 64, HOUR = 3600 };
+
+static int held;
+
+/* They wait at a number that the first thread does not have. */
+static void *wait_for_lock(void *unused)
+{
+	int fd;
+
+	must(unshare(CLONE_FILES));
+	fd = must(open(lock_path, O_RDWR));
+	must(dup2(fd, THEIR_NUMBER));
+	must(close(fd));
+	victim_arrive(arrived);
+	must(flock(THEIR_NUMBER, LOCK_EX));
+	return unused;
+}
+
+/* Whether it ends in time is looked at in socket_wait.c. */
+static void *wait_at_socket(void *unused)
+{
+	struct timeval limit = {HOUR, 0};
+	int ends[2];
+	char byte;
+
+	must(unshare(CLONE_FILES));
+	must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	must(dup2(ends[0], THEIR_NUMBER));
+	must(setsockopt(THEIR_NUMBER, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)));
+	victim_arrive(arrived);
+	must(read(THEIR_NUMBER, &byte, 1));
+	return unused;
+}
+
+static void begin_waiting(pthread_t threads[2])
+{
+	held = must(open(lock_path, O_RDWR | O_CREAT, 0600));
+	must(flock(held, LOCK_EX));
+	check(pthread_create(&threads[0], NULL, wait_for_lock, NULL) == 0, "pthread_create");
+	check(pthread_create(&threads[1], NULL, wait_at_socket, NULL) == 0, "pthread_create");
+	victim_meet(arrived, 2);
+	victim_nap(50);
+	*arrived = 0;
+}
+
+static void end_waiting(pthread_t threads[2])
+{
+	check(pthread_tryjoin_np(threads[0], NULL) == EBUSY, "the lock was not waited for");
+	check(pthread_tryjoin_np(threads[1], NULL) == EBUSY, "the socket was not waited at");
+	/* they have the description too */
+	must(flock(held, LOCK_UN));
+	check(pthread_join(threads[0], NULL) == 0, "pthread_join");
+}
+
 int main(int argc, char **argv)
 {
 	enum { TASKS = 5 };
-	pthread_t thread;
+	pthread_t thread, waiting[2];
 
 	victim_init(argc, argv);
 	gallery = victim_shared(sizeof(*gallery));
@@ -141,6 +198,7 @@ int main(int argc, char **argv)
 	snprintf(lock_path, sizeof(lock_path), "%s.lock", argv[1]);
 	settle("/tmp/thread-first", 60);
 	portrait_add("first", getpid());
+	begin_waiting(waiting);
 	check(pthread_create(&thread, NULL, apart, NULL) == 0, "pthread_create");
 	begin(without_files, THREAD | CLONE_FS);
 	begin(without_fs, THREAD | CLONE_FILES);
@@ -161,6 +219,7 @@ int main(int argc, char **argv)
 	check_settled("/tmp/thread-first", 60, true);
 	check(fcntl(61, F_GETFD) < 0 && fcntl(62, F_GETFD) < 0, "descriptors of other threads");
 	check(try_lock() < 0, "the lock is lost");
+	end_waiting(waiting);
 	must(kill(child, SIGKILL));
 	victim_ok();
 	return 0;

@@ -34,7 +34,7 @@ enum {
 	ARCH_XSTATE_MAX = 16384, /* AMX needs 11 KiB */
 	ARCH_PAGE = 4096,
 	ARCH_HUGE_PAGE = 2 << 20,
-	ARCH_SYSCALL_SIZE = 2, /* 0f 05 */
+	ARCH_RED_ZONE = 128, /* bytes below the stack pointer that are in use */
 };
 
 #define ARCH_TASK_SIZE 0x7ffffffff000UL
@@ -90,15 +90,6 @@ static inline void arch_set_syscall_arg(struct arch_regs *regs, int n, uint64_t 
 static inline void arch_set_result(struct arch_regs *regs, int64_t value)
 {
 	regs->user.rax = (uint64_t)value;
-}
-
-/* Go back before the system call instruction, so that the task enters it once more with the same
- * arguments. */
-static inline void arch_rewind_syscall(struct arch_regs *regs)
-{
-	regs->user.rax = regs->user.orig_rax;
-	regs->user.rip -= ARCH_SYSCALL_SIZE;
-	regs->user.orig_rax = (uint64_t)-1;
 }
 
 /* Prepare @regs so that the instruction at @ip (a system call) performs @nr. */
