@@ -53,7 +53,7 @@ def numbers_in(value: Any, place: Place = ()) -> Iterator[Place]:
         yield place
 
 
-def lists_in(value: Any) -> Iterator[list]:
+def lists_in(value: Any) -> Iterator[list[Any]]:
     """Lists of more than one item, at any depth."""
     below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for item in below:
@@ -78,12 +78,15 @@ class Mutator:
             for kind, _, fields in decoded
             if kind in ("process", "thread")
         ]
+        self._thread_ids = {r[2]["tid"]: r[1] for r in decoded if r[0] == "thread"}
 
     def mutated(self) -> tuple[list[bytes], str]:
         """One to three changes, and their description."""
         records, what = list(self._records), []
         for _ in range(self._rng.choice((1, 1, 2, 3))):
-            change = self._rng.choice((self._change_number,) * 6 + (self._shuffle, self._swap_ids))
+            change = self._rng.choice(
+                (self._change_number,) * 5 + (self._shuffle, self._swap_ids, self._share)
+            )
             what.append(change(records))
         return records, "; ".join(what)
 
@@ -116,8 +119,12 @@ class Mutator:
         return f"{record[0]} {record[1]}: shuffled"
 
     def _swap_ids(self, records: list[bytes]) -> str:
-        """Two members have each other's id everywhere."""
-        one, other = self._rng.sample(self._ids, 2)
+        """Two threads, or two of another kind, have each other's id everywhere."""
+        kind = self._rng.choice([k for k, found in self._by_kind.items() if len(found) > 1])
+        one, other = (self._ids[i - 1] for i in self._rng.sample(self._by_kind[kind], 2))
+        return self._swap(records, one, other)
+
+    def _swap(self, records: list[bytes], one: int, other: int) -> str:
         names = {one: other, other: one}
         for index in range(1, len(records) - 1):
             record = cbor2.loads(records[index])
@@ -125,6 +132,19 @@ class Mutator:
                 record[1] = names[record[1]]
                 records[index] = cbor2.dumps(record)
         return f"ids {one} and {other} swapped"
+
+    def _share(self, records: list[bytes]) -> str:
+        """Others share something than those who did, perhaps in the wrong order."""
+        index = self._rng.choice(self._by_kind["share"])
+        record = cbor2.loads(records[index])
+        tasks = self._rng.sample(list(self._thread_ids), self._rng.choice((2, 2, 3)))
+        record[2]["tasks"] = [[task] for task in tasks]
+        records[index] = cbor2.dumps(record)
+        what = f"{tasks} share {record[2]['what']}"
+        if self._rng.random() < 0.5:
+            return what
+        one, other = (self._thread_ids[task] for task in tasks[:2])
+        return f"{what}, {self._swap(records, one, other)}"
 
 
 def check_apart(image: Path) -> int:

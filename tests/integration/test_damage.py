@@ -195,13 +195,14 @@ def call_something_else(records: list) -> None:
 
 
 def share_backwards(records: list) -> None:
-    """The last process and the one before have each other's id, and the last one's memory."""
-    one, other = [record for record in records if record[0] == "thread"][-2:]
+    """Two processes that share nothing have each other's id, and the later one's memory."""
+    sleeps = (r for r in records if r[0] == "thread" and r[2]["comm"] == b"sleep")
+    one, other = list(sleeps)[:2]
     names = {one[1]: other[1], other[1]: one[1]}
     for record in records:
         record[1] = names.get(record[1], record[1])
-    free = next(record for record in records if record[0] == "share")
-    free[2].update(what=1, tasks=[[other[2]["tid"]], [one[2]["tid"]]])
+    shared = next(records_of(records, "share"))
+    shared.update(what=1, tasks=[[other[2]["tid"]], [one[2]["tid"]]])
 
 
 def lease_of_nobody(records: list) -> None:
