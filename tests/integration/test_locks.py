@@ -22,6 +22,8 @@ LEASE_BREAK_TIME = Path("/proc/sys/fs/lease-break-time")
 LOCK = Path("/run/lxc-cr/lease-break-time.lock")
 WHOLE = 40 * 10**9
 
+GENERATIONS = 4
+
 READ = 0  # F_RDLCK
 
 HOST_ERROR = 7
@@ -98,6 +100,21 @@ def test_time_that_is_left(broken, policy, expected):
         assert after[place]["downgrade"] == lease["downgrade"]
         assert after[place]["unlock"] == lease["unlock"]
     assert_exact([expected(left(lease)) - left(after[place]) for place, lease in before.items()])
+
+
+def test_four_generations(broken):
+    """What runs and what is left come to the same sum, however often they were away."""
+    broken.checkpoint("--stop")
+    first, ran = leases(broken), 0
+    for _ in range(GENERATIONS):
+        released = broken.restart().result["released"]
+        broken.checkpoint("--stop")
+        clocks = broken.cr("inspect", broken.name).result["manifest"]["clocks"]
+        ran += clocks["monotonic"] - released
+    last = leases(broken)
+    assert first.keys() == last.keys()
+    errors = [left(lease) - ran - left(last[place]) for place, lease in first.items()]
+    assert abs(statistics.median(errors)) <= GENERATIONS * SPREAD, errors
 
 
 def test_nothing_left_for_the_holder(broken):
