@@ -70,18 +70,23 @@ def container_names(laboratory):
 def new_container(laboratory, container_names):
     """Make containers: each call gives one more, all are gone after the test."""
     scopes = []
+    made = []
 
     def make(tree: Path | None = None) -> Container:
         scope = make_container(laboratory, next(container_names), tree=tree)
         scopes.append(scope)
-        return scope.__enter__()
+        made.append(scope.__enter__())
+        return made[-1]
+
+    def is_clean() -> bool:
+        for container in made:
+            container.remove_monitor_cgroups()
+        return not leftovers_of(laboratory)
 
     yield make
     for scope in scopes:
         scope.__exit__(None, None, None)
-    wait_until(
-        lambda: not leftovers_of(laboratory), what=f"no leftovers: {leftovers_of(laboratory)}"
-    )
+    wait_until(is_clean, what=f"no leftovers: {leftovers_of(laboratory)}")
 
 
 @pytest.fixture

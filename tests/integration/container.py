@@ -359,6 +359,17 @@ class Container:
         shutil.rmtree(self.directory, ignore_errors=True)
         shutil.rmtree(self.laboratory.store / self.name, ignore_errors=True)
 
+    def remove_monitor_cgroups(self) -> bool:
+        """After a failed start LXC's monitor gives up on its cgroup while a hook is still in it.
+
+        True when they are gone.
+        """
+        left = [*Path("/sys/fs/cgroup").glob(f"*/lxc.monitor.{self.name}")]
+        for cgroup in left:
+            with contextlib.suppress(OSError):
+                cgroup.rmdir()
+        return not left
+
     def thaw(self) -> None:
         """Undo a freeze that a broken checkpoint has left."""
         for cgroup in self.cgroups:

@@ -196,15 +196,6 @@ def test_work_after_a_power_cut_is_not_undone(backend, running):
     verify(victim)
 
 
-def remove_monitors(container: Container) -> bool:
-    """LXC leaves these cgroups when there is no root filesystem; True when they are gone."""
-    left = [*Path("/sys/fs/cgroup").glob(f"*/lxc.monitor.{container.name}")]
-    for directory in left:
-        with contextlib.suppress(OSError):
-            directory.rmdir()
-    return not left
-
-
 def test_after_a_power_cut_the_next_command_repairs(running):
     """Without /run; and nothing starts from a tree that is neither old nor new."""
     container, victim = running("dir@xfs")
@@ -217,7 +208,7 @@ def test_after_a_power_cut_the_next_command_repairs(running):
         if at == "files:bring":
             assert not kinds.exists()
             assert container.lxc("start", "-d", check=False).returncode != 0
-            wait_until(lambda: remove_monitors(container), what="the end of the monitor")
+            wait_until(container.remove_monitor_cgroups, what="the end of the monitor")
         container.cr("ls")
         assert look(kinds) == changed, at
         assert_nothing_kept_beside(container)
