@@ -213,7 +213,7 @@ static struct cr_error *measure(struct restore *restore, int64_t *ret)
 /* From when all processes stand to the release: so many times the smallest program, at most. */
 static int64_t estimate_rest(const struct restore *restore, int64_t program)
 {
-	enum { BASE = 4000000, OF_PROCESS = 32, OF_THREAD = 15, OF_OBJECT = 6 };
+	enum { BASE = 5000000, OF_PROCESS = 20, OF_THREAD = 8, OF_OBJECT = 1 };
 	const struct image *image = &restore->image;
 	int64_t programs = OF_PROCESS * (int64_t)image->processes.count +
 			   OF_THREAD * (int64_t)image->threads +
