@@ -187,10 +187,17 @@ def test_a_lock_that_is_held_for_a_look(desk):
     (lock,) = (desk.directory / "run").glob("*.lock")
     fd = os.open(lock, os.O_RDWR)
     fcntl.flock(fd, fcntl.LOCK_EX)
-    look = threading.Timer(0.1, os.close, [fd])
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        os.close(fd)
+
+    look = threading.Timer(0.1, end)
     look.start()
     with desk.open().locked(**WEB):
-        assert look.finished.is_set()
+        assert over.is_set()
+    look.join()
 
 
 def test_two_commands_on_one_container(desk, monkeypatch):
