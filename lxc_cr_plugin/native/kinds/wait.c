@@ -8,6 +8,7 @@
 #include <sys/time.h>
 #include <time.h>
 
+#include "../clock_ns.h"
 #include "../kernel/waits.h"
 #include "process.h"
 #include "socket_wait.h"
@@ -109,14 +110,6 @@ void wait_hide_all(struct dump *dump)
 }
 
 /* ---- until when ---- */
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 struct cr_error *wait_sample(struct dump *dump)
 {
@@ -306,7 +299,8 @@ int wait_socket(const struct arch_regs *regs, uint32_t syscall, int *option)
 
 static struct cr_error *resume(const struct running_wait *wait)
 {
-	uint64_t now = monotonic_ns(), left = wait->deadline > now ? wait->deadline - now : 0;
+	uint64_t now = clock_ns(CLOCK_MONOTONIC),
+		 left = wait->deadline > now ? wait->deadline - now : 0;
 	struct arch_regs regs;
 	int option, fd;
 
