@@ -5,11 +5,13 @@ SHELL := /bin/sh
 BIN := .venv/bin
 ROOT := $(CURDIR)
 FUZZ_SECONDS ?= 3600
+KERNEL ?= bookworm
+CMD ?= ./demo.sh
 C_FILES = $(shell find lxc_cr_plugin/native tests demo \( -name '*.c' -o -name '*.h' \) ! -name _engine.c)
 SH_FILES = demo.sh test.sh .ci/run $(shell find tools tests vagrant lxc_cr_plugin/hooks config -name '*.sh')
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap lint format test unit bench curves fuzz sanitize docs clean
+.PHONY: help bootstrap lint format test unit bench curves fuzz sanitize vm docs clean
 
 help: ## This text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +45,9 @@ fuzz: bootstrap ## Fuzz the decoder, the manifest and whole images for FUZZ_SECO
 
 sanitize: bootstrap ## The tests on an engine built with ASan and UBSan
 	tools/sanitize.sh
+
+vm: ## Run CMD (./demo.sh) on the kernel of Debian's suite KERNEL (bookworm), in a virtual machine
+	python3 -m tests.vm.run $(KERNEL) '$(CMD)'
 
 docs: bootstrap ## Generate the tables in docs/, the manual pages and the completions
 	$(BIN)/python tools/image_format.py
