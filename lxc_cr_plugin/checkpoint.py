@@ -90,6 +90,7 @@ def checkpoint(
     journals: Journals,
     report: Reporter,
     resume: bool = False,
+    rollback: bool = False,
     scope: native.Scope = native.DEFAULT_SCOPE,
     fault: str | None = None,
 ) -> Checkpoint:
@@ -98,7 +99,8 @@ def checkpoint(
     With @stop the container ends at the instant of the image, else it runs on. If anything raises,
     it runs on and there is no image, unless the message says otherwise. @buffered leaves the image
     in memory. @scope says what may be in it, and what is left out. @files is snapshot.SNAPSHOT or
-    NONE. With @resume (with @stop, and hooks) the next start resumes.
+    NONE. With @resume (with @stop, and hooks) the next start resumes; a @rollback (with @stop) starts it
+    again itself, or the next command does.
     """
     with ExitStack() as undo:
         locked = journals.locked(container=container.name, lxcpath=container.lxcpath)
@@ -130,7 +132,8 @@ def checkpoint(
                 image = store.commit(staging, container=reference.container, tag=tag)
                 committed.append(image)
             if stop:
-                before_end(container, subject, journals, journal, image if resume else None, report)
+                wanted = image if resume or rollback else None
+                before_end(container, subject, journals, journal, wanted, report, rollback=rollback)
 
         with report.step("engine", f"Checkpoint process {subject.target.init_pid} and all below"):
             try:
@@ -171,26 +174,30 @@ def before_end(
     journal: Journal,
     resume: Image | None,
     report: Reporter,
+    *,
+    rollback: bool = False,
 ) -> None:
     """Tell the hooks of @container, if it has them, that it is we who end it.
 
-    With @resume the next start is to go on from that image; the journal takes that back if the
-    container does not end. Without, what was pending is of before this end, and forgotten.
+    With @resume the next start is to go on from that image, and a @rollback makes it; the journal takes
+    that back if the container does not end. Without, what was pending is of before this end, and forgotten.
     """
     if resume is None and pending.clear(container.directory):
         report.warning(
             f"Container '{container.name}' was to resume from an older image at its next start; "
             f"that is forgotten (`lxc-cr pending {container.name} REF` says it again)"
         )
-    if not container.resumes():
-        return
     init = subject.target.init_pid
-    announcement, mark = journals.announcement(init), pending.mark_of(container.directory)
+    announcements = [journals.announcement(init)] if container.resumes() else []
+    marks = [pending.mark_of(container.directory)] if resume else []
+    if not announcements and not marks:
+        return
     with report.step("pending", "Tell hooks and the next start about this end"):
-        journal.ends(init, promises=[announcement, *([mark] if resume else [])])
-        announcement.touch(mode=0o600)
+        journal.ends(init, promises=[*announcements, *marks])
+        for announcement in announcements:
+            announcement.touch(mode=0o600)
         if resume:
-            pending.set_pending(container.directory, resume)
+            pending.set_pending(container.directory, resume, rollback=rollback)
 
 
 def refuse_without_hooks(container: Container) -> None:

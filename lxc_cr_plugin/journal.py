@@ -75,6 +75,7 @@ class Journals:
         self._dir = run_dir
         self._report = report
         self._stop_container = stop_container
+        self._held: dict[Path, int] = {}
 
     def repair(self) -> None:
         """Undo what commands that were killed have left; every command begins with this."""
@@ -120,9 +121,13 @@ class Journals:
         """Hold the container's lock; yields the descriptor that an engine has to inherit.
 
         Raises ContainerError when another command works on the container. The engine of a command
-        that was killed gets a moment to finish.
+        that was killed gets a moment to finish. What is locked by the same object already stays so:
+        an operation of several parts lets nobody in between.
         """
         path = self._path(container=container, lxcpath=lxcpath)
+        if path in self._held:
+            yield self._held[path]
+            return
         with _open_lock(path) as fd:
             until(lambda: _try_lock(fd) or _read(path) is not None, timeout=MOMENT)
             if not _try_lock(fd):  # true again if we have it
@@ -133,7 +138,29 @@ class Journals:
                 if not until(lambda: _try_lock(fd), timeout=ORPHAN_PATIENCE, pause=0.02):
                     raise _busy(container, entry)
             self._repair(path)
-            yield fd
+            with self._holding(path, fd):
+                yield fd
+
+    @contextlib.contextmanager
+    def locked_if_free(self, *, container: str, lxcpath: str) -> Iterator[bool]:
+        """The same without waiting; False, and not held, when another command works on it."""
+        path = self._path(container=container, lxcpath=lxcpath)
+        with _open_lock(path) as fd:
+            free = _try_lock(fd)
+            if free:
+                self._repair(path)
+                with self._holding(path, fd):
+                    yield True
+            else:
+                yield False
+
+    @contextlib.contextmanager
+    def _holding(self, path: Path, fd: int) -> Iterator[None]:
+        self._held[path] = fd
+        try:
+            yield
+        finally:
+            del self._held[path]
 
     def announcement(self, init: int) -> Path:
         """A file that tells the hook post-stop of the container of @init that we have ended it."""

@@ -3,12 +3,14 @@
 
 It is a file beside the container's configuration, where a hook of a shell can look for it without
 starting anything, and which goes when the container goes. In it is one reference, by digest: a tag
-may be moved in between.
+may be moved in between. A rollback that is about to end what runs adds a line: until it is over, the
+next command of lxc-cr has to start the container.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import ContainerError, HostError, os_message
 from .store import Image, Reference
@@ -19,17 +21,28 @@ MARK = "lxc-cr.pending"
 LOG = "lxc-cr.log"
 PLACE = "lxc-cr.resume"
 
+# The line of a rollback.
+ROLLBACK = "rollback"
+
+
+class Mark(NamedTuple):
+    """What the next start resumes from; with `rollback` it must not wait for somebody who starts it."""
+
+    reference: Reference
+    rollback: bool
+
 
 def mark_of(directory: Path) -> Path:
     """The file for the container that lives in @directory."""
     return directory / MARK
 
 
-def set_pending(directory: Path, image: Image) -> None:
-    """Let the next start resume from @image; raises HostError."""
+def set_pending(directory: Path, image: Image, *, rollback: bool = False) -> None:
+    """Let the next start resume from @image; a @rollback makes it itself. Raises HostError."""
     reference = Reference(image.container, None, image.digest)
+    lines = [str(reference), *([ROLLBACK] if rollback else [])]
     try:
-        write_durably(mark_of(directory), f"{reference}\n".encode())
+        write_durably(mark_of(directory), "".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
         raise _failed("write", directory, error) from error
 
@@ -49,6 +62,12 @@ def pending(directory: Path) -> Reference | None:
 
     Raises HostError when that cannot be told, ContainerError when somebody else may have said it.
     """
+    mark = read(directory)
+    return mark.reference if mark else None
+
+
+def read(directory: Path) -> Mark | None:
+    """The whole mark; raises the same."""
     path = mark_of(directory)
     try:
         text = read_trusted(path).decode(errors="replace").strip()
@@ -60,10 +79,11 @@ def pending(directory: Path) -> Reference | None:
         ) from error
     except OSError as error:
         raise _failed("read", directory, error) from error
-    reference = Reference.parse(text)
-    if not reference.digest:
+    first, _, rest = text.partition("\n")
+    reference = Reference.parse(first)
+    if not reference.digest or rest not in ("", ROLLBACK):
         raise ContainerError(f"'{path}' names no image by its digest", hint="Remove it")
-    return reference
+    return Mark(reference, rest == ROLLBACK)
 
 
 def _failed(verb: str, directory: Path, error: OSError) -> HostError:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import config
 from .config import DROP, IGNORE, Settings
-from .errors import ContainerError, HostError, StoreError
+from .errors import ContainerError, HostError, LxcCrError, StoreError
 from .fault import FAULT_VARIABLE
 from .lease import REMAINING, LeaseChoice, LeasePolicy
 from .log import Reporter
@@ -80,8 +81,12 @@ class Session:
         store.sweep()
         return store
 
-    def journals(self) -> Journals:
-        """The journals, after what killed commands have left was repaired."""
+    def journals(self, *, leave: str | None = None, finish: bool = True) -> Journals:
+        """The journals, after what killed commands have left was repaired.
+
+        That of container @leave is about to be started by this command itself. Without @finish none is
+        started.
+        """
         from .journal import Journals
 
         journals = Journals(
@@ -91,7 +96,28 @@ class Session:
         lxcpath = self.settings.lxcpath or default_lxcpath()
         if lxcpath:
             journals.repair_files(lxcpath=lxcpath, stopped=lambda name: is_stopped(name, lxcpath))
+        if finish:
+            self.finish_rollbacks(journals, leave=leave)
         return journals
+
+    def finish_rollbacks(self, journals: Journals, *, leave: str | None = None) -> list[str]:
+        """Let containers run again that killed rollbacks have ended; names of those that do not."""
+        lxcpath = self.settings.lxcpath or default_lxcpath()
+        names = [name for name in cut_off(lxcpath) if name != leave] if lxcpath else []
+        return [name for name in names if not self.of(name=name)._finish_rollback(journals)]
+
+    def _finish_rollback(self, journals: Journals) -> bool:
+        """The same for the container that the command names."""
+        from .rollback import finish
+        from .snapshot import ROLLBACK
+
+        return finish(
+            self.container(),
+            journals=journals,
+            resolve=lambda reference: self.store().resolve(reference),
+            restart=lambda image: self.start_from(image, files=ROLLBACK, journals=journals),
+            report=self.report,
+        )
 
     def of(self, **arguments: str) -> Session:
         """The same session with other arguments: for another container, say."""
@@ -124,8 +150,10 @@ class Session:
         buffered: bool,
         files: str,
         resume: bool = False,
+        rollback: bool = False,
+        journals: Journals | None = None,
     ) -> Checkpoint:
-        """Checkpoint the container that the command names."""
+        """Checkpoint the container that the command names; see checkpoint()."""
         from .checkpoint import checkpoint as run
         from .checkpoint import refuse_without_hooks
 
@@ -139,8 +167,9 @@ class Session:
             scope=self.scope,
             files=files,
             resume=resume,
+            rollback=rollback,
             store=self.store(),
-            journals=self.journals(),
+            journals=journals or self.journals(),
             report=self.report,
             fault=self.fault,
         )
@@ -158,6 +187,7 @@ class Session:
         container: LxcContainer | None = None,
         bridges: Mapping[str, str] | None = None,
         clone: bool = False,
+        journals: Journals | None = None,
     ) -> Restarted:
         """Restart the container that the command names, or @container, which is the same one.
 
@@ -165,10 +195,11 @@ class Session:
         """
         from .restore import restart as run
 
+        container = container or self.container()
         return run(
-            container or self.container(),
+            container,
             image=image,
-            journals=self.journals(),
+            journals=journals or self.journals(leave=container.name),
             run_dir=self.settings.run_dir,
             timeout=self.policy.restart_timeout,
             files=files,
@@ -202,6 +233,20 @@ def default_lxcpath() -> str | None:
     except ImportError:
         return None
     return DEFAULT_PATH
+
+
+def cut_off(lxcpath: str) -> list[str]:
+    """Names of containers that a rollback has ended or was about to, if it was killed."""
+    from . import pending
+
+    found = []
+    for mark in sorted(Path(lxcpath).glob(f"*/{pending.MARK}")):
+        # What no command could follow is reported by those who have to.
+        with suppress(LxcCrError):
+            said = pending.read(mark.parent)
+            if said and said.rollback:
+                found.append(mark.parent.name)
+    return found
 
 
 def is_stopped(name: str, lxcpath: str) -> bool:

@@ -36,7 +36,7 @@ def run(session: Session) -> int:
     container = session.container()
     if not container.defined():
         raise ContainerError(f"There is no container '{container.name}' in {container.lxcpath}")
-    store, journals = session.store(), session.journals()
+    store, journals = session.store(), session.journals(leave=arguments.name)
     with journals.locked(container=container.name, lxcpath=container.lxcpath):
         if arguments.clear:
             pending.clear(container.directory)

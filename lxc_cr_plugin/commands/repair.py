@@ -1,33 +1,81 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""`lxc-cr repair NAME --keep | --undo`."""
+"""`lxc-cr repair [NAME [--keep | --undo]]`."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from ..errors import ContainerError
-from ..session import Session
+from ..errors import ContainerError, RestartError, UsageError
+from ..session import Session, default_lxcpath
 
-HELP = "Say which files a container is to have after a restart that was cut off."
+HELP = "Finish what commands that were cut off have left; with NAME also say which files count."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("name", metavar="NAME", help="the container, stopped")
-    choice = parser.add_mutually_exclusive_group(required=True)
-    choice.add_argument("--keep", action="store_true", help="those that are there now")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="only this container")
+    choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
-        "--undo", action="store_true", help="those from before the restart; changes since are lost"
+        "--keep",
+        action="store_true",
+        help="it is stopped, a restart was cut off: it has the files that are there now",
+    )
+    choice.add_argument(
+        "--undo",
+        action="store_true",
+        help="it has those from before that restart; changes since are lost",
     )
 
 
 def run(session: Session) -> int:
     """Run the command; returns its exit code."""
+    arguments = session.arguments
+    if not arguments.keep and not arguments.undo:
+        return repair_all(session, arguments.name)
+    if not arguments.name:
+        raise UsageError("--keep and --undo are said of one container: NAME is missing")
+    return repair_files(session)
+
+
+def repair_all(session: Session, only: str | None) -> int:
+    """What every command begins with; ContainerError or RestartError when something is left to do."""
+    from .. import unfinished
+
+    journals = session.journals(finish=False)
+    failed = session.finish_rollbacks(journals)
+    lxcpath = session.settings.lxcpath or default_lxcpath()
+    left = []
+    for note in sorted(Path(lxcpath or "/nonexistent").absolute().glob(f"*/{unfinished.NOTE}")):
+        name, path = note.parent.name, str(note.parent.parent)
+        # Where another command is at work nothing is left.
+        with journals.locked_if_free(container=name, lxcpath=path) as free:
+            if free and note.exists() and only in (None, name):
+                left.append(name)
+    if left:
+        names = ", ".join(f"'{name}'" for name in left)
+        raise ContainerError(
+            f"The files of {names} are still those of a restart that was cut off",
+            hint="The warnings above say why; `lxc-cr repair NAME --keep` or `--undo` decides",
+        )
+    if failed:
+        raise RestartError(
+            "Stopped, because a rollback was cut off: " + ", ".join(f"'{name}'" for name in failed),
+            hint="The warnings above say why, and how to start them",
+        )
+    session.report.result(
+        {"command": "repair", "container": only, "done": None}, text="Nothing is left to repair"
+    )
+    return 0
+
+
+def repair_files(session: Session) -> int:
+    """Decide which files the container has."""
     from .. import unfinished
     from ..container import STOPPED
 
     container = session.container()
-    journals = session.journals()
+    journals = session.journals(leave=container.name)
     with journals.locked(container=container.name, lxcpath=container.lxcpath):
         if container.defined() and container.state() != STOPPED:
             raise ContainerError(

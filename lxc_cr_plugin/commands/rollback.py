@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(session: Session) -> int:
     """Run the command; returns its exit code."""
+    from .. import pending
     from ..rollback import BEFORE, roll_back
     from ..snapshot import ROLLBACK, SNAPSHOT
     from ..store import Reference
@@ -45,9 +46,11 @@ def run(session: Session) -> int:
 
     def kill() -> None:
         container = session.container()
+        pending.set_pending(container.directory, target, rollback=True)
         if container.resumes():
-            session.journals().announcement(container.init_pid()).touch(mode=0o600)
-        container.kill()
+            journals.announcement(container.init_pid()).touch(mode=0o600)
+        with session.report.step("kill", f"Kill container '{container.name}'"):
+            container.kill()
 
     def end() -> Image:
         made = session.make_image(
@@ -56,21 +59,27 @@ def run(session: Session) -> int:
             buffered=False,
             # What the way back rewrites must not be lost, whatever other checkpoints leave out.
             files=SNAPSHOT if target.manifest().rootfs is not None else session.policy.files,
+            rollback=True,
+            journals=journals,
         )
         return made.image
 
+    journals = session.journals(leave=name)
     target, sources = session.store().resolve(reference), sources_of(session.arguments.mount)
 
     def restart(image: Image) -> Restarted:
         # What ran until now comes back with what it had.
         return session.start_from(
-            image, files=ROLLBACK, sources=sources if image.digest == target.digest else None
+            image,
+            files=ROLLBACK,
+            sources=sources if image.digest == target.digest else None,
+            journals=journals,
         )
 
-    session.journals()
     done = roll_back(
         session.container(),
         image=target,
+        journals=journals,
         end=kill if session.arguments.no_checkpoint else end,
         restart=restart,
         report=session.report,

@@ -61,5 +61,7 @@ def save(session: Session, name: str) -> None:
         buffered=False,
         files=one.policy.files,
         resume=True,
+        # What a killed rollback has left stopped is started when the machine is up again.
+        journals=one.journals(finish=False),
     )
     session.report.info(done.summary(stopped=True))

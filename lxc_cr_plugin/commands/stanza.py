@@ -16,11 +16,19 @@ HELP = "Print the lines for LXC by which containers resume at their start, or a 
 # The places in the files of config/ as they lie there.
 HOOKS, PROGRAM, BUFFER = "/usr/share/lxc-cr/hooks", "/usr/bin/lxc-cr", "/dev/shm/lxc-cr"
 
+UNITS = {"shutdown": "systemd/lxc-cr.service", "boot": "systemd/lxc-cr-repair.service"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument(
-        "--systemd", action="store_true", help="print the unit that saves containers at shutdown"
+        "--systemd",
+        metavar="UNIT",
+        nargs="?",
+        choices=sorted(UNITS),
+        const="shutdown",
+        help="print a unit: shutdown, which saves containers (the default), or boot, which finishes "
+        "what a power cut has cut off",
     )
 
 
@@ -28,8 +36,7 @@ def run(session: Session) -> int:
     """Run the command; returns its exit code."""
     from ..resources import data_file, hook
 
-    file = "systemd/lxc-cr.service" if session.arguments.systemd else "lxc/resume.conf"
-    text = data_file(file).read_text()
+    text = data_file(UNITS.get(session.arguments.systemd, "lxc/resume.conf")).read_text()
     places = {
         PROGRAM: program(),
         HOOKS: hook("lxc-pre-start").parent,

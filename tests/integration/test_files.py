@@ -374,9 +374,9 @@ def test_overlay_storage(container):
     victim.wait_for("ok")
 
 
-@pytest.mark.parametrize("step", ["verify", "end", "commit", "start"])
+@pytest.mark.parametrize("step", ["commit", "start"])
 def test_a_killed_rollback_loses_nothing(step, container, ledger):
-    """Afterwards it runs as before, or is stopped with an image and the files of what ran."""
+    """The command alone; everything at once dies in test_power_cut.py."""
     container.checkpoint("--image", f"{container.name}:good")
     runs_on(ledger)
     ahead = number_of_next(ledger)
@@ -385,10 +385,7 @@ def test_a_killed_rollback_loses_nothing(step, container, ledger):
     )
     assert outcome.code == -signal.SIGKILL
     container.cr("ls")
-    if container.state == "STOPPED":
-        assert number_of_next(ledger) >= ahead
-        told = container.restart(f"{container.name}:before-rollback").result["rootfs"]
-        assert told["changed"] == 0
+    assert container.state == "RUNNING"
     assert number_of_next(ledger) >= ahead
     assert_nothing_kept(container)
     runs_on(ledger)

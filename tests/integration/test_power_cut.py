@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lxc_cr_plugin.pending import MARK
+
 from ..trees import change, look
 from .container import Container, wait_until
 from .filesystems import loop_filesystem
@@ -28,13 +30,27 @@ RESTART = (
     "files:keep", "files:kept", "files:bring", "files:brought", "python:engine~", "python:start~",
 )  # fmt: skip
 
+# The same in a rollback, where the way back begins with a checkpoint. Up to the commit nothing ends.
+ROLLBACK_RUNS = ("files:frozen", "python:pending~", "checkpoint-committed~9000")
+ROLLBACK_ENDED = (
+    "python:stopped~", "files:kept", "files:bring", "files:brought", "restart-noted~9000",
+    "restart-tree~9000",
+)  # fmt: skip
+
+# The system call in which an engine waits at a step.
+CLOCK_NANOSLEEP = "230"
+
 
 def cut(container: Container, verb: str, *arguments: str, at: str) -> None:
     """Run a command to this point, then kill it and all that it has started, at once."""
     process = container.spawn(verb, *arguments, LXC_CR_FAULT=at)
     command = psutil.Process(process.pid)
     wait_until(
-        lambda: process.poll() is not None or command.status() == psutil.STATUS_STOPPED,
+        lambda: (
+            process.poll() is not None
+            or command.status() == psutil.STATUS_STOPPED
+            or (at.endswith("000") and any(sleeps(child) for child in command.children()))
+        ),
         what=f"{verb} at {at}",
     )
     assert process.poll() is None, process.communicate()
@@ -42,6 +58,13 @@ def cut(container: Container, verb: str, *arguments: str, at: str) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             os.kill(victim.pid, signal.SIGKILL)
     process.communicate(timeout=60)
+
+
+def sleeps(process: psutil.Process) -> bool:
+    """Whether it is an engine that waits at a step."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process.pid}/syscall").read_text().startswith(f"{CLOCK_NANOSLEEP} ")
+    return False
 
 
 def images_of(container: Container) -> list[Path]:
@@ -123,6 +146,76 @@ def test_of_a_restart_that_was_complete(running):
     assert container.state == "RUNNING"
     assert look(kinds) == good
     assert_nothing_kept_beside(container)
+    verify(victim)
+
+
+@pytest.mark.parametrize("backend", ["dir@xfs", "btrfs@btrfs"])
+def test_of_a_rollback(backend, running):
+    """It runs as before, or as in the image; who comes next sees to that."""
+    container, victim = running(backend)
+    kinds = container.rootfs / "kinds"
+    wanted = f"{container.name}:good"
+    container.checkpoint("--image", wanted)
+    good = look(kinds)
+    change(kinds)
+    changed = look(kinds)
+    steps = [*ROLLBACK_RUNS, *ROLLBACK_ENDED]
+    if backend.startswith("btrfs"):
+        steps = ["files:brought"]
+    for at in steps:
+        init = container.init_pid
+        cut(container, "rollback", container.name, wanted, at=at)
+        told = container.cr("ls").text
+        assert container.state == "RUNNING", (at, told)
+        assert (container.init_pid == init) == (at in ROLLBACK_RUNS), at
+        assert look(kinds) == changed, at
+        assert not (container.directory / MARK).exists()
+        assert_nothing_kept_beside(container)
+        runs_on(victim)
+    cut(container, "rollback", container.name, wanted, at="python:confirm~")
+    container.cr("ls")
+    assert container.state == "RUNNING"
+    assert look(kinds) == good
+    assert not (container.directory / MARK).exists()
+    verify(victim)
+
+
+def test_of_a_rollback_without_a_way_back(running):
+    """What runs is lost from when it is killed on; from then on only the image counts."""
+    container, victim = running("dir@xfs")
+    kinds = container.rootfs / "kinds"
+    container.checkpoint()
+    good = look(kinds)
+    for at in ("python:kill~", "files:brought"):
+        change(kinds)
+        changed = look(kinds)
+        cut(container, "rollback", container.name, "--no-checkpoint", at=at)
+        container.cr("repair")
+        assert container.state == "RUNNING"
+        assert look(kinds) == (changed if at == "python:kill~" else good)
+        assert not (container.directory / MARK).exists()
+        if at == "python:kill~":
+            container.cr("rollback", container.name, "--no-checkpoint")
+    verify(victim)
+
+
+def test_a_rollback_whose_way_back_fails_as_well(running):
+    """Said once, with what to do; a plain start of a container with hooks would try again."""
+    container, victim = running("dir@xfs")
+    container.checkpoint()
+    place = container.directory / "config"
+    config = place.read_text()
+    cut(container, "rollback", container.name, at="files:brought")
+    forget_run(container)
+    image = (container.directory / MARK).read_text().splitlines()[0]
+    place.write_text(config + "lxc.init.cmd = /nowhere\n")
+    outcome = container.try_cr("repair")
+    assert outcome.code == RESTART_FAILED, outcome.text
+    assert "is stopped since a rollback was cut off" in outcome.text
+    assert f"lxc-cr restart {container.name} {image}" in outcome.text
+    assert "cut off" not in container.cr("ls").text
+    place.write_text(config)
+    container.restart(image)
     verify(victim)
 
 

@@ -12,7 +12,8 @@ from lxc_cr_plugin.pending import LOG, MARK
 from lxc_cr_plugin.resources import data_file
 
 from .container import LXC_CR, Container, run, wait_until
-from .test_files import runs_on
+from .test_files import moving, runs_on
+from .test_power_cut import cut, forget_run
 
 RECORDER = """\
 #!/bin/sh
@@ -26,6 +27,9 @@ RECORDED = (
     "usr/bin/lxc-stop",
     "usr/libexec/lxc/lxc-containers",
 )
+
+
+UNITS = ("lxc-cr.service", "lxc-cr-repair.service")
 
 
 def replace(path: Path, text: str) -> None:
@@ -90,19 +94,20 @@ def test_containers_are_saved_before_lxc_stops_them(machine):
         replace(machine.rootfs / name, RECORDER)
     shutil.copytree(data_file("systemd"), units_of(machine), dirs_exist_ok=True)
     enable(machine, "lxc@web.service", "/lib/systemd/system/lxc@.service")
-    enable(machine, "lxc-cr.service", "/etc/systemd/system/lxc-cr.service")
+    for unit in UNITS:
+        enable(machine, unit, f"/etc/systemd/system/{unit}")
     machine.start()
-    started = ["lxc-containers start", "lxc-start -F -n web"]
+    started = ["lxc-cr repair", "lxc-containers start", "lxc-start -F -n web"]
     wait_until(lambda: order_of(machine) == started, what=f"a boot: {order_of(machine)}")
     wait_for_boot(machine)
-    said = machine.attach("sh", "-c", "systemd-analyze verify --man=no lxc-cr.service 2>&1")
+    said = machine.attach("sh", "-c", f"systemd-analyze verify --man=no {' '.join(UNITS)} 2>&1")
     assert "lxc-cr" not in said
     # our unit alone is no shutdown
     machine.attach("systemctl", "restart", "lxc-cr.service")
     assert order_of(machine) == started
     machine.lxc("stop", "-t", "60")
-    assert order_of(machine)[2] == "lxc-cr shutdown"
-    assert sorted(order_of(machine)[3:]) == ["lxc-containers stop", "lxc-stop -n web"]
+    assert order_of(machine)[3] == "lxc-cr shutdown"
+    assert sorted(order_of(machine)[4:]) == ["lxc-containers stop", "lxc-stop -n web"]
 
 
 def wait_for_boot(machine: Container) -> None:
@@ -112,20 +117,36 @@ def wait_for_boot(machine: Container) -> None:
     wait_until(
         lambda: state() not in ("initializing", "starting", "offline", ""), what="the boot's end"
     )
-    assert state() == "running", machine.attach("systemctl", "--failed", "--no-pager")
+    assert state() == "running", machine.attach("journalctl", "-b", "-u", "lxc*", "--no-pager")
 
 
-def test_what_was_saved_resumes_at_boot(machine, container, laboratory, stanza):
+def test_what_was_saved_resumes_at_boot(machine, new_container, laboratory, stanza):
     """Saved on this host, resumed by lxc-autostart where systemd boots.
+
+    Another one, which a rollback had ended when the power failed, goes on as well.
 
     It is not saved there: the engine looks at processes from the pid namespace of the host.
     """
+    container, other = new_container(), new_container()
+    # Before the cut: a file that both have would be a changed one.
+    victim, rolled_back = container.add_victim("ledger"), other.add_victim("ledger")
+    other.start()
+    rolled_back.ready()
+    other.checkpoint()
+    runs_on(rolled_back)
+    ahead = moving(rolled_back)
+    cut(other, "rollback", other.name, at="files:brought")
     container.configure(f"lxc.include = {stanza}", "lxc.start.auto = 1")
     (container.directory / CONTAINER_FILE).write_text('at_shutdown = "checkpoint"\n')
-    victim = container.add_victim("ledger")
     container.start()
     victim.ready()
+    # which also puts back files, but starts nothing at such a moment
     assert container.cr("shutdown").result["containers"] == [container.name]
+    forget_run(container)
+    assert other.state == "STOPPED"
+    enable(machine, "lxc-cr-repair.service", "/etc/systemd/system/lxc-cr-repair.service")
+    unit = run(LXC_CR, "stanza", "--systemd", "boot").stdout
+    replace(units_of(machine) / "lxc-cr-repair.service", unit)
     # The same directories, and the same program, as here.
     for place in (laboratory.path, Path(sys.prefix), data_file(".").parent):
         target = str(place).lstrip("/")
@@ -144,8 +165,13 @@ def test_what_was_saved_resumes_at_boot(machine, container, laboratory, stanza):
     words = ("lxc-info", "-P", str(laboratory.lxcpath), "-n", container.name, "-s", "-H")
     assert machine.attach(*words) == "RUNNING\n"
     victim.verify()
+    assert machine.attach(*words[:4], other.name, "-s", "-H") == "RUNNING\n"
+    assert not (other.directory / MARK).exists()
+    runs_on(rolled_back)
+    assert moving(rolled_back) > ahead
+    rolled_back.verify()
 
 
-def test_the_unit_has_the_places_of_this_installation():
-    unit = run(LXC_CR, "stanza", "--systemd").stdout
-    assert f"exec {LXC_CR} shutdown'" in unit
+def test_the_units_have_the_places_of_this_installation():
+    assert f"exec {LXC_CR} shutdown'" in run(LXC_CR, "stanza", "--systemd").stdout
+    assert f"ExecStart={LXC_CR} repair\n" in run(LXC_CR, "stanza", "--systemd", "boot").stdout

@@ -217,6 +217,22 @@ def test_the_message_names_the_other_command(desk):
         desk.open().locked(**WEB).__enter__()
 
 
+def test_an_operation_of_several_parts_holds_one_lock(desk, monkeypatch):
+    monkeypatch.setattr(journal_module, "MOMENT", 0.05)
+    journals = desk.open()
+    with journals.locked(**WEB) as outer:
+        with journals.locked(**WEB) as inner:
+            assert inner == outer
+        with pytest.raises(ContainerError, match="being worked on"):
+            desk.open().locked(**WEB).__enter__()
+        with desk.open().locked_if_free(**WEB) as free:
+            assert not free
+    with desk.open().locked_if_free(**WEB) as free:
+        assert free
+        with pytest.raises(ContainerError, match="being worked on"):
+            desk.open().locked(**WEB).__enter__()
+
+
 def test_two_containers_at_once(desk):
     other = {"container": "web", "lxcpath": "/srv/lxc"}
     with desk.open().locked(**WEB), desk.open().locked(**other):

@@ -7,6 +7,7 @@ import pytest
 
 from lxc_cr_plugin import pending
 from lxc_cr_plugin.errors import ContainerError, HostError, UsageError
+from lxc_cr_plugin.session import cut_off
 from lxc_cr_plugin.store import Image, Reference
 from lxc_cr_plugin.trusted import Untrusted, read_trusted, write_durably
 
@@ -21,6 +22,15 @@ def test_there_and_back(tmp_path):
     assert pending.clear(tmp_path)
     assert not pending.clear(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_rollback(tmp_path):
+    pending.set_pending(tmp_path, IMAGE, rollback=True)
+    assert pending.read(tmp_path) == (Reference("web", None, IMAGE.digest), True)
+    assert pending.pending(tmp_path) == Reference("web", None, IMAGE.digest)
+    assert cut_off(str(tmp_path.parent))[:1] == [tmp_path.name]
+    pending.set_pending(tmp_path, IMAGE)
+    assert tmp_path.name not in cut_off(str(tmp_path.parent))
 
 
 def test_a_new_mark_replaces_an_old_one(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from lxc_cr_plugin import native
 from lxc_cr_plugin.errors import HostError
+from lxc_cr_plugin.journal import Journals
 from lxc_cr_plugin.log import Reporter
 from lxc_cr_plugin.rollback import roll_back
 from lxc_cr_plugin.store import Store
@@ -31,6 +32,9 @@ def test_it_returns_after_any_error(error, tmp_path, monkeypatch):
         roll_back(
             FakeContainer(),
             image=image,
+            journals=Journals(
+                run_dir=tmp_path / "run", report=Reporter(), stop_container=lambda _: False
+            ),
             end=lambda: before,
             restart=restart,
             report=Reporter(err=io.StringIO()),
