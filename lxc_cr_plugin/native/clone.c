@@ -9,6 +9,7 @@
 
 #include "cleanup.h"
 #include "kinds/process.h"
+#include "kinds/scheduler.h"
 #include "sharing.h"
 
 /* What the threads of a process always have in common. */
@@ -39,6 +40,18 @@ static struct cr_error *pid_taken(struct cr_error *error)
 				    "The container may not choose pids: it needs CAP_SYS_ADMIN or "
 				    "CAP_CHECKPOINT_RESTORE (see lxc.cap.drop)");
 	return error;
+}
+
+struct cr_error *clone_prepare(struct restore *restore, const struct thread *child)
+{
+	uint64_t slack = scheduler_default_slack(child);
+
+	TRY(program_reserve(restore->program, 2, 256));
+	/* its own comes back when everybody stands; who has a real-time policy has none to give */
+	if (slack)
+		program_call(restore->program, "set the timer slack that a clone begins with",
+			     SYS_prctl, PR_SET_TIMERSLACK, slack);
+	return NULL;
 }
 
 struct cr_error *clone_process(struct restore *restore, pid_t pid, uint64_t flags, int exit_signal,
@@ -98,6 +111,7 @@ static struct cr_error *make_adopted(struct restore *restore, struct thread *mak
 	program_begin(p, maker->host_tid);
 	TRY(clone_process(restore, helper.pid, everything, 0, &helper.host_pid));
 	program_begin(p, helper.host_pid);
+	TRY(clone_prepare(restore, child));
 	TRY(clone_process(restore, process->pid, births_flags(maker, child),
 			  identity_of(process)->exit_signal, &child->host_tid));
 	TRY(clone_end_helper(restore, &helper));
@@ -110,7 +124,7 @@ static struct cr_error *make_thread(struct restore *restore, struct thread *make
 	struct program *p = restore->program;
 
 	program_begin(p, maker->host_tid);
-	TRY(program_reserve(p, 1, 256));
+	TRY(clone_prepare(restore, child));
 	clone_as(p, "clone a thread", child->tid, THREAD_FLAGS | births_flags(maker, child), 0);
 	TRY(pid_taken(program_run(p)));
 	if (p->children.count != 1)
@@ -134,6 +148,7 @@ static struct cr_error *make(struct restore *restore, struct thread *maker, stru
 	if (child->birth->way == BIRTH_ADOPTED)
 		return make_adopted(restore, maker, child);
 	program_begin(restore->program, maker->host_tid);
+	TRY(clone_prepare(restore, child));
 	return clone_process(restore, process->pid, flags | (sibling ? CLONE_PARENT : 0),
 			     sibling ? 0 : identity_of(process)->exit_signal, &child->host_tid);
 }
@@ -241,8 +256,10 @@ struct cr_error *clone_threads(struct restore *restore, struct process *process)
 		enum { BATCH = 256 };
 		size_t n = missing.count - done < BATCH ? missing.count - done : BATCH;
 
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < n; i++) {
+			TRY(clone_prepare(restore, threads[done + i]));
 			clone_as(p, "clone a thread", threads[done + i]->tid, flags, 0);
+		}
 		TRY(pid_taken(program_run(p)));
 		if (p->children.count != n)
 			return error_new(CR_INTERNAL, "Lost sight of threads of process %d",

@@ -12,6 +12,8 @@ struct helper {
 	pid_t parent; /* who cloned it, host number */
 };
 
+/* The program's task gets what a clone of it, which is to become @child, begins with. */
+struct cr_error *clone_prepare(struct restore *restore, const struct thread *child);
 /* The program's task makes one process; *ret: its number on this host. */
 struct cr_error *clone_process(struct restore *restore, pid_t pid, uint64_t flags, int exit_signal,
 			       pid_t *ret);

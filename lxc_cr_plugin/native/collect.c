@@ -14,6 +14,7 @@
 #include "kinds/files.h"
 #include "kinds/fs.h"
 #include "kinds/ipc_namespace.h"
+#include "kinds/key.h"
 #include "kinds/memory.h"
 #include "kinds/sysv.h"
 #include "kinds/sysv_shared_memory.h"
@@ -158,9 +159,10 @@ static struct cr_error *look_at_all(struct dump *dump)
 	return NULL;
 }
 
-/* What the ipc namespace holds, whoever uses it. */
+/* What the namespaces hold, whoever uses it. */
 static struct cr_error *dump_namespace(struct dump *dump)
 {
+	TRY(dump_refuse(dump, keys_of_users(dump)));
 	TRY(ipc_namespace_dump(dump));
 	TRY(dump_refuse(dump, sysv_dump_detached(dump)));
 	TRY(dump_refuse(dump, sysv_queues_dump(dump)));
@@ -246,6 +248,12 @@ static void keep_node(void *node)
 	(void)node; /* lives in the pool */
 }
 
+static void forget_tree(void **root)
+{
+	tdestroy(*root, keep_node);
+	*root = NULL;
+}
+
 void collect_forget(struct dump *dump)
 {
 	struct image *image = &dump->image;
@@ -253,15 +261,16 @@ void collect_forget(struct dump *dump)
 	for_each (struct process *, process, &image->processes)
 		leave_process(process);
 	close_fd(&dump->root);
-	tdestroy(dump->files, keep_node);
-	dump->files = NULL;
+	forget_tree(&dump->files);
 	dump->init = NULL;
 	dump->open_files = 0;
-	tdestroy(dump->contents, keep_node);
-	dump->contents = NULL;
-	tdestroy(dump->pipe_ends, keep_node);
-	dump->pipe_ends = NULL;
+	forget_tree(&dump->contents);
+	forget_tree(&dump->pipe_ends);
+	forget_tree(&dump->core_cookies);
+	forget_tree(&dump->keys);
+	forget_tree(&dump->session_keyrings);
 	dump->contents_bytes = 0;
+	dump->core_groups = 0;
 	memset(&dump->filesystems, 0, sizeof(dump->filesystems));
 	memset(&dump->seccomp_filters, 0, sizeof(dump->seccomp_filters));
 	memset(&dump->seccomp_chains, 0, sizeof(dump->seccomp_chains));

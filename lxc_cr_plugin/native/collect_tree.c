@@ -8,6 +8,7 @@
 #include "attached.h"
 #include "cleanup.h"
 #include "collect.h"
+#include "kinds/keyrings.h"
 #include "kinds/zombie.h"
 #include "sharing.h"
 
@@ -26,6 +27,8 @@ struct group {
 struct wanted_tids {
 	const pid_t *tids;
 	size_t count;
+	struct dump *dump;	/* is told whose session keyrings are those of others, too */
+	struct cr_error *error; /* from there */
 };
 
 static int compare_pids(const void *a, const void *b)
@@ -54,7 +57,13 @@ static bool is_ending(const struct kernel_task *task)
 /* Cgroups do not list what has ended or is about to: whose it is shows later. */
 static bool is_wanted(void *context, const struct kernel_task *task)
 {
-	return is_among(context, task->pid) || is_dead_leader(task) || is_ending(task);
+	struct wanted_tids *wanted = context;
+
+	if (is_among(wanted, task->pid) || is_dead_leader(task) || is_ending(task))
+		return true;
+	if (!wanted->error)
+		wanted->error = keyrings_note_outside(wanted->dump, task->session_keyring);
+	return false;
 }
 
 static int by_pid(const void *a, const void *b)
@@ -101,7 +110,7 @@ static bool somebody_is_ending(const struct dump *dump, const struct wanted_tids
 static struct cr_error *read_kernel_tasks(struct dump *dump, const pid_t *tids, size_t count)
 {
 	enum { TRIES = 200 };
-	struct wanted_tids wanted = {.tids = tids, .count = count};
+	struct wanted_tids wanted = {.tids = tids, .count = count, .dump = dump};
 	struct list *tasks = &dump->kernel_tasks;
 	struct timespec pause = {.tv_nsec = 500000};
 
@@ -109,6 +118,7 @@ static struct cr_error *read_kernel_tasks(struct dump *dump, const pid_t *tids, 
 	for (int i = 0; i < TRIES; i++) {
 		tasks->count = 0;
 		TRY(kernel_reader_tasks(dump->kernel, dump->image.pool, is_wanted, &wanted, tasks));
+		TRY(wanted.error);
 		if (dump->running || !somebody_is_ending(dump, &wanted)) {
 			if (tasks->count)
 				qsort(tasks->items, tasks->count, sizeof(struct kernel_task),

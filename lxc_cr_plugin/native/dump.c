@@ -22,6 +22,8 @@ static struct cr_error *open_kernel(struct dump *dump)
 {
 	TRY(btf_open(&dump->btf));
 	TRY(kernel_peek_open(&dump->peek));
+	kernel_futex_locate(dump->btf, &dump->futex_layout);
+	TRY(kernel_keys_locate(dump->btf, &dump->key_layout));
 	TRY(kernel_reader_open(dump->btf, &dump->kernel));
 	TRY(kernel_probe(dump->kernel, dump->image.pool, &dump->bits));
 	TRY(kernel_file_program_open(dump->btf, &dump->file_program));

@@ -9,6 +9,8 @@
 #include "kernel/dnotify.h"
 #include "kernel/epolls.h"
 #include "kernel/files.h"
+#include "kernel/futex_hash.h"
+#include "kernel/keys.h"
 #include "kernel/locks.h"
 #include "kernel/numa.h"
 #include "kernel/open_file.h"
@@ -49,6 +51,8 @@ struct dump {
 	struct kernel_peek *peek;
 	struct kernel_reader *kernel;
 	struct kernel_bits bits;
+	struct kernel_futex_layout futex_layout;
+	struct kernel_key_layout key_layout;
 	struct kernel_vma_program *vma_program;
 	struct kernel_file_program *file_program;
 	struct list attached;	  /* pid_t: processes from outside that are left out: attached.c */
@@ -84,7 +88,10 @@ struct dump {
 	struct list seccomp_chains;	     /* struct known_chain: kinds/seccomp_filter.c */
 	int posix_queues; /* their file system, -1: not mounted: kinds/ipc_namespace.c */
 	uint64_t no_tsc;  /* the kernel's TIF_NOTSC: kinds/thread.c; 0: not known yet */
-	struct kernel_tty_reader *tty_reader;	    /* NULL until there is a terminal */
+	struct kernel_tty_reader *tty_reader; /* NULL until there is a terminal */
+	void *keys, *session_keyrings;	      /* tsearch(3) trees: kinds/key.c, keyrings.c */
+	void *core_cookies;		      /* tsearch(3) tree: kinds/core_group.c */
+	uint32_t core_groups;
 	struct list tty_inputs;			    /* struct tty_input *: kinds/tty_input.c */
 	struct kernel_numa_reader *numa_reader;	    /* NULL until there is a policy */
 	struct kernel_undo_reader *undo_reader;	    /* NULL until there is a semaphore */

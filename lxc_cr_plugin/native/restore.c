@@ -14,11 +14,13 @@
 #include "clone.h"
 #include "image/header.h"
 #include "image/inventory.h"
+#include "keys.h"
 #include "kinds/file.h"
 #include "kinds/file_owner.h"
 #include "kinds/files.h"
 #include "kinds/fs.h"
 #include "kinds/ipc_namespace.h"
+#include "kinds/keyrings.h"
 #include "kinds/lease.h"
 #include "kinds/lease_break_time.h"
 #include "kinds/lock.h"
@@ -204,9 +206,11 @@ static struct cr_error *finish_tree(struct restore *restore)
 		TRY(error_task(program_run(restore->program), process->pid, ""));
 	}
 	TRY(clocks_enter(restore));
+	TRY(keys_begin(restore));
 	for_each (struct process *, leader, &restore->image.processes) {
 		restore_begin(restore, leader);
 		TRY(error_task(login_restore(restore, leader), leader->pid, ""));
+		TRY(error_task(keyrings_join(restore, leader), leader->pid, ""));
 		TRY(error_task(clone_threads(restore, leader), leader->pid, ""));
 	}
 	return NULL;
@@ -218,6 +222,7 @@ static struct cr_error *restore_states(struct restore *restore)
 	TRY(leases_restore_mapped(restore));
 	for_each (struct process *, process, &restore->image.processes)
 		TRY(error_task(restore_process(restore, process), process->pid, ""));
+	TRY(keys_finish(restore));
 	for_each (struct process *, leader, &restore->image.processes)
 		TRY(terminal_foreground(restore, leader));
 	for_each (struct object *, object, &restore->image.objects) {

@@ -117,6 +117,7 @@ static struct cr_error *clone_orphans(struct restore *restore, const struct proc
 	for_each (struct process *, child, &restore->orphans) {
 		if (!is_orphan_of(child, adopter, sid))
 			continue;
+		TRY(clone_prepare(restore, process_leader(child)));
 		TRY(clone_process(restore, child->pid, 0, identity_of(child)->exit_signal,
 				  &process_leader(child)->host_tid));
 		process_leader(child)->birth->made = true;

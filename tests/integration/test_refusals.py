@@ -317,6 +317,20 @@ def test_ipc_namespace_of_the_host_at_the_restart(container):
     victim.verify()
 
 
+@pytest.mark.support("logon_key", "refuses")
+def test_a_key_for_the_kernel_alone(container):
+    victim = container.add_victim("logon_key")
+    container.start()
+    victim.ready()
+    for command in "check", "checkpoint":
+        assert_refused(
+            container.try_cr(command, container.name),
+            words=r"Key \d+ \(logon: victim:secret\) may be read by nobody",
+            process="logon_key",
+        )
+    victim.verify()
+
+
 def test_a_memory_protection_key(container):
     """Where the processor has them; where it has none, nobody is refused for them."""
     victim = container.add_victim("protection_key")

@@ -115,13 +115,18 @@ struct kernel_task {
 	uint64_t def_flags;	  /* mm->def_flags: VM_ flags of every new mapping, mlockall(2) */
 	uint64_t mm_flags;	  /* mm->flags; the lowest two bits: prctl(2) PR_GET_DUMPABLE */
 	uint32_t membarrier;	  /* mm->membarrier_state */
-	uint32_t reserved_settings;
+	uint32_t requested_keys; /* KEY_REQKEY_DEFL_... */
 	/* Identities of what tasks share: kernel addresses, to be compared and nothing else. */
 	uint64_t mm, files, fs, sighand, seccomp_filter, cgroups, nsproxy, user_ns, group_info;
 	char comm[16];
-	int32_t tracer;	      /* thread that would be its tracer, initial pid namespace */
-	uint32_t ptrace;      /* 0: nobody traces it */
-	uint64_t timer_slack; /* ns */
+	int32_t tracer;		      /* thread that would be its tracer, initial pid namespace */
+	uint32_t ptrace;	      /* 0: nobody traces it */
+	uint64_t timer_slack;	      /* ns */
+	uint64_t default_timer_slack; /* ns: what prctl(2) PR_SET_TIMERSLACK 0 sets it to */
+	uint64_t core_cookie;	      /* identity of whom it may share a core with; 0: anybody */
+	uint64_t futex_hash;	      /* mm->futex_phash, futex_hash.h; 0: none */
+	/* struct key, keys.h; 0: none */
+	uint64_t session_keyring, process_keyring, thread_keyring;
 	uint64_t signals_pending, signals_shared_pending;
 	uint32_t uid, euid, suid, fsuid;
 	uint32_t gid, egid, sgid, fsgid;

@@ -5,8 +5,10 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-#include "../dump.h"
-#include "../restore.h"
+#include "credentials.h"
+#include "keyrings.h"
+
+extern const struct kind credentials_kind;
 
 struct credentials {
 	uint32_t uid, euid, suid, fsuid;
@@ -15,6 +17,7 @@ struct credentials {
 	uint64_t inheritable, permitted, effective, bounding, ambient;
 	uint32_t securebits;
 	uint32_t no_new_privs;
+	struct keyrings keyrings;
 };
 
 struct group_row {
@@ -44,6 +47,8 @@ static const struct field credentials_fields[] = {
 	FIELD_UINT(struct credentials, ambient, 0, UINT64_MAX, "capability set"),
 	FIELD_UINT(struct credentials, securebits, 0, UINT32_MAX, "SECBIT_..."),
 	FIELD_UINT(struct credentials, no_new_privs, 0, 1, "PR_SET_NO_NEW_PRIVS"),
+	FIELD_STRUCT(struct credentials, keyrings, keyrings_fields, "keyrings(7)",
+		     .optional = true),
 	FIELD_END,
 };
 
@@ -69,9 +74,25 @@ static struct cr_error *from_status(const struct proc_status *status, struct cre
 
 static struct cr_error *credentials_dump(struct dump *dump, struct thread *thread, void *state)
 {
-	(void)dump;
-	((struct credentials *)state)->securebits = thread->kernel->securebits;
+	struct credentials *credentials = state;
+
+	credentials->securebits = thread->kernel->securebits;
+	TRY(keyrings_dump(dump, thread, &credentials->keyrings));
 	return from_status(&thread->status, state);
+}
+
+/* The survey looks for keys that cannot be saved. */
+static struct cr_error *credentials_check(struct dump *dump, struct thread *thread)
+{
+	struct keyrings scrap;
+
+	return error_task(dump->running ? keyrings_dump(dump, thread, &scrap) : NULL,
+			  thread->process->pid, thread->process->stat.comm);
+}
+
+const struct keyrings *credentials_keyrings(const struct thread *thread)
+{
+	return &((const struct credentials *)thread_state(thread, &credentials_kind))->keyrings;
 }
 
 /* The container's own numbers, which its threads have to use. */
@@ -166,6 +187,7 @@ static struct cr_error *credentials_restore(struct restore *restore, struct thre
 	struct program *p = restore->program;
 	const struct proc_status *now = &thread->status;
 
+	TRY(keyrings_restore(restore, thread));
 	TRY(restore_status(restore, thread));
 	TRY(check_reachable(thread, c, now));
 	TRY(translate(restore, c));
@@ -187,10 +209,11 @@ static struct cr_error *credentials_restore(struct restore *restore, struct thre
 
 const struct kind credentials_kind = {
 	.name = "credentials",
-	.doc = "User and group ids, capabilities, securebits, no_new_privs",
+	.doc = "User and group ids, capabilities, securebits, no_new_privs, keyrings",
 	.scope = SCOPE_THREAD,
 	.size = sizeof(struct credentials),
 	.fields = credentials_fields,
+	.check_thread = credentials_check,
 	.dump_thread = credentials_dump,
 	.restore_thread = credentials_restore,
 };

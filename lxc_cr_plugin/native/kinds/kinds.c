@@ -16,7 +16,7 @@
 			row(outside_lock) row(lease) row(regular) row(directory) row(device)       \
 				row(pipe) row(fifo) row(tty) row(eventfd) row(timerfd)             \
 					row(signalfd) row(pidfd) row(unix_socket) row(epoll)       \
-						row(seccomp_filter) row(share)                     \
+						row(seccomp_filter) row(key) row(share)            \
 							row(thread_tables) /* of a process */      \
 		row(process) row(login) row(memory) row(files) row(dnotify) row(terminal) row(fs)  \
 			row(sigaction) row(posix_timer) row(rlimits) row(itimer) row(prctl)        \

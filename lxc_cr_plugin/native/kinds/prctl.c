@@ -9,6 +9,7 @@
 #include "../cleanup.h"
 #include "../dump.h"
 #include "../restore.h"
+#include "../sharing.h"
 
 #ifndef PR_SET_MDWE
 #define PR_SET_MDWE		 65
@@ -16,6 +17,10 @@
 #endif
 #ifndef PR_THP_DISABLE_EXCEPT_ADVISED
 #define PR_THP_DISABLE_EXCEPT_ADVISED 2 /* Linux 6.18 */
+#endif
+#ifndef PR_FUTEX_HASH
+#define PR_FUTEX_HASH		78 /* Linux 6.16 */
+#define PR_FUTEX_HASH_SET_SLOTS 1
 #endif
 #ifndef PR_MDWE_NO_INHERIT
 #define PR_MDWE_NO_INHERIT 2
@@ -30,6 +35,7 @@ struct process_settings {
 	uint32_t membarrier;
 	uint32_t mdwe;
 	int32_t autogroup_nice;
+	uint32_t futex_hash, futex_slots;
 };
 
 static const struct field prctl_fields[] = {
@@ -45,6 +51,11 @@ static const struct field prctl_fields[] = {
 	FIELD_UINT(struct process_settings, mdwe, 0, 3, "PR_SET_MDWE"),
 	FIELD_INT(struct process_settings, autogroup_nice, -20, 19,
 		  "nice value of its session, /proc/PID/autogroup", .optional = true),
+	FIELD_UINT(struct process_settings, futex_hash, 0, 1, "it has used PR_FUTEX_HASH_SET_SLOTS",
+		   .optional = true),
+	FIELD_UINT(struct process_settings, futex_slots, 0, 1u << 31,
+		   "how many it asked for; 0: the table that all processes share",
+		   .optional = true),
 	FIELD_END,
 };
 
@@ -80,11 +91,24 @@ static uint32_t mdwe_flags(uint64_t mm_flags)
 	return PR_MDWE_REFUSE_EXEC_GAIN | (mm_flags & (1 << 29) ? PR_MDWE_NO_INHERIT : 0);
 }
 
+/* What the kernel has chosen by itself, it chooses again. */
+static struct cr_error *dump_futex_hash(struct dump *dump, const struct kernel_task *kernel,
+					struct process_settings *settings)
+{
+	struct kernel_futex_hash hash;
+
+	TRY(kernel_futex_read(&dump->futex_layout, dump->peek, kernel->futex_hash, &hash));
+	settings->futex_hash = hash.custom;
+	settings->futex_slots = hash.custom ? hash.slots : 0;
+	return NULL;
+}
+
 static struct cr_error *prctl_dump(struct dump *dump, struct process *process, void *state)
 {
 	struct process_settings *settings = state;
 	const struct kernel_task *kernel = process_leader(process)->kernel;
 
+	TRY(dump_futex_hash(dump, kernel, settings));
 	settings->dumpable = kernel->mm_flags & 3;
 	settings->subreaper = kernel->subreaper;
 	settings->membarrier = membarrier_commands(kernel->membarrier);
@@ -154,6 +178,9 @@ static struct cr_error *prctl_restore_early(struct restore *restore, struct proc
 				  settings->autogroup_nice));
 	if (settings->dumpable == 2)
 		be_suid_dumpable(restore->program);
+	if (settings->futex_hash && sharing_is_first(process, SHARE_MEMORY))
+		program_call(restore->program, "set the size of the futex hash table", SYS_prctl,
+			     PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS, settings->futex_slots, 0, 0);
 	for (int i = 0; i < REGISTRATIONS; i++) {
 		if (settings->membarrier & registrations[i].command)
 			program_call(restore->program, "register for membarrier", SYS_membarrier,
@@ -185,7 +212,8 @@ static struct cr_error *prctl_restore(struct restore *restore, struct process *p
 
 const struct kind prctl_kind = {
 	.name = "prctl",
-	.doc = "Dumpable, subreaper, huge pages, core dump filter, OOM score, membarrier(2), MDWE",
+	.doc = "Dumpable, subreaper, huge pages, core dump filter, OOM score, membarrier(2), MDWE, "
+	       "futex hash",
 	.scope = SCOPE_PROCESS,
 	.size = sizeof(struct process_settings),
 	.fields = prctl_fields,

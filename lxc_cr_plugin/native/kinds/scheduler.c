@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <fcntl.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
+#include "../cleanup.h"
 #include "../dump.h"
 #include "../restore.h"
+#include "scheduler.h"
 
 enum { MOST_CPUS = 8192 };
 
@@ -18,7 +21,7 @@ struct scheduling {
 	uint64_t runtime, deadline, period; /* SCHED_DEADLINE, ns */
 	struct bytes affinity;		    /* bit mask of CPUs */
 	uint32_t io_priority;
-	uint64_t timer_slack; /* ns */
+	uint64_t timer_slack, default_slack; /* ns */
 	uint32_t death_signal;
 	uint32_t mce_policy; /* PR_MCE_KILL_... */
 };
@@ -34,6 +37,9 @@ static const struct field scheduler_fields[] = {
 	FIELD_BYTES(struct scheduling, affinity, MOST_CPUS / 8, "CPUs it may run on, bit mask"),
 	FIELD_UINT(struct scheduling, io_priority, 0, UINT32_MAX, "ioprio_set(2)"),
 	FIELD_UINT(struct scheduling, timer_slack, 0, UINT64_MAX, "ns"),
+	FIELD_UINT(struct scheduling, default_slack, 0, UINT64_MAX,
+		   "what PR_SET_TIMERSLACK 0 sets it to, ns; inherited by clone(2)",
+		   .optional = true),
 	FIELD_UINT(struct scheduling, death_signal, 0, 64, "PR_SET_PDEATHSIG"),
 	FIELD_UINT(struct scheduling, mce_policy, 0, 2, "PR_MCE_KILL_LATE, EARLY, DEFAULT"),
 	FIELD_END,
@@ -86,7 +92,38 @@ static struct cr_error *scheduler_dump(struct dump *dump, struct thread *thread,
 	scheduling->death_signal = thread->kernel->pdeath_signal;
 	scheduling->mce_policy = mce_policy(thread->kernel->flags);
 	scheduling->timer_slack = thread->kernel->timer_slack;
+	scheduling->default_slack = thread->kernel->default_timer_slack;
 	return scheduling->affinity.data ? NULL : error_nomem();
+}
+
+uint64_t scheduler_default_slack(const struct thread *thread)
+{
+	const struct scheduling *scheduling = thread_state(thread, &scheduler_kind);
+
+	return scheduling ? scheduling->default_slack : 0;
+}
+
+/* Everybody else is cloned by somebody who has that slack at this moment: clone.c. */
+static struct cr_error *check_default_slack(struct restore *restore, const struct thread *thread,
+					    uint64_t wanted)
+{
+	_cleanup_close_ int proc = -1, file = -1;
+	char text[32] = "";
+
+	if (thread->host_tid != restore->init || !wanted)
+		return NULL;
+	TRY(proc_open(thread->host_tid, thread->host_tid, &proc));
+	file = openat(proc, "timerslack_ns", O_RDWR | O_CLOEXEC);
+	/* 0: the default, which can then be read */
+	if (file < 0 || pwrite(file, "0", 1, 0) != 1 ||
+	    pread(file, text, sizeof(text) - 1, 0) <= 0 || strtoull(text, NULL, 10) == wanted)
+		return NULL;
+	text[strcspn(text, "\n")] = 0;
+	log_say(&restore->log, CR_WARNING,
+		"Init: its default timer slack is %s ns, which the runtime has given it, and was "
+		"%lu ns; only the default differs",
+		text, (unsigned long)wanted);
+	return NULL;
 }
 
 /* From outside: the container may not have CAP_SYS_NICE. */
@@ -121,6 +158,7 @@ static struct cr_error *scheduler_restore(struct restore *restore, struct thread
 	if (scheduling->mce_policy != PR_MCE_KILL_DEFAULT)
 		program_call(restore->program, "set the machine check policy", SYS_prctl,
 			     PR_MCE_KILL, PR_MCE_KILL_SET, scheduling->mce_policy, 0, 0);
+	TRY(check_default_slack(restore, thread, scheduling->default_slack));
 	/* real-time policies have no slack; 0 would mean the default */
 	if (scheduling->timer_slack)
 		program_call(restore->program, "set the timer slack", SYS_prctl, PR_SET_TIMERSLACK,

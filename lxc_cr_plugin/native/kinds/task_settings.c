@@ -5,8 +5,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
-#include "../dump.h"
-#include "../restore.h"
+#include "core_group.h"
 
 #ifndef ARCH_SET_CPUID
 #define ARCH_SET_CPUID 0x1012
@@ -19,6 +18,7 @@
 struct task_settings {
 	uint32_t store_bypass, indirect_branch; /* PR_SPEC_..., 0: as the kernel has it */
 	uint32_t no_cpuid, io_flusher;
+	uint32_t core_group;
 };
 
 static const struct field task_settings_fields[] = {
@@ -29,6 +29,9 @@ static const struct field task_settings_fields[] = {
 	FIELD_UINT(struct task_settings, no_cpuid, 0, 1,
 		   "the CPUID instruction ends in SIGSEGV: ARCH_SET_CPUID"),
 	FIELD_UINT(struct task_settings, io_flusher, 0, 1, "PR_SET_IO_FLUSHER"),
+	FIELD_UINT(struct task_settings, core_group, 0, UINT32_MAX,
+		   "who has the same number shares a PR_SCHED_CORE cookie; 0: what init has",
+		   .optional = true),
 	FIELD_END,
 };
 
@@ -69,7 +72,7 @@ static struct cr_error *task_settings_dump(struct dump *dump, struct thread *thr
 	settings->indirect_branch = indirect_branch(kernel->atomic_flags);
 	settings->no_cpuid = !!(kernel->thread_flags & dump->bits.no_cpuid);
 	settings->io_flusher = (kernel->flags & PF_IO_FLUSHER) == PF_IO_FLUSHER;
-	return NULL;
+	return core_group_dump(dump, thread, &settings->core_group);
 }
 
 static struct cr_error *task_settings_restore(struct restore *restore, struct thread *thread,
@@ -78,7 +81,7 @@ static struct cr_error *task_settings_restore(struct restore *restore, struct th
 	const struct task_settings *settings = state;
 	struct program *p = restore->program;
 
-	(void)thread;
+	TRY(core_group_restore(restore, thread, settings->core_group));
 	TRY(program_reserve(p, 4, 0));
 	if (settings->store_bypass)
 		program_call(p, "forbid speculation over stores", SYS_prctl,
@@ -97,7 +100,7 @@ static struct cr_error *task_settings_restore(struct restore *restore, struct th
 
 const struct kind task_settings_kind = {
 	.name = "task_settings",
-	.doc = "Speculation control, CPUID hidden, I/O flusher",
+	.doc = "Speculation control, CPUID hidden, I/O flusher, core scheduling",
 	.scope = SCOPE_THREAD,
 	.size = sizeof(struct task_settings),
 	.fields = task_settings_fields,

@@ -11,6 +11,9 @@
 
 /* Newer than the headers: linux/membarrier.h, linux/prctl.h */
 enum { GET_REGISTRATIONS = 1 << 9, SET_MDWE = 65, GET_MDWE = 66 };
+enum { FUTEX_HASH = 78, SET_SLOTS = 1, GET_SLOTS = 2 };
+
+enum { MAIN_SLACK = 777000, OWN_SLACK = 1234567 };
 
 struct settings {
 	int dumpable, pdeathsig, subreaper, keepcaps, thp_disabled, mce_kill;
@@ -66,9 +69,33 @@ static void arrive_and_compare(const char *who)
 	check(strcmp(is.name, was.name) == 0, "%s: is called %s, was %s", who, is.name, was.name);
 }
 
+/* What slack 0 stands for is what whoever made the thread had then. */
+static void check_default_slack(const char *who)
+{
+	must(prctl(PR_SET_TIMERSLACK, 0));
+	check(prctl(PR_GET_TIMERSLACK) == MAIN_SLACK, "%s: default timer slack %d", who,
+	      prctl(PR_GET_TIMERSLACK));
+}
+
+/* -1: this kernel has no such thing. */
+static int set_futex_slots(unsigned long wanted)
+{
+	return prctl(FUTEX_HASH, SET_SLOTS, wanted, 0, 0) ? -1 : (int)wanted;
+}
+
+static void check_futex_slots(int wanted)
+{
+	int now = prctl(FUTEX_HASH, GET_SLOTS, 0, 0, 0);
+
+	check(wanted < 0 || now == wanted, "%d slots for futexes, were %d", now, wanted);
+}
+
 static void not_dumpable(void *unused)
 {
+	int slots = set_futex_slots(64);
+
 	(void)unused;
+	must(prctl(PR_SET_TIMERSLACK, OWN_SLACK));
 	must(prctl(PR_SET_NAME, "two words\n"));
 	must(personality(ADDR_NO_RANDOMIZE | SHORT_INODE));
 	must(prctl(SET_MDWE, 1, 0, 0, 0));
@@ -79,6 +106,8 @@ static void not_dumpable(void *unused)
 	must(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0));
 	must(prctl(PR_SET_DUMPABLE, 0));
 	arrive_and_compare("not dumpable");
+	check_futex_slots(slots);
+	check_default_slack("not dumpable");
 }
 
 static void orphan_to_be(void *unused)
@@ -93,8 +122,8 @@ static void orphan_to_be(void *unused)
 /* Gets orphans, and its own child a signal when it dies. */
 static void reaper(void *unused)
 {
+	int status, slots = set_futex_slots(0);
 	pid_t middle;
-	int status;
 
 	(void)unused;
 	must(prctl(PR_SET_CHILD_SUBREAPER, 1));
@@ -107,6 +136,7 @@ static void reaper(void *unused)
 		_exit(0);
 	}
 	arrive_and_compare("reaper");
+	check_futex_slots(slots);
 	check(waitpid(middle, &status, 0) == middle && status == 0, "middle: %#x", status);
 	check(waitpid(-1, &status, 0) > 0, "the orphan did not come: %s", strerror(errno));
 	check(WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1, "the orphan's end: %#x", status);
@@ -114,9 +144,10 @@ static void reaper(void *unused)
 
 static void *slack(void *unused)
 {
-	must(prctl(PR_SET_TIMERSLACK, 1234567));
+	must(prctl(PR_SET_TIMERSLACK, OWN_SLACK));
 	must(prctl(PR_SET_NAME, "slack"));
 	arrive_and_compare("thread");
+	check_default_slack("thread");
 	return unused;
 }
 
@@ -127,6 +158,7 @@ int main(int argc, char **argv)
 
 	victim_init(argc, argv);
 	arrived = victim_shared(4096);
+	must(prctl(PR_SET_TIMERSLACK, MAIN_SLACK));
 	pids[0] = victim_child(not_dumpable, NULL);
 	pids[1] = victim_child(reaper, NULL);
 	check(pthread_create(&thread, NULL, slack, NULL) == 0, "pthread_create");
