@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import remount
 from .errors import ImageError
+from .mount_table import MountTable
 
 if TYPE_CHECKING:
     from .manifest import Manifest
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
 def refuse_forged(manifest: Manifest) -> None:
     """Raise ImageError unless all mounts of @manifest are such that a restart may make them."""
-    listed = [remount.from_manifest(entry) for entry in manifest.mounts]
+    listed = MountTable(remount.from_manifest(entry) for entry in manifest.mounts)
+    for what in ("inside", "view"):
+        if sum(bool(entry.get(what)) for entry in manifest.mounts) > remount.MOST:
+            raise ImageError(
+                f"The manifest is not valid: more than {remount.MOST} mounts have '{what}'"
+            )
     if len({mount.id for mount in listed}) != len(listed):
         raise ImageError("The manifest is not valid: a mount is listed twice")
     for mount, entry in zip(listed, manifest.mounts, strict=True):

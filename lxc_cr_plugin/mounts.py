@@ -18,6 +18,7 @@ from typing import NamedTuple
 from . import remount
 from .errors import HostError, Obstacle
 from .freezer import PROC
+from .mount_table import MountTable
 from .native import mounts as native_mounts
 
 # What LXC and lxcfs mount by themselves: exact places, and types of file system (None: any).
@@ -122,8 +123,10 @@ def made_inside(listed: Iterable[Mount], *, configured: Iterable[str]) -> list[M
 
 def obstacles(*, init_pid: int, configured: Iterable[str], proc: Path = PROC) -> list[Obstacle]:
     """Mounts that were made inside the container and cannot be made again."""
-    listed = read(init_pid, proc=proc)
+    listed = MountTable(read(init_pid, proc=proc))
     found = made_inside(listed, configured=configured)
+    if len(found) > remount.MOST:
+        return [_too_many(found)]
     reasons = ((mount, remount.why_not(mount, listed)) for mount in found)
     return [_obstacle(mount, reason) for mount, reason in reasons if reason]
 
@@ -198,6 +201,16 @@ def _is_of_runtime(mount: Mount) -> bool:
     return any(
         pattern.fullmatch(mount.place) and (types is None or mount.type in types)
         for pattern, types in RUNTIME
+    )
+
+
+def _too_many(found: list[Mount]) -> Obstacle:
+    return Obstacle(
+        kind="unsupported",
+        message=f"{len(found)} mounts were made inside the container, the last one at "
+        f"'{found[-1].place}', and a restart makes {remount.MOST} again at most",
+        hint="Unmount what is not needed",
+        object="mount",
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import HostError
+from .mount_table import MountTable
 
 if TYPE_CHECKING:
     from .mounts import Mount
@@ -42,6 +43,9 @@ PATHS = {"lowerdir", "upperdir", "workdir"}
 
 # fsconfig(2) takes so many bytes.
 LONGEST_OPTION = 255
+
+# So many are made again; each takes a look at all that there are.
+MOST = 2000
 
 # Another mount of them shows the same: what they show follows from namespaces.
 VIEWS = {"proc", "sysfs", "mqueue", "cgroup", "cgroup2"}
@@ -134,24 +138,19 @@ def is_looser(mount: Mount, base: Mount) -> bool:
 
 def plan(mount: Mount, listed: Sequence[Mount]) -> Plan | None:
     """How to make @mount again after all that are @listed before it; None: it cannot be done."""
-    found = None
-    for base in listed:
-        if base.id == mount.id:
-            break
-        same = (base.type, base.root, base.super) == (mount.type, mount.root, mount.super)
+    planned = None
+    for base in MountTable(listed).bases_of(mount, alike=mount.type in VIEWS):
         if base.device == mount.device and _is_below(mount.root, base.root):
             rest = PurePosixPath(mount.root).relative_to(base.root)
-            planned = Plan(CLONE, str(PurePosixPath(base.place) / rest), base)
-        elif same and mount.type in VIEWS:
-            planned = Plan(CLONE, base.place, base)
+            one = Plan(CLONE, str(PurePosixPath(base.place) / rest), base)
         else:
-            continue
-        if joins_base(mount, planned):
-            return planned
-        found = found or planned
-    if not found and mount.type in ("tmpfs", "overlay") and mount.root == "/":
+            one = Plan(CLONE, base.place, base)
+        if joins_base(mount, one):
+            return one
+        planned = planned or one
+    if not planned and mount.type in ("tmpfs", "overlay") and mount.root == "/":
         return Plan(NEW)
-    return found
+    return planned
 
 
 def joins_base(mount: Mount, planned: Plan) -> bool:
@@ -187,9 +186,8 @@ def attributes_of(options: str) -> int:
 
 def propagation_of(mount: Mount, listed: Sequence[Mount]) -> int | None:
     """MS_SHARED (the first of its group), MS_UNBINDABLE or MS_PRIVATE; None: it follows another."""
-    before = listed[: listed.index(mount)]
-    others = {group for other in before for group in other.groups()}
-    if any(word.startswith("master:") for word in mount.propagation) or mount.groups() & others:
+    follows = any(word.startswith("master:") for word in mount.propagation)
+    if follows or not MountTable(listed).is_first_of_its_groups(mount):
         return None
     if mount.groups():
         return MS_SHARED
@@ -257,6 +255,7 @@ def attach_all(
             hint="Did lxc.cap.drop change? Give it back sys_admin",
         )
 
+    listed = MountTable(listed)
     table = os.open(f"/proc/{init_pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
     owners = owners_of(init_pid)
 
@@ -329,10 +328,7 @@ def current(table: int) -> Sequence[Mount]:
 
 def is_there(mount: Mount, listed: Sequence[Mount], now: Sequence[Mount]) -> bool:
     """Whether as many mounts are at its place as were when it had been made."""
-    before = listed[: listed.index(mount) + 1]
-    return sum(one.place == mount.place for one in now) >= sum(
-        one.place == mount.place for one in before
-    )
+    return sum(one.place == mount.place for one in now) >= MountTable(listed).count_at_place(mount)
 
 
 def set_propagation(fd: int, propagation: int | None) -> None:

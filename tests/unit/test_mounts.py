@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Which mounts a restart brings back: those of LXC and of the configuration, each once."""
 
+import contextlib
+import time
+
 import pytest
 
 from lxc_cr_plugin import completion, manifest, mounts, remount
@@ -226,6 +229,33 @@ def test_forged_manifests(tmp_path, change, more, reason):
         return
     with pytest.raises(ImageError, match=reason):
         refuse_forged(made)
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"), [(remount.MOST, None), (remount.MOST + 1, "more than")]
+)
+def test_as_many_forged_mounts_as_a_manifest_holds(tmp_path, made, reason):
+    """Each is judged by the others: that must not take the square of their number."""
+    write_files(tmp_path)
+    (mount,) = parse(line(31, "/mnt", "tmpfs", more="shared:1 "))
+    entries = tuple(
+        remount.describe(
+            mount._replace(id=n, device=n, propagation=(f"shared:{n}",)), inside=n > 40_000 - made
+        )
+        for n in range(1, 40_001)
+    )
+    begin = time.process_time()
+    with pytest.raises(ImageError, match=reason) if reason else contextlib.nullcontext():
+        refuse_forged(make_manifest(tmp_path)._replace(mounts=entries))
+    assert time.process_time() - begin < 5
+
+
+def test_more_mounts_than_are_made_again(tmp_path):
+    (tmp_path / "7").mkdir()
+    text = "".join(line(n, f"/{n}", "tmpfs") for n in range(31, 32 + remount.MOST))
+    (tmp_path / "7/mountinfo").write_text(ROOT + text)
+    (obstacle,) = mounts.obstacles(init_pid=7, configured=(), proc=tmp_path)
+    assert f"{remount.MOST + 1} mounts were made" in obstacle.message
 
 
 @pytest.mark.parametrize(
