@@ -15,7 +15,8 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -249,7 +250,8 @@ def check_sizes(directory: Path, files: Sequence[ImageFile]) -> None:
         state = "is not in the manifest" if name in present else "is missing"
         raise ImageError(f"'{name}' {state}", hint="The image is damaged: remove it")
     for file in files:
-        status = (directory / file.name).lstat()
+        with reading(f"'{file.name}' of the image"):
+            status = (directory / file.name).lstat()
         if status.st_size != file.size:
             raise ImageError(
                 f"'{file.name}' has {status.st_size} bytes instead of {file.size}",
@@ -271,14 +273,30 @@ def check_owner(path: Path, what: str) -> None:
 def check_digest(directory: Path, file: ImageFile) -> None:
     """Raise ImageError unless the content of @file is what the manifest says."""
     path = directory / file.name
-    same = (
-        sha256_digest(path) == file.sha256 if file.xxh3 is None else xxh3_digests(path) == file.xxh3
-    )
+    with reading(f"'{file.name}' of the image"):
+        same = (
+            sha256_digest(path) == file.sha256
+            if file.xxh3 is None
+            else xxh3_digests(path) == file.xxh3
+        )
     if not same:
         raise ImageError(
             f"The content of '{file.name}' is not what was written",
             hint="The image is damaged: remove it",
         )
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn failed system calls into ImageError: "Failed to read @what: Input/output error"."""
+    try:
+        yield
+    except OSError as error:
+        raise ImageError(
+            f"Failed to read {what}: {os_message(error)}",
+            errno=error.errno or 0,
+            hint="The image is damaged, or the disk that it is on: `dmesg` may tell",
+        ) from error
 
 
 def now() -> str:

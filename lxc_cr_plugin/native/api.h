@@ -176,6 +176,9 @@ int cr_sync_filesystem(int fd);
 int cr_descriptor_of(int pid, int fd);
 int cr_exchange(int one_dir, const char *one, int other_dir, const char *other);
 
+/* Paths in a file tree have at least one byte less; the kernel itself takes 4096 at once. */
+enum { CR_LONGEST_PATH = 16384 };
+
 /* One path as lstat(2) tells it; times in nanoseconds since 1970. */
 struct cr_tree_entry {
 	uint64_t path; /* offset in paths */
@@ -204,6 +207,39 @@ int cr_tree_look(int root_fd, struct cr_tree_look *ret);
 void cr_tree_forget(struct cr_tree_look *look);
 int cr_tree_changed(const struct cr_tree_look *now, const struct cr_tree_look *before,
 		    int64_t since, uint32_t *ret);
+
+/* Memory of which the first part was touched, not inherited by children; used is what is taken. */
+struct cr_arena {
+	char *data;
+	uint64_t size, used;
+};
+
+struct cr_tree_extent {
+	uint64_t begin, size;
+};
+
+/*
+ * Where in the arena the content of an entry is: its extents, then its extended attributes (a name and
+ * its NUL, four bytes with the size of the value, the value), then the data of each extent. The target
+ * of a symbolic link is one extent. at UINT64_MAX: it was skipped.
+ */
+struct cr_tree_content {
+	uint64_t at;
+	uint32_t extents, xattrs_size;
+};
+
+/*
+ * cr_arena_make: for at most size bytes, warm of them touched; a negative errno when that fails.
+ * cr_arena_drop: give it back. cr_tree_take: read what all entries of a look hold into the arena, by
+ * several threads, regular files with an inode number among skipped left out; ret has room for all. A
+ * negative errno when that fails at the entry number failed: ENOSPC when the arena is too small,
+ * ESTALE when it is not as the look has seen it.
+ */
+int cr_arena_make(struct cr_arena *arena, size_t size, size_t warm);
+void cr_arena_drop(struct cr_arena *arena);
+int cr_tree_take(int root_fd, const struct cr_tree_look *look, const uint64_t *skipped,
+		 size_t skipped_count, struct cr_arena *arena, struct cr_tree_content *ret,
+		 size_t *failed);
 
 /*
  * Mounts by descriptor; these return a negative errno when they fail, the first but one a descriptor.

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,8 +14,9 @@
 #include <unistd.h>
 
 #include "api.h"
+#include "cleanup.h"
 
-int cr_open_beneath(int root_fd, const char *path, int flags, int mode)
+static int open_piece(int root_fd, const char *path, int flags, int mode)
 {
 	struct open_how how = {
 		.flags = (uint64_t)(unsigned int)(flags | O_CLOEXEC | O_NOFOLLOW),
@@ -29,6 +31,28 @@ int cr_open_beneath(int root_fd, const char *path, int flags, int mode)
 		fd = syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
 	while (fd < 0 && errno == EAGAIN);
 	return fd < 0 ? -errno : (int)fd;
+}
+
+int cr_open_beneath(int root_fd, const char *path, int flags, int mode)
+{
+	_cleanup_close_ int above = -1;
+
+	/* the kernel takes no longer ones at once, but whoever goes step by step makes them */
+	while (strlen(path) >= PATH_MAX) {
+		const char *slash = memrchr(path, '/', PATH_MAX - 1);
+		_cleanup_free_ char *piece = slash ? strndup(path, (size_t)(slash - path)) : NULL;
+		int fd = piece ? open_piece(above < 0 ? root_fd : above, piece,
+					    O_PATH | O_DIRECTORY, 0)
+			       : -ENAMETOOLONG;
+
+		if (fd < 0)
+			return fd;
+		if (above >= 0)
+			close(above);
+		above = fd;
+		path = slash + 1;
+	}
+	return open_piece(above < 0 ? root_fd : above, path, flags, mode);
 }
 
 /*

@@ -6,9 +6,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "api.h"
@@ -50,6 +52,8 @@ static int append(struct cr_tree_look *look, const char *prefix, const char *nam
 					     look->count * sizeof(*entries), sizeof(*entries));
 	char *paths;
 
+	if (before + slash + len >= CR_LONGEST_PATH)
+		return -ENAMETOOLONG;
 	if (!entries)
 		return -ENOMEM;
 	look->entries = entries;
@@ -80,8 +84,25 @@ static int append(struct cr_tree_look *look, const char *prefix, const char *nam
 	return 0;
 }
 
-static int look_into(struct cr_tree_look *look, DIR *directory, const char *prefix)
+/*
+ * In a snapshot an empty directory stands for each subvolume inside. It has no times, nothing can be
+ * set of it, and nothing can be in it: it is no file of anybody's. (BTRFS_EMPTY_SUBVOL_DIR_OBJECTID)
+ */
+static bool stands_for_subvolume(const struct stat *stat, dev_t device, bool btrfs)
 {
+	return btrfs && stat->st_ino == 2 && stat->st_dev == device;
+}
+
+static bool is_btrfs(int fd)
+{
+	struct statfs found;
+
+	return !fstatfs(fd, &found) && found.f_type == BTRFS_SUPER_MAGIC;
+}
+
+static int look_into(struct cr_tree_look *look, DIR *directory, const char *prefix, dev_t device)
+{
+	bool btrfs = is_btrfs(dirfd(directory));
 	int error = 0;
 
 	for (struct dirent *item; !error && (errno = 0, item = readdir(directory));) {
@@ -90,7 +111,9 @@ static int look_into(struct cr_tree_look *look, DIR *directory, const char *pref
 		if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, ".."))
 			continue;
 		if (!fstatat(dirfd(directory), item->d_name, &stat, AT_SYMLINK_NOFOLLOW))
-			error = append(look, prefix, item->d_name, &stat);
+			error = stands_for_subvolume(&stat, device, btrfs)
+					? 0
+					: append(look, prefix, item->d_name, &stat);
 		else if (!has_vanished(errno))
 			error = -errno;
 	}
@@ -114,7 +137,7 @@ static int look_at_directory(struct cr_tree_look *look, int root_fd, size_t inde
 		close(fd);
 		return -ENOMEM;
 	}
-	error = look_into(look, directory, prefix);
+	error = look_into(look, directory, prefix, (dev_t)look->entries[index].device);
 	closedir(directory);
 	return has_vanished(-error) ? 0 : error;
 }
@@ -130,9 +153,12 @@ int cr_tree_look(int root_fd, struct cr_tree_look *ret)
 	error = append(ret, "", "", &root);
 	/* entries are appended while we go through them: breadth first */
 	for (size_t i = 0; !error && i < ret->count; i++) {
-		/* a mount of the host's is recorded as an empty directory */
+		/*
+		 * A mount of the host's is recorded as an empty directory: it cannot be opened. A
+		 * subvolume of btrfs, which has a device of its own too, is a directory as any.
+		 */
 		ret->last = i;
-		if (S_ISDIR(ret->entries[i].mode) && ret->entries[i].device == root.st_dev)
+		if (S_ISDIR(ret->entries[i].mode))
 			error = look_at_directory(ret, root_fd, i);
 	}
 	return error;

@@ -14,8 +14,8 @@ from ._engine import ffi, lib
 
 ENTRY = struct.Struct("<QQQQQQqqIIII")
 
-# PATH_MAX; and how much of a longer one is shown.
-LONGEST_PATH = 4096
+# No path is longer; and how much of a longer one is shown.
+LONGEST_PATH = int(lib.CR_LONGEST_PATH)
 SHOWN_PATH = 60
 
 
@@ -38,30 +38,34 @@ class Status(NamedTuple):
 class TreeLook:
     """All paths below an open directory at one time, on the same file system; "" is itself.
 
-    What vanishes meanwhile is left out. Raises UnsupportedError for a path that is too long for a
-    system call, OSError when it cannot look.
+    What vanishes meanwhile is left out. Raises UnsupportedError for a path that is too long
+    (LONGEST_PATH), OSError when it cannot look.
     """
 
     def __init__(self, fd: int) -> None:
-        self._look = ffi.gc(ffi.new("struct cr_tree_look *"), lib.cr_tree_forget)
-        result = lib.cr_tree_look(fd, self._look)
+        self.native = ffi.gc(ffi.new("struct cr_tree_look *"), lib.cr_tree_forget)
+        result = lib.cr_tree_look(fd, self.native)
         if result == -errno.ENAMETOOLONG:
             raise self._too_deep()
         _checked(result)
 
     def _too_deep(self) -> UnsupportedError:
-        look = self._look
-        path = os.fsdecode(ffi.string(look.paths + look.entries[look.last].path))
+        # It is in this directory.
+        path = self.path(self.native.last)
         return UnsupportedError(
-            f"The container has a directory whose path is longer than {LONGEST_PATH} bytes: "
+            f"The container has a path that is longer than {LONGEST_PATH - 1} bytes: "
             f"/{path[:SHOWN_PATH]}...",
             hint="Remove or rename it, or leave the files out with --files none",
             object="directory",
         )
 
+    def path(self, index: int) -> str:
+        """The path of the entry with this number."""
+        return os.fsdecode(ffi.string(self.native.paths + self.native.entries[index].path))
+
     def entries(self) -> Iterator[tuple[str, Status]]:
         """Every path with what was seen, a directory before what is in it."""
-        look = self._look
+        look = self.native
         data = ffi.buffer(look.entries, look.count * ENTRY.size)
         names = bytes(ffi.buffer(look.paths, look.paths_size)).split(b"\0")
         for name, (_, *members) in zip(names, ENTRY.iter_unpack(data), strict=False):
@@ -69,19 +73,19 @@ class TreeLook:
 
     def forget(self, index: int) -> None:
         """Whatever a later look finds at the entry with this number is changed."""
-        self._look.entries[index].inode = 0
+        self.native.entries[index].inode = 0
 
     def changed(self, before: TreeLook, *, since: int) -> list[tuple[str, Status]]:
         """What @before has not seen like that, and what was changed at or after @since (ns)."""
-        look = self._look
+        look = self.native
         found = ffi.new("uint32_t[]", int(look.count))
-        count = _checked(lib.cr_tree_changed(look, before._look, since, found))
+        count = _checked(lib.cr_tree_changed(look, before.native, since, found))
         data = ffi.buffer(look.entries, look.count * ENTRY.size)
         return [self._entry(data, found[n]) for n in range(count)]
 
     def _entry(self, data: Any, index: int) -> tuple[str, Status]:
-        path, *members = ENTRY.unpack_from(data, index * ENTRY.size)
-        return os.fsdecode(ffi.string(self._look.paths + path)), Status(*members)
+        _, *members = ENTRY.unpack_from(data, index * ENTRY.size)
+        return self.path(index), Status(*members)
 
 
 def _checked(result: int) -> int:

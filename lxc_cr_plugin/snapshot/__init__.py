@@ -129,10 +129,17 @@ def repair(kept: Path, *, confirmed: bool | None) -> str:
         return ""
     check_owner(kept)
     keeper = btrfs if (kept / btrfs.JOURNAL).exists() else rollback
-    if confirmed or (confirmed is None and is_confirmed(kept)):
-        keeper.settle(kept)
-        return "kept the files that its processes know"
-    return "brought its files back" if keeper.undo(kept, force=confirmed is False) else ""
+    try:
+        if confirmed or (confirmed is None and is_confirmed(kept)):
+            keeper.settle(kept)
+            return "kept the files that its processes know"
+        return "brought its files back" if keeper.undo(kept, force=confirmed is False) else ""
+    except OSError as error:
+        raise HostError(
+            f"Failed to bring the previous files back from '{kept}': {error}",
+            errno=error.errno or 0,
+            hint="They are still there: write `lxc-cr ls` when the reason is gone",
+        ) from error
 
 
 def is_confirmed(kept: Path) -> bool:

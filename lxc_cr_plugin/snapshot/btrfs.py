@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Snapshots of a root filesystem that is a subvolume of btrfs: one system call inside the stop.
 
-The list of files is made afterwards, from the read-only snapshot, and is the same as other backends
+The kernel leaves out the subvolumes inside: each is one more call, and gets the same place in the
+snapshot. The list of files is made afterwards, from the read-only snapshot, and is the same as other backends
 write: so images can be compared, verified, exported and copied whatever they were made of. To bring
 the files back a new snapshot of the snapshot takes the place of the subvolume, in one rename; what
 was there is kept until the restart has succeeded. Inode numbers stay, the device number does not.
@@ -20,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import native
-from ..errors import CheckpointError, HostError, ImageError, Obstacle, UnsupportedError, os_message
+from ..errors import CheckpointError, HostError, ImageError, os_message
 from ..fault import point
 from ..trusted import write_durably
-from . import capture, rollback, subvolume, tree_backend
+from . import capture, of_image, rollback, subvolume, tree_backend
 from . import kept as keeping
 from .pointer import new_place, point_to, snapshot_of
 from .tree import Tree
@@ -67,8 +68,9 @@ class BtrfsBackend:
 
     def roll_back(self, image: Image, manifest: Manifest, changes: list[rollback.Change]) -> None:
         place = snapshot_of(image.path)
+        inner = nested_of(manifest)
         if place and subvolume.same_filesystem(place.parent, self._path.parent):
-            exchange(self._path, place, kept=self.kept)
+            exchange(self._path, place, kept=self.kept, nested=inner)
             return
         # The image came from elsewhere, or was made of another sort of directory.
         wanted = tree_backend.load(image, manifest)
@@ -77,7 +79,7 @@ class BtrfsBackend:
         def work(tree: Tree) -> None:
             rollback.bring_changes(tree, wanted, changes, contents)
 
-        exchange(self._path, self._path, kept=self.kept, work=work)
+        exchange(self._path, self._path, kept=self.kept, nested=inner, work=work)
 
 
 class BtrfsCapture:
@@ -91,9 +93,9 @@ class BtrfsCapture:
         self._place = new_place(path)
         self._home = self._scope.enter_context(subvolume.opened(self._place.parent))
         self._stood = 0
+        self._read_only: frozenset[str] = frozenset()
 
     def prepare(self, *, check_space: Callable[[int], None]) -> None:
-        refuse_nested(self._tree)
         check_space(0)
         point_to(self._staging, self._place)
         for _ in range(ROUNDS):
@@ -104,9 +106,8 @@ class BtrfsCapture:
 
     def freeze(self) -> None:
         begin = time.monotonic_ns()
-        refuse_nested(self._tree)
         try:
-            subvolume.snapshot(self._tree.fd, self._home, self._place.name, read_only=True)
+            self._read_only = subvolume.copy(self._tree.fd, self._home, self._place.name)
         except OSError as error:
             raise CheckpointError(
                 f"Failed to make a snapshot of '{self._tree.path}': {os_message(error)}",
@@ -116,50 +117,58 @@ class BtrfsCapture:
 
     def finish(self, *, ended: bool) -> dict[str, Any]:
         with Tree(self._place) as tree:
+            inner = subvolume.nested(tree.fd)
+            subvolume.seal(tree.fd, ["", *inner])
             look = capture.Capture(tree, target=None, known=self._known)
             look.prepare(check_space=lambda _need: None)
             look.freeze()
             # Nobody writes to a read-only snapshot, so what was seen is sure.
             taken = look.finish(ended=True)
-            uuid = subvolume.info(tree.fd).uuid
-        described = tree_backend.describe(taken, self._staging, backend="btrfs", stood=self._stood)
-        return {**described, "snapshot": uuid.hex()}
+            described = tree_backend.describe(
+                taken, self._staging, backend="btrfs", stood=self._stood
+            )
+            described["snapshot"] = subvolume.info(tree.fd).uuid.hex()
+            if inner:
+                described["nested"] = self._describe(tree, inner)
+        return described
+
+    def _describe(self, tree: Tree, inner: list[str]) -> list[dict[str, Any]]:
+        """What the manifest says of the subvolumes inside."""
+        found = []
+        for path in inner:
+            with subvolume.opened_beneath(tree.fd, path) as one:
+                uuid = subvolume.info(one).uuid.hex()
+            found.append({"path": path, "snapshot": uuid, "read_only": path in self._read_only})
+        return found
 
     def abandon(self) -> None:
         # The snapshot goes with the staging directory that points to it.
         self._scope.close()
 
 
-def refuse_nested(tree: Tree) -> None:
-    """Raise UnsupportedError for subvolumes inside @tree: a snapshot would not hold their files."""
-    found = subvolume.nested(tree.fd)
-    if found:
-        raise UnsupportedError(
-            f"The snapshot of '{tree.path}' would not hold the subvolumes inside: "
-            + ", ".join(f"'/{path}'" for path in found[:5]),
-            hint="Replace them by directories, or remove them: btrfs subvolume delete PATH",
-            object="subvolume",
-            obstacles=tuple(
-                Obstacle(
-                    kind="unsupported",
-                    message=f"'/{path}' is a subvolume inside the container's subvolume",
-                    hint="Replace it by a directory, or remove it: btrfs subvolume delete",
-                    object="subvolume",
-                )
-                for path in found
-            ),
-        )
-
-
 def is_unchanged(path: Path, place: Path) -> bool:
     """Whether nothing was changed in the subvolume @path since it and the snapshot @place were one.
 
     Either the snapshot was made of it, or it was made of the snapshot; each changed transaction moves
-    its generation, once dirty pages are written.
+    its generation, once dirty pages are written. To put one inside another changes that one: where
+    there are some, what was made of the snapshot is not known to be unchanged.
     """
     with subvolume.opened(path) as ours, subvolume.opened(place) as theirs:
         native.sync_filesystem(ours)
-        now, then = subvolume.info(ours), subvolume.info(theirs)
+        inner = subvolume.nested(ours)
+        if inner != subvolume.nested(theirs):
+            return False
+        for one in ("", *inner):
+            with (
+                subvolume.opened_beneath(ours, one) as our,
+                subvolume.opened_beneath(theirs, one) as their,
+            ):
+                if not _is_same(subvolume.info(our), subvolume.info(their)):
+                    return False
+    return True
+
+
+def _is_same(now: subvolume.Info, then: subvolume.Info) -> bool:
     if now.uuid == then.parent:
         return now.generation <= then.made
     return now.parent == then.uuid and now.generation <= now.made
@@ -167,31 +176,58 @@ def is_unchanged(path: Path, place: Path) -> bool:
 
 def check_snapshot(place: Path, described: dict[str, Any]) -> None:
     """Raise ImageError unless @place is the snapshot that the manifest describes."""
+    wanted = {"": described.get("snapshot")}
+    wanted |= {one["path"]: one["snapshot"] for one in described.get("nested", ())}
     try:
         with subvolume.opened(place) as fd:
-            uuid, read_only = subvolume.info(fd).uuid, subvolume.is_read_only(fd)
+            found = {
+                path: _sealed_uuid(fd, path) for path in sorted({*wanted, *subvolume.nested(fd)})
+            }
     except OSError as error:
         raise ImageError(
             f"Failed to look at the snapshot '{place}': {os_message(error)}",
             hint="The image is damaged: remove it, or restart with --files keep",
         ) from error
-    if uuid.hex() != described.get("snapshot") or not read_only:
+    if found != wanted:
         raise ImageError(
             f"'{place}' is not the snapshot that was made, or can be written to",
             hint="The image is damaged: remove it, or restart with --files keep",
         )
 
 
+def _sealed_uuid(fd: int, path: str) -> str:
+    """The uuid of the subvolume at @path in the open @fd, "" when it can be written to. OSError."""
+    with subvolume.opened_beneath(fd, path) as one:
+        return subvolume.info(one).uuid.hex() if subvolume.is_read_only(one) else ""
+
+
+def nested_of(manifest: Manifest) -> dict[str, bool]:
+    """Paths of the subvolumes inside the container's, and whether they were read-only."""
+    described = of_image(manifest).get("nested", ())
+    return {one["path"]: one["read_only"] for one in described}
+
+
+def read_only_of(nested: dict[str, bool]) -> list[str]:
+    """Those that were read-only, out of `nested_of`."""
+    return [path for path, read_only in nested.items() if read_only]
+
+
 def exchange(
-    path: Path, place: Path, *, kept: Path, work: Callable[[Tree], None] | None = None
+    path: Path,
+    place: Path,
+    *,
+    kept: Path,
+    nested: dict[str, bool],
+    work: Callable[[Tree], None] | None = None,
 ) -> None:
     """Put a snapshot of @place where the subvolume @path is; `undo` brings that back.
 
-    @work changes the snapshot before it is in its place. Raises HostError when it fails half way: then `undo` has to follow.
+    @work changes the snapshot before it is in its place; directories that it makes at the paths
+    @nested are subvolumes. Raises HostError when it fails half way: then `undo` has to follow.
     """
     rollback.discard(kept)
-    kept.mkdir(mode=0o700)
     try:
+        kept.mkdir(mode=0o700)
         with (
             subvolume.opened(path) as old,
             subvolume.opened(place) as source,
@@ -201,11 +237,12 @@ def exchange(
             point("keep")
             write_journal(kept, subvolume.info(old).uuid)
             point("kept")
-            subvolume.snapshot(source, directory, OTHER, read_only=False)
-            with Tree(kept / OTHER) as tree:
+            subvolume.copy(source, directory, OTHER)
+            with Tree(kept / OTHER, subvolumes=frozenset(nested)) as tree:
                 if work:
                     work(tree)
                     tree.sync()
+                subvolume.seal(tree.fd, read_only_of(nested))
                 keeping.note_brought(kept, tree)
             point("bring")
             native.exchange(directory, OTHER, parent, path.name)

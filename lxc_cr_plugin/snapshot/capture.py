@@ -16,7 +16,9 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +67,11 @@ def key_of(status: AnyStatus) -> Key:
     return (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, size, status.st_mode)
 
 
+def _inode_of(status: AnyStatus) -> tuple[int, int]:
+    # Subvolumes of btrfs have the same numbers, each for itself.
+    return (status.st_dev, status.st_ino)
+
+
 def key_of_row(row: Row) -> Key | None:
     """The key under which @row was seen, None when nothing may be concluded from it."""
     if row.stamp is None:
@@ -82,15 +89,12 @@ class Capture:
         target: Path | None,
         known: Known,
         prefix: str = "new-",
-        memory: Path | None = None,
     ) -> None:
         """Contents go to the directory @target; None: @tree itself keeps them, nobody writes there.
 
-        There @prefix begins the names of what has no digest yet, in no other capture under way. With
-        a directory in @memory all are copied there first, and from there only by `finish`.
+        There @prefix begins the names of what has no digest yet, in no other capture under way.
         """
         self._prefix = prefix
-        self._first = memory or target
         self._tree = tree
         self._target = target
         self._known = known
@@ -140,12 +144,10 @@ class Capture:
         wanted = {key_of(status) for status in self._scan.values()}
         readings = {key: self._store(self._readings[key]) for key in wanted}
         self._tidy()
-        names: dict[int, int] = {}
-        for status in self._scan.values():
-            names[status.st_ino] = names.get(status.st_ino, 0) + 1
+        names = Counter(map(_inode_of, self._scan.values()))
         groups = {inode: n + 1 for n, inode in enumerate(i for i in names if names[i] > 1)}
         return View.of(
-            self._row(path, status, readings, link=groups.get(status.st_ino, 0), ended=ended)
+            self._row(path, status, readings, link=groups.get(_inode_of(status), 0), ended=ended)
             for path, status in self._scan.items()
         )
 
@@ -196,17 +198,23 @@ class Capture:
                 data = os.pread(fd, INLINE + 1, 0)
                 _raise_if_changed(fd, status, complete=len(data) == status.st_size)
                 return Reading(xattrs, data=data)
-            if self._first is None:
+            if self._target is None:
                 return Reading(xattrs, digest=content.digest(fd, size=status.st_size))
-            self._copies += 1
-            copy = self._first / f"{self._prefix}{self._copies}"
-            target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
+            with self._new_copy(self._target) as (copy, target):
                 content.copy(fd, target, size=status.st_size)
-            finally:
-                os.close(target)
             _raise_if_changed(fd, status, complete=True)
             return Reading(xattrs, copy=copy)
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _new_copy(self, directory: Path) -> Iterator[tuple[Path, int]]:
+        """A new empty file for a content that has no name yet: its path, and open."""
+        self._copies += 1
+        copy = directory / f"{self._prefix}{self._copies}"
+        fd = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            yield copy, fd
         finally:
             os.close(fd)
 
@@ -256,11 +264,8 @@ class Capture:
                 return
             except OSError:
                 pass  # another file system, or as many links as it allows
-        if reading.copy and self._first == self._target:
+        if reading.copy:
             reading.copy.rename(target)
-        elif reading.copy:
-            _copy_file(reading.copy, target)
-            reading.copy.unlink()
         elif known:
             _copy_file(known, target)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import HostError, os_message
 from . import Storage, backend_for, of_image, refuse_other_layout, rollback, subvolume, tree_backend
+from .btrfs import nested_of, read_only_of
 from .pointer import snapshot_of
 from .source import Contents
 from .tree import Tree
@@ -40,7 +41,9 @@ def copy_files(image: Image, manifest: Manifest, *, like: str, target: Path) -> 
     try:
         if place and subvolume.same_filesystem(place.parent, target.parent):
             with subvolume.opened(place) as source, subvolume.opened(target.parent) as parent:
-                subvolume.snapshot(source, parent, target.name, read_only=False)
+                subvolume.copy(source, parent, target.name)
+            with subvolume.opened(target) as made:
+                subvolume.seal(made, read_only_of(nested_of(manifest)))
             return f"btrfs:{target}"
         _make_tree(target, wanted, tree_backend.contents_of(image, wanted))
     except BaseException as error:

@@ -6,6 +6,7 @@ of work. So whoever comes later finds here how far the restart had come, and und
 has built upon.
 
     .NAME.lxc-cr/tree         the tree itself, as long as it is neither old nor new: nothing starts from it
+    .NAME.lxc-cr/mounted      it is where a file system is mounted, and "tree" just says that it is away
     .NAME.lxc-cr/brought      the new state is complete; a stamp of every path in it
     .NAME.lxc-cr/confirmed    its processes run, the new state counts
 """
@@ -13,15 +14,17 @@ has built upon.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import HostError, RestartError, os_message
 from ..trusted import remove_durably, sync, write_durably
+from . import mounted
 from .tree import AnyStatus, Scan, Tree
 
-AWAY, BROUGHT, CONFIRMED = "tree", "brought", "confirmed"
+AWAY, BROUGHT, CONFIRMED, MOUNTED = "tree", "brought", "confirmed", "mounted"
 SUFFIX = ".lxc-cr"
 
 # How many paths an error names.
@@ -52,22 +55,84 @@ def check_owner(kept: Path) -> None:
         )
 
 
-def take_away(kept: Path) -> None:
-    """Take the tree from its place while it is neither old nor new. Raises OSError."""
-    _move(tree_of(kept), kept / AWAY, kept)
+def begin(kept: Path) -> None:
+    """Make the empty directory @kept, and where contents can be kept: `room_of`. Raises OSError."""
+    kept.mkdir(mode=0o700)
+    if mounted.is_mount_point(tree_of(kept)):
+        write_durably(kept / MOUNTED, b"")
+        mounted.make_room(tree_of(kept))
 
 
-def put_back(kept: Path) -> None:
-    """Let the tree be at its place again, durably. Raises HostError when something else is there."""
+def end(kept: Path) -> None:
+    """Remove @kept and all that was kept."""
+    if (kept / MOUNTED).exists():
+        mounted.remove_room(tree_of(kept))
+    shutil.rmtree(kept, ignore_errors=True)
+
+
+def room_of(kept: Path) -> Path:
+    """Where contents are kept: on the file system of the tree. Raises HostError when it is not there."""
+    if not (kept / MOUNTED).exists():
+        return kept
+    mounted.check_room(tree_of(kept))
+    return tree_of(kept) / mounted.ROOM
+
+
+def take_away(kept: Path, *, present: Iterable[str] = ()) -> None:
+    """Take the tree from its place while it is neither old nor new, wholly. Raises OSError.
+
+    @present are the paths that it has if it is away already, where that may be in part.
+    """
+    if (kept / MOUNTED).exists():
+        known = frozenset(path.partition("/")[0] for path in present) if is_away(kept) else None
+        # Before anything moves.
+        write_durably(kept / AWAY, b"")
+        mounted.take_away(tree_of(kept), known=known)
+    elif not is_away(kept):
+        _move(tree_of(kept), kept / AWAY, kept)
+
+
+def away_tree(kept: Path) -> Tree:
+    """The tree that was taken away."""
+    if (kept / MOUNTED).exists():
+        return mounted.away_tree(tree_of(kept))
+    return Tree(kept / AWAY)
+
+
+def put_back(kept: Path, *, brought: bool = False) -> None:
+    """Let the tree be at its place again, durably. Raises HostError when something else is there.
+
+    With @brought, `note_brought` is done as well, before the tree counts as back.
+    """
     try:
+        if (kept / MOUNTED).exists():
+            mounted.put_back(tree_of(kept))
+            if brought:
+                # To be moved has changed what it notes.
+                with Tree(tree_of(kept)) as tree:
+                    note_brought(kept, tree)
+            remove_durably(kept / AWAY)
+            return
+        if brought:
+            with away_tree(kept) as tree:
+                note_brought(kept, tree)
         _move(kept / AWAY, tree_of(kept), kept)
     except OSError as error:
+        away = where_away(kept)
         raise HostError(
-            f"Failed to move '{kept / AWAY}' back to '{tree_of(kept)}': {os_message(error)}",
+            f"Failed to move '{away}' back to '{tree_of(kept)}': {os_message(error)}"
+            + (f": '{error.filename}'" if error.filename else ""),
             errno=error.errno or 0,
-            hint=f"The container's files are in '{kept / AWAY}'. Look who made "
+            hint=f"The container's files are in '{away}'. Look who made "
             f"'{tree_of(kept)}', move that elsewhere, and write `lxc-cr ls`",
         ) from error
+
+
+def where_away(kept: Path) -> Path:
+    """Where the tree is that was taken away, for the user."""
+    if (kept / MOUNTED).exists():
+        return tree_of(kept) / mounted.ROOM / mounted.TREE
+    return kept / AWAY
 
 
 def is_away(kept: Path) -> bool:
@@ -128,6 +193,7 @@ def refuse_changed(kept: Path) -> None:
 
 
 def _stamps(scan: Scan) -> dict[bytes, list[int]]:
+    scan = mounted.without_room(scan)
     return {os.fsencode(path): _stamp(status) for path, status in scan.items()}
 
 

@@ -9,14 +9,13 @@ bring the same paths to the rows in it, however far the first attempt has come. 
 at its place (kept.py), so that nothing can run on half of it.
 
     .NAME.lxc-cr/journal     rows of every path that may be touched, as it was
-    .NAME.lxc-cr/<digest>    contents; these names are numbers, nobody hashes them
+    .NAME.lxc-cr/<digest>    contents; these names are numbers, nobody hashes them (or in mounted.py's room)
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from typing import NamedTuple
 from ..errors import HostError
 from ..fault import point
 from ..trusted import sync
-from . import content
+from . import content, subvolume
 from . import kept as keeping
 from .source import Contents
 from .tree import AnyStatus, Scan, Tree
@@ -105,10 +104,10 @@ def apply(tree: Tree, view: View, changes: list[Change], *, contents: Contents, 
     try:
         _keep(tree, scan, target, kept=kept)
         keeping.take_away(kept)
-        bring(tree, target, contents)
-        tree.sync()
-        keeping.note_brought(kept, tree)
-        keeping.put_back(kept)
+        with keeping.away_tree(kept) as away:
+            bring(away, target, contents)
+            away.sync()
+        keeping.put_back(kept, brought=True)
         point("brought")
     except OSError as error:
         raise HostError(
@@ -141,7 +140,8 @@ def _affected(changes: list[Change], view: View, scan: Scan) -> set[str]:
 def _keep(tree: Tree, scan: Scan, target: dict[str, Row | None], *, kept: Path) -> None:
     """Write down what is at the paths of @target, durably."""
     discard(kept)
-    kept.mkdir(mode=0o700)
+    keeping.begin(kept)
+    room = keeping.room_of(kept)
     point("keep")
     before: dict[str, Row | None] = {}
     links = set()
@@ -152,8 +152,9 @@ def _keep(tree: Tree, scan: Scan, target: dict[str, Row | None], *, kept: Path) 
             continue
         name = None
         if stat.S_ISREG(status.st_mode):
-            name = status.st_ino.to_bytes(32, "big")
-            if not _keep_content(tree, path, status, target[path], place=kept / name.hex()):
+            # Subvolumes of btrfs have the same numbers, each for itself.
+            name = (status.st_dev << 64 | status.st_ino).to_bytes(32, "big")
+            if not _keep_content(tree, path, status, target[path], place=room / name.hex()):
                 links.add(name)
         before[path] = _row_of(tree, path, status, digest=name)
     journal = encode_rows(
@@ -163,8 +164,11 @@ def _keep(tree: Tree, scan: Scan, target: dict[str, Row | None], *, kept: Path) 
     )
     new = kept / f"{JOURNAL}.new"
     new.write_bytes(journal)
-    for file in kept.iterdir():
-        sync(file)
+    for place in {kept, room}:
+        for file in place.iterdir():
+            sync(file)
+    for place in (room, room.parent):
+        sync(place)
     new.rename(kept / JOURNAL)
     sync(kept)
     sync(kept.parent)
@@ -176,16 +180,28 @@ def _keep_content(
 ) -> bool:
     """Keep a file at @place: a copy if it will be rewritten (True), else the file itself."""
     if row is not None and _fits(row, status):
-        with (
-            tree.opened(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME) as fd,
-            place.open("xb") as copy,
-        ):
-            content.copy(fd, copy.fileno(), size=status.st_size)
+        _copy(tree, path, status, place=place)
         return True
-    if not place.exists():
+    if place.exists():
+        return place.stat().st_ino != status.st_ino
+    try:
         with tree.parent(path) as (fd, name):
             os.link(name, place, src_dir_fd=fd, follow_symlinks=False)
+    except OSError as error:
+        # In a subvolume inside there are no links to what is outside.
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(tree, path, status, place=place)
+        return True
     return False
+
+
+def _copy(tree: Tree, path: str, status: AnyStatus, *, place: Path) -> None:
+    with (
+        tree.opened(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME) as fd,
+        place.open("xb") as copy,
+    ):
+        content.copy(fd, copy.fileno(), size=status.st_size)
 
 
 def _row_of(tree: Tree, path: str, status: AnyStatus, *, digest: bytes | None) -> Row:
@@ -285,6 +301,9 @@ def _make(tree: Tree, row: Row, contents: Contents) -> None:
                 os.link(contents.path(row.digest or b""), name, dst_dir_fd=fd)
         elif present:
             return
+        elif row.kind() == stat.S_IFDIR and row.path in tree.subvolumes:
+            with tree.opened(row.path.rpartition("/")[0], os.O_RDONLY | os.O_DIRECTORY) as above:
+                subvolume.create(above, name)
         elif row.kind() == stat.S_IFDIR:
             os.mkdir(name, 0o700, dir_fd=fd)
         elif row.kind() == stat.S_IFLNK:
@@ -321,16 +340,16 @@ def undo(kept: Path, *, force: bool) -> bool:
     found = _read_journal(kept)
     touched = found is not None and (keeping.is_away(kept) or keeping.is_brought(kept))
     if found and touched:
-        if not keeping.is_away(kept):
-            if not force:
-                keeping.refuse_changed(kept)
-            keeping.take_away(kept)
+        room = keeping.room_of(kept)
+        if not keeping.is_away(kept) and not force:
+            keeping.refuse_changed(kept)
+        keeping.take_away(kept, present=found.present | found.rows.keys())
         # From here on there are no stamps by which a change could be told: and no place to change.
         keeping.forget_brought(kept)
-        with Tree(kept / keeping.AWAY) as tree:
+        with keeping.away_tree(kept) as tree:
             # What processes made that ran for an instant before the restart failed.
             appeared = tree.scan().keys() - found.present - found.rows.keys()
-            bring(tree, {**found.rows, **dict.fromkeys(appeared)}, Contents(kept, found.links))
+            bring(tree, {**found.rows, **dict.fromkeys(appeared)}, Contents(room, found.links))
             point("undone")
             # Durable before the only other copy goes.
             tree.sync()
@@ -342,6 +361,7 @@ def undo(kept: Path, *, force: bool) -> bool:
 def settle(kept: Path) -> None:
     """Let the new state stay: make it durable, and forget what was kept in @kept."""
     if (kept / JOURNAL).exists():
+        keeping.room_of(kept)
         with Tree(keeping.tree_of(kept)) as tree:
             tree.sync()
     discard(kept)
@@ -375,19 +395,19 @@ def discard(kept: Path) -> None:
     """
     if keeping.is_away(kept):
         raise HostError(
-            f"The container's files are in '{kept / keeping.AWAY}'",
+            f"The container's files are in '{keeping.where_away(kept)}'",
             hint=f"Move that to '{keeping.tree_of(kept)}'",
         )
     (kept / JOURNAL).unlink(missing_ok=True)
     point("settle")
-    shutil.rmtree(kept, ignore_errors=True)
+    keeping.end(kept)
 
 
 def _links(scan: Scan) -> dict[str, frozenset[str]]:
-    groups: dict[int, list[str]] = {}
+    groups: dict[tuple[int, int], list[str]] = {}
     for path, status in scan.items():
         if status.st_nlink > 1 and not _is_directory(status):
-            groups.setdefault(status.st_ino, []).append(path)
+            groups.setdefault((status.st_dev, status.st_ino), []).append(path)
     return {path: frozenset(paths) for paths in groups.values() if len(paths) > 1 for path in paths}
 
 

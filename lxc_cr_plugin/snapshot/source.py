@@ -28,8 +28,17 @@ class Contents:
     @contextmanager
     def opened(self, digest: bytes) -> Iterator[int]:
         """A descriptor that reads the content @digest. Raises OSError."""
-        with self.path(digest).open("rb") as file:
-            yield file.fileno()
+        # Where a container's previous files are kept it may have got at them.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        directory = os.open(self.directory, flags | os.O_DIRECTORY)
+        try:
+            fd = os.open(digest.hex(), flags, dir_fd=directory)
+        finally:
+            os.close(directory)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def verify(self, rows: Iterable[Row]) -> None:
         """Raise ImageError unless the contents of @rows are what they are named after."""

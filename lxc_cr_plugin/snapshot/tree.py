@@ -31,11 +31,17 @@ SHADOWS = {"trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"}
 
 
 class Tree:
-    """A directory and everything below it on the same file system; paths are relative, "" is it."""
+    """A directory and everything below it in the same mount; paths are relative, "" is it."""
 
-    def __init__(self, path: Path, *, fd: int = -1) -> None:
-        """@fd: it is open already, here or elsewhere. Raises HostError when there is no such one."""
+    def __init__(
+        self, path: Path, *, fd: int = -1, subvolumes: frozenset[str] = frozenset()
+    ) -> None:
+        """@fd: it is open already, here or elsewhere. Raises HostError when there is no such one.
+
+        A directory that is made at one of @subvolumes is to be a subvolume of btrfs.
+        """
         self.path = path
+        self.subvolumes = subvolumes
         try:
             self.fd = (
                 fd

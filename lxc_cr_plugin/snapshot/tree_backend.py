@@ -123,7 +123,9 @@ def load(image: Image, manifest: Manifest) -> view.View:
     if entry is None:
         raise ImageError(f"The manifest does not list '{VIEW}'")
     manifests.check_digest(image.path, entry)
-    found = view.decode((image.path / VIEW).read_bytes())
+    with manifests.reading(f"'{VIEW}' of the image"):
+        data = (image.path / VIEW).read_bytes()
+    found = view.decode(data)
     if found.digest() != described["view"]:
         raise ImageError("The list of files is not the one that the manifest names")
     return found

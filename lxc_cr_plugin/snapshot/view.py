@@ -18,11 +18,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..errors import ImageError
+from ..native.tree_look import LONGEST_PATH
 
 # A content of at most so many bytes stands in the view itself.
 INLINE = 2048
 
-LARGEST_PATH = 4096
 KINDS = (
     stat.S_IFREG,
     stat.S_IFDIR,
@@ -213,7 +213,7 @@ def _check_place(row: Row, before: dict[str, Row]) -> None:
         name not in ("", ".", "..")
         and "\0" not in name
         and not row.path.startswith("/")
-        and len(row.path) < LARGEST_PATH
+        and len(row.path) < LONGEST_PATH
     )
     if not good or parent is None or parent.kind() != stat.S_IFDIR:
         raise ImageError(f"The list of files has '{row.path}' at a place that is none")

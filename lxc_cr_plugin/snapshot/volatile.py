@@ -5,7 +5,8 @@
     IMAGE/rootfs/<digest>    contents, beside those of the root filesystem
 
 A tmpfs has no disk, and a store into a mapping never shows in a time: all of it is read under the
-stop, into memory, and written into the image when the container runs again. It is read and filled through a mount of our own that shows it without what is mounted in it.
+stop, by the engine's own code into memory (in_memory.py), and written into the image when the container
+runs again. It is read and filled through a mount of our own that shows it without what is mounted in it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from .. import manifest as manifests
 from ..errors import HostError, ImageError, UnsupportedError
 from ..inside import clone_mounts
 from ..mounts import read as mounts_of
-from ..native import mounts as native_mounts
+from ..native.tree_take import Arena
 from . import capture, rollback, view
+from .in_memory import MemoryCapture
 from .source import Contents
 from .tree import Tree
 
@@ -38,6 +40,9 @@ VIEW = re.compile(r"tmpfs-[0-9]+\.cbor")
 
 # What the files may grow by between the look at them and the stop, bytes.
 SPARE = 1 << 30
+
+# What of that is touched before: attributes, and what grows in an instant.
+WARM_SPARE = 4 << 20
 
 
 class VolatileCapture:
@@ -63,30 +68,28 @@ class VolatileCapture:
             ) from error
         for fd in fds:
             self._scope.callback(os.close, fd)
-        memory = self._memory_for(sum(map(_used, fds)))
+        arena = self._arena_for(sum(map(_used, fds)))
         for number, (mount, fd) in enumerate(zip(self._mounts, fds, strict=True)):
             tree = self._scope.enter_context(Tree(Path(mount.place), fd=os.dup(fd)))
+            target, prefix = self._staging / manifests.CONTENTS, f"tmpfs-{number}-"
             self._captures.append(
-                capture.Capture(
-                    tree,
-                    target=self._staging / manifests.CONTENTS,
-                    known=capture.Known({}, {}),
-                    prefix=f"tmpfs-{number}-",
-                    memory=memory,
+                MemoryCapture(tree, target=target, prefix=prefix, arena=arena)
+                if arena
+                else capture.Capture(
+                    tree, target=target, known=capture.Known({}, {}), prefix=prefix
                 )
             )
 
-    def _memory_for(self, need: int) -> Path | None:
-        """A directory in memory for so many bytes: no disk is waited for under the stop.
-
-        None when they would not fit, or the image is in memory itself.
-        """
-        if need > available_memory() // 2 or is_in_memory(self._staging):
+    def _arena_for(self, need: int) -> Arena | None:
+        """Memory for files of so many bytes; None when there is too little."""
+        # An image in memory needs as much again, when they are written to it.
+        copies = 2 if is_in_memory(self._staging) else 1
+        if need * copies > available_memory() // 2:
             return None
-        fd = native_mounts.new("tmpfs", [("mode", "700"), ("size", str(need + SPARE))])
-        self._scope.callback(os.close, fd)
-        # It is attached nowhere: nobody else finds it, and it ends with the descriptor.
-        return Path(f"/proc/self/fd/{fd}")
+        try:
+            return Arena(size=need + SPARE, warm=need + need // 64 + WARM_SPARE)
+        except OSError:
+            return None  # the slow way, then
 
     def freeze(self) -> None:
         """Read all of them; all tasks stand."""
@@ -136,7 +139,9 @@ def load(image: Image, manifest: Manifest, name: str) -> view.View:
     if entry is None:
         raise ImageError(f"The manifest does not list '{name}'")
     manifests.check_digest(image.path, entry)
-    return view.decode((image.path / name).read_bytes())
+    with manifests.reading(f"'{name}' of the image"):
+        data = (image.path / name).read_bytes()
+    return view.decode(data)
 
 
 def names(manifest: Manifest) -> list[str]:

@@ -1,29 +1,37 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Snapshots of a tree: what is captured comes back, whatever was done to it, and back again."""
 
+import contextlib
+import fcntl
 import os
+import subprocess
 from pathlib import Path
 
 import cbor2
 import pytest
 
-from lxc_cr_plugin.errors import HostError, ImageError, RestartError
+from lxc_cr_plugin.errors import CheckpointError, HostError, ImageError, RestartError
+from lxc_cr_plugin.native.tree_take import Arena
 from lxc_cr_plugin.snapshot import (
     Storage,
     backend_for,
     confirm,
     content,
     kept_beside,
+    mounted,
     repair,
     rollback,
     view,
     volatile,
 )
+from lxc_cr_plugin.snapshot import kept as keeping
 from lxc_cr_plugin.snapshot.capture import Capture, Known, key_of_row
+from lxc_cr_plugin.snapshot.in_memory import MemoryCapture
 from lxc_cr_plugin.snapshot.source import Contents
 from lxc_cr_plugin.snapshot.tree import Tree
 
-from ..trees import build, change, look
+from .. import trees
+from ..trees import build, change
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes device nodes")
 
@@ -40,11 +48,31 @@ def capture(root: Path, target: Path, *, known: Known | None = None, between=lam
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(request, tmp_path):
+    """A tree with one of everything, a plain directory or, with @either, where something is mounted."""
+    kind = getattr(request, "param", "directory")
     path = tmp_path / "rootfs"
     path.mkdir()
+    if kind == "mount":
+        (tmp_path / "mounted").mkdir()
+        subprocess.run(["mount", "--bind", tmp_path / "mounted", path], check=True)
     build(path)
-    return path
+    yield path
+    if kind == "mount":
+        subprocess.run(["umount", path], check=True)
+
+
+either = pytest.mark.parametrize("root", ["directory", "mount"], indirect=True)
+
+
+def look(root: Path) -> dict[str, tuple]:
+    """The tree as a program sees it when the restart is over."""
+    return {p: seen for p, seen in trees.look(root).items() if not p.startswith(mounted.ROOM)}
+
+
+def is_away(root: Path) -> bool:
+    """Whether nothing can start from it."""
+    return not root.exists() or [path.name for path in root.iterdir()] == [mounted.ROOM]
 
 
 def roll_back(root: Path, wanted: view.View, contents: Path, kept: Path, *, full: bool = False):
@@ -54,39 +82,63 @@ def roll_back(root: Path, wanted: view.View, contents: Path, kept: Path, *, full
     return changes
 
 
-def test_what_is_copied_into_memory_is_written_at_the_end(root, tmp_path):
-    target, memory = tmp_path / "contents", tmp_path / "memory"
-    target.mkdir()
-    memory.mkdir()
-    (root / "large").write_bytes(b"x" * 100_000)
-    before = look(root)
-    with Tree(root) as tree:
-        taken = Capture(tree, target=target, known=Known({}, {}), memory=memory)
-        taken.freeze()
-        assert not list(target.iterdir())
-        assert any(path.stat().st_size == 100_000 for path in memory.iterdir())
-        wanted = taken.finish(ended=False)
-    change(root)
-    roll_back(root, wanted, target, tmp_path / ".rootfs.lxc-cr", full=True)
-    assert look(root) == before
+def hold_lease(path: Path) -> int:
+    """A descriptor with a lease on @path: who opens it waits for us."""
+    fd = os.open(path, os.O_RDWR)
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    return fd
+
+
+def test_what_is_read_into_memory_is_written_at_the_end(tmp_path):
+    """A tmpfs: large files in pieces, small ones by the hundred, holes, and one that nobody may open."""
+    root, target = tmp_path / "tmpfs", tmp_path / "contents"
+    for path in (root, target):
+        path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", root], check=True)
+    scope = contextlib.ExitStack()
+    scope.callback(subprocess.run, ["umount", root], check=True)
+    with scope:
+        build(root)
+        for number in range(300):
+            (root / f"dir/{number}").write_bytes(b"%d" % number * (number % 50))
+        (root / "pieces").write_bytes(os.urandom((5 << 20) + 7))
+        with (root / "holes").open("wb") as file:
+            for place in range(0, 100 << 20, 7 << 20):
+                os.pwrite(file.fileno(), os.urandom(3 << 19), place)
+        (root / "leased").write_bytes(os.urandom(10_000))
+        before = look(root)
+        with os.fdopen(hold_lease(root / "leased"), "rb+"), Tree(root) as tree:
+            arena = Arena(size=64 << 20, warm=1 << 20)
+            taken = MemoryCapture(tree, target=target, prefix="tmpfs-", arena=arena)
+            taken.freeze()
+            assert len(list(target.iterdir())) == 1  # the leased one
+            wanted = taken.finish(ended=False)
+            small = MemoryCapture(
+                tree, target=target, prefix="tmpfs-", arena=Arena(size=1 << 20, warm=0)
+            )
+            with pytest.raises(CheckpointError, match=r"No space left"):
+                small.freeze()
+        assert not list(target.glob("tmpfs-*"))
+        change(root)
+        for name in ("pieces", "holes"):
+            (root / name).write_bytes(b"changed")
+        fd = os.open(root, os.O_RDONLY)
+        volatile.fill(fd, "/tmp", wanted, Contents(target), busy=())
+        os.close(fd)
+        assert look(root) == before
 
 
 def test_files_of_a_tmpfs_wait_in_memory(tmp_path, monkeypatch):
-    """Unless there is too little of it, or the image is in memory too."""
+    """Unless there is too little of it."""
     taken = volatile.VolatileCapture(init_pid=1, mounts=[], staging=tmp_path)
-    monkeypatch.setattr(volatile, "is_in_memory", lambda _: False)
-    monkeypatch.setattr(volatile, "available_memory", lambda: 2000)
-    place = taken._memory_for(1000)
-    assert place
-    (place / "file").write_bytes(bytes(1000))
-    assert (place / "file").stat().st_size == 1000
-    taken.abandon()
-    assert not place.exists()
-    assert taken._memory_for(1001) is None
-    monkeypatch.setattr(volatile, "is_in_memory", lambda _: True)
-    assert taken._memory_for(1000) is None
+    for in_memory, most in ((False, 1000), (True, 500)):
+        monkeypatch.setattr(volatile, "is_in_memory", lambda _, found=in_memory: found)
+        monkeypatch.setattr(volatile, "available_memory", lambda: 2000)
+        assert taken._arena_for(most)
+        assert taken._arena_for(most + 1) is None
 
 
+@either
 def test_everything_comes_back_and_goes_back(root, tmp_path):
     taken = capture(root, tmp_path / "contents")
     taken = view.decode(taken.encode())
@@ -104,6 +156,7 @@ def test_everything_comes_back_and_goes_back(root, tmp_path):
     assert not rollback.undo(tmp_path / ".rootfs.lxc-cr", force=True)
 
 
+@either
 def test_what_is_settled_stays(root, tmp_path):
     taken = capture(root, tmp_path / "contents")
     before = look(root)
@@ -114,6 +167,7 @@ def test_what_is_settled_stays(root, tmp_path):
     assert look(root) == before
 
 
+@either
 def test_interrupted_anywhere_it_goes_back(root, tmp_path, monkeypatch):
     """The n-th call that changes something is never made; then everything is undone."""
     taken = capture(root, tmp_path / "contents")
@@ -122,8 +176,11 @@ def test_interrupted_anywhere_it_goes_back(root, tmp_path, monkeypatch):
     steps = 0
     for number in range(1000):
         left = [number]
-        for name in ("_remove", "_make", "_link_inside"):
-            real = getattr(rollback, name)
+        for module, name in (
+            (rollback, "_remove"), (rollback, "_make"), (rollback, "_link_inside"),
+            (mounted, "_move"),
+        ):  # fmt: skip
+            real = getattr(module, name)
 
             def limited(*arguments, real=real, left=left):
                 left[0] -= 1
@@ -131,7 +188,7 @@ def test_interrupted_anywhere_it_goes_back(root, tmp_path, monkeypatch):
                     raise KeyboardInterrupt
                 return real(*arguments)
 
-            monkeypatch.setattr(rollback, name, limited)
+            monkeypatch.setattr(module, name, limited)
         try:
             roll_back(root, taken, tmp_path / "contents", tmp_path / ".rootfs.lxc-cr")
         except KeyboardInterrupt:
@@ -334,6 +391,7 @@ def brought_back(root: Path, tmp_path: Path) -> dict[str, tuple]:
     return before
 
 
+@either
 def test_what_was_cut_off_goes_back_when_nobody_built_upon_it(root, tmp_path):
     before = brought_back(root, tmp_path)
     kept = tmp_path / ".rootfs.lxc-cr"
@@ -343,6 +401,7 @@ def test_what_was_cut_off_goes_back_when_nobody_built_upon_it(root, tmp_path):
     assert not kept.exists()
 
 
+@either
 @pytest.mark.parametrize(
     ("path", "done"),
     [
@@ -366,6 +425,7 @@ def test_work_that_was_done_since_is_not_dropped(path, done, root, tmp_path):
     assert look(root) == before
 
 
+@either
 def test_what_was_confirmed_stays_whoever_comes(root, tmp_path):
     """As after a power cut: only the directory itself can say so."""
     brought_back(root, tmp_path)
@@ -378,6 +438,7 @@ def test_what_was_confirmed_stays_whoever_comes(root, tmp_path):
     assert not kept.exists()
 
 
+@either
 def test_nothing_starts_from_half_of_a_tree(root, tmp_path, monkeypatch):
     """Cut off in between, there and back, it is at its place no sooner than it is whole."""
     taken = capture(root, tmp_path / "contents")
@@ -391,11 +452,11 @@ def test_nothing_starts_from_half_of_a_tree(root, tmp_path, monkeypatch):
     monkeypatch.setattr(rollback, "_make", cut)
     with pytest.raises(KeyboardInterrupt):
         roll_back(root, taken, tmp_path / "contents", kept)
-    assert not root.exists()
+    assert is_away(root)
     assert kept_beside(str(root)) == kept
     with pytest.raises(KeyboardInterrupt):
         repair(kept, confirmed=None)
-    assert not root.exists()
+    assert is_away(root)
     with pytest.raises(HostError, match="The container's files are in"):
         rollback.discard(kept)
     monkeypatch.undo()
@@ -403,18 +464,48 @@ def test_nothing_starts_from_half_of_a_tree(root, tmp_path, monkeypatch):
     assert look(root) == before
 
 
+@either
 def test_somebody_made_another_tree_meanwhile(root, tmp_path, monkeypatch):
     before = brought_back(root, tmp_path)
     kept = tmp_path / ".rootfs.lxc-cr"
-    root.rename(kept / "tree")
-    root.mkdir()
-    (root / "work").write_bytes(b"of days")
+    keeping.take_away(kept)
+    root.mkdir(exist_ok=True)
+    (root / "acl").write_bytes(b"of days")
     with pytest.raises(HostError, match="Failed to move"):
         repair(kept, confirmed=None)
-    assert (root / "work").exists()
-    (root / "work").rename(tmp_path / "work")
+    assert (root / "acl").read_bytes() == b"of days"
+    (root / "acl").unlink()
     repair(kept, confirmed=None)
     assert look(root) == before
+
+
+@pytest.mark.parametrize("root", ["mount"], indirect=True)
+def test_what_was_kept_inside_the_tree_is_not_followed(root, tmp_path):
+    """The root of the container may have changed it; or its file system is not mounted any more."""
+    brought_back(root, tmp_path)
+    kept, room = tmp_path / ".rootfs.lxc-cr", root / mounted.ROOM
+    now = look(root)
+    os.chown(room, 1000, 1000)
+    with pytest.raises(HostError, match="not a directory of root alone"):
+        repair(kept, confirmed=None)
+    os.chown(room, 0, 0)
+    room.rename(root / "elsewhere")
+    room.symlink_to(root / "elsewhere")
+    with pytest.raises(HostError, match="Failed to open") as caught:
+        repair(kept, confirmed=None)
+    assert "has to be mounted" in (caught.value.hint or "")
+    room.unlink()
+    (root / "elsewhere").rename(room)
+    assert look(root).keys() == now.keys()
+    subprocess.run(["umount", root], check=True)
+    with pytest.raises(HostError, match="Failed to open"):
+        repair(kept, confirmed=True)
+    subprocess.run(["mount", "--bind", tmp_path / "mounted", root], check=True)
+    copy = next(path for path in room.iterdir() if path.stat().st_nlink == 1)
+    copy.unlink()
+    copy.symlink_to("/etc/shadow")
+    with pytest.raises(HostError, match="Failed to bring the previous files back"):
+        repair(kept, confirmed=False)
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777])
