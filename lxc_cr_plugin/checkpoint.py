@@ -121,7 +121,8 @@ def checkpoint(
 
         def commit(numbers: CheckpointResult) -> None:
             with report.step("manifest", "Hash the files and write the manifest"):
-                captured = taken.finish(ended=stop)
+                with writing("Failed to complete the files of the image"):
+                    captured = taken.finish(ended=stop)
                 if net:
                     net.write(staging.path)
                 write_manifest(container, staging, subject.target, numbers, captured=captured)

@@ -78,4 +78,3 @@ def _shows(mount: Mount, path: PurePosixPath) -> Hashable:
 
 def _is_like(mount: Mount) -> Hashable:
     return ("like", mount.type, mount.root, mount.super)
-

@@ -231,7 +231,7 @@ def bring_files(
         return None
     backend = snapshot.backend_for(container.rootfs())
     snapshot.refuse_other_layout(backend, manifest)
-    found = backend.compare(image, manifest, full=full)
+    found = snapshot.compare(backend, image, manifest, full=full)
     loud = [change.path for change in found if not change.silent]
     changes = FileChanges(files, len(loud), tuple(loud[:TOLD_PATHS]))
     if loud:

@@ -103,6 +103,18 @@ def backend_for(rootfs: str) -> Backend:
     )
 
 
+def compare(backend: Backend, image: Image, manifest: Manifest, *, full: bool) -> list[Change]:
+    """`Backend.compare`; raises HostError when the files cannot be read."""
+    try:
+        return backend.compare(image, manifest, full=full)
+    except OSError as error:
+        raise HostError(
+            f"Failed to compare the container's files with the snapshot: {error}",
+            errno=error.errno or 0,
+            hint="Nothing was changed. What does the kernel's log (`dmesg`) say of the file system?",
+        ) from error
+
+
 def kept_beside(rootfs: str) -> Path | None:
     """Where a restart keeps the previous state of these files, None when it cannot."""
     from .kept import kept_for

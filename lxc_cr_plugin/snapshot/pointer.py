@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..errors import HostError, StoreError, os_message
 from ..manifest import POINTER
+from ..trusted import sync, write_durably
 from . import subvolume
 
 HOME = ".lxc-cr-snapshots"
@@ -33,14 +34,11 @@ def snapshot_of(directory: Path) -> Path | None:
 
 def point_to(directory: Path, place: Path) -> None:
     """Let the image in @directory have the snapshot @place, which is made afterwards."""
-    fd = os.open(directory / POINTER, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, os.fsencode(place))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    _sync(directory)
-    _sync(directory.parent)
+    from ..store import writing
+
+    with writing(f"Failed to write '{directory / POINTER}'"):
+        write_durably(directory / POINTER, os.fsencode(place))
+        sync(directory.parent)
 
 
 def release(directory: Path, *, others: Iterable[Path]) -> None:
@@ -79,11 +77,3 @@ def new_place(rootfs: Path) -> Path:
     if home.is_symlink() or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise HostError(f"'{home}' is not a directory of root alone", hint="Look who made it")
     return home / os.urandom(8).hex()
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

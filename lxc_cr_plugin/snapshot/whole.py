@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import manifest as manifests
 from .. import mounts, remount
-from ..errors import CheckpointError
+from ..errors import CheckpointError, HostError, UnsupportedError, os_message
 from ..fault import point
-from . import NONE, Capture, backend_for
+from . import NONE, Capture, Storage, backend_for
 from .volatile import VolatileCapture
 
 if TYPE_CHECKING:
@@ -24,6 +24,30 @@ class Captured(NamedTuple):
 
     rootfs: dict[str, Any] | None
     mounts: list[dict[str, Any]]
+
+
+def refuse_unseen(rootfs: str, *, init_pid: int) -> None:
+    """Raise UnsupportedError when the container's root is not the directory that we see at @rootfs.
+
+    Its monitor may have a mount namespace of its own, and have mounted something there.
+    """
+    storage = Storage.parse(rootfs)
+    if len(storage.paths) > 1:
+        return  # layers: what the container sees is none of them
+    try:
+        same = Path(f"/proc/{init_pid}/root/").samefile(storage.paths[0])
+    except OSError as error:
+        raise HostError(
+            f"Failed to look at the root directory of the container: {os_message(error)}",
+            errno=error.errno or 0,
+        ) from error
+    if not same:
+        raise UnsupportedError(
+            f"The container's root directory is not what this host has at '{storage.paths[0]}'",
+            hint="Mount it on the host before the container starts, and not in a mount namespace of "
+            "LXC's monitor (lxc.monitor.unshare), or leave the files out with --files none",
+            object="mount",
+        )
 
 
 class WholeCapture:
@@ -45,6 +69,7 @@ class WholeCapture:
         self._rootfs: Capture | None = None
         if files != NONE:
             backend = backend_for(container.rootfs())
+            refuse_unseen(container.rootfs(), init_pid=init_pid)
             self._rootfs = backend.capture(staging=staging, images=images)
         self._volatile = VolatileCapture(
             init_pid=init_pid, mounts=mounts.volatile(self._mounts), staging=staging

@@ -114,14 +114,15 @@ def lease_break_time():
 
 
 @pytest.fixture(scope="session")
-def pools(laboratory, tmp_path_factory):
-    """A btrfs and an xfs with reflinks, for the whole session."""
+def pools(tmp_path_factory):
+    """A btrfs, an xfs with reflinks, and an ext4 without, for the whole session."""
     place = tmp_path_factory.mktemp("pools")
     with (
         loop_filesystem("btrfs", place / "btrfs", megabytes=2048) as btrfs,
         loop_filesystem("xfs", place / "xfs", megabytes=1024) as xfs,
+        loop_filesystem("ext4", place / "ext4", megabytes=1024) as ext4,
     ):
-        yield {"btrfs": btrfs, "xfs": xfs, "ext4": laboratory.path}
+        yield {"btrfs": btrfs, "xfs": xfs, "ext4": ext4}
 
 
 @pytest.fixture
@@ -146,13 +147,13 @@ def make(new_container, pools):
 
 @pytest.fixture
 def running(make):
-    """A container on a backend in which a ledger runs, with one of everything in /kinds."""
+    """A container on a backend in which a victim runs, with one of everything in /kinds."""
 
-    def running(backend: str) -> tuple[Container, Victim]:
+    def running(backend: str, name: str = "ledger") -> tuple[Container, Victim]:
         container = make(backend)
         (container.rootfs / "kinds").mkdir()
         build(container.rootfs / "kinds")
-        victim = container.add_victim("ledger")
+        victim = container.add_victim(name)
         container.start()
         victim.ready()
         return container, victim

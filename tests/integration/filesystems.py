@@ -44,13 +44,22 @@ def subvolumes_below(place: Path) -> list[str]:
 
 
 def store_on(container: Container, home: Path, kind: str) -> None:
-    """Move a container's files to the directory @home, as a "dir", "overlay" or "btrfs" there."""
+    """Move a container's files to the directory @home, as a "dir", "overlay" or "btrfs" there.
+
+    A "mount" is a directory on which a file system of its own is mounted.
+    """
     base = home / "rootfs"
     if kind == "btrfs":
         run("btrfs", "subvolume", "create", base)
     else:
         base.mkdir()
     path = f"{kind}:{base}"
+    if kind == "mount":
+        path = f"dir:{base}"
+        with (home / "rootfs.img").open("wb") as file:
+            file.truncate(64 << 20)
+        run("mkfs.ext4", "-q", "-b", "4096", home / "rootfs.img")
+        run("mount", "-o", "loop", home / "rootfs.img", base)
     if kind == "overlay":
         for name in ("etc", "victims", "root"):
             (base / name).mkdir()
@@ -65,7 +74,12 @@ def store_on(container: Container, home: Path, kind: str) -> None:
 
 def remove_store(home: Path, btrfs: Path) -> None:
     """Remove it, and if it is below @btrfs all subvolumes there."""
+    if (home / "rootfs.img").exists():
+        run("umount", home / "rootfs")
     if home.is_relative_to(btrfs):
-        for path in reversed(subvolumes_below(btrfs)):
+        found = subvolumes_below(btrfs)
+        for path in found:
+            run("btrfs", "property", "set", btrfs / path, "ro", "false")
+        for path in reversed(found):
             run("btrfs", "subvolume", "delete", btrfs / path)
     shutil.rmtree(home)

@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Everything that works on a container dies at once: afterwards all is old, or all is new."""
 
-import contextlib
-import os
 import shutil
-import signal
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lxc_cr_plugin.pending import MARK
 
 from ..trees import change, look
 from .container import Container, wait_until
-from .filesystems import loop_filesystem
+from .power import cut
 from .test_backends import assert_nothing_kept_beside, verify
 from .test_files import runs_on
 
-BACKENDS = ["dir@xfs", "overlay@xfs", "btrfs@btrfs"]
-CONTAINER, FULL, RESTART_FAILED = 3, 8, 10
+BACKENDS = ["dir@xfs", "overlay@xfs", "btrfs@btrfs", "mount@ext4"]
+CONTAINER, RESTART_FAILED = 3, 10
 
 # Points of fault.py and of Reporter.step; a command stands still there.
 CHECKPOINT = (
@@ -29,6 +25,7 @@ CHECKPOINT = (
 RESTART = (
     "files:keep", "files:kept", "files:bring", "files:brought", "python:engine~", "python:start~",
 )  # fmt: skip
+REPAIR = ("files:undone", "files:settle")
 
 # The same in a rollback, where the way back begins with a checkpoint. Up to the commit nothing ends.
 ROLLBACK_RUNS = ("files:frozen", "python:pending~", "checkpoint-committed~9000")
@@ -36,35 +33,6 @@ ROLLBACK_ENDED = (
     "python:stopped~", "files:kept", "files:bring", "files:brought", "restart-noted~9000",
     "restart-tree~9000",
 )  # fmt: skip
-
-# The system call in which an engine waits at a step.
-CLOCK_NANOSLEEP = "230"
-
-
-def cut(container: Container, verb: str, *arguments: str, at: str) -> None:
-    """Run a command to this point, then kill it and all that it has started, at once."""
-    process = container.spawn(verb, *arguments, LXC_CR_FAULT=at)
-    command = psutil.Process(process.pid)
-    wait_until(
-        lambda: (
-            process.poll() is not None
-            or command.status() == psutil.STATUS_STOPPED
-            or (at.endswith("000") and any(sleeps(child) for child in command.children()))
-        ),
-        what=f"{verb} at {at}",
-    )
-    assert process.poll() is None, process.communicate()
-    for victim in [*command.children(recursive=True), command]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            os.kill(victim.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-
-
-def sleeps(process: psutil.Process) -> bool:
-    """Whether it is an engine that waits at a step."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{process.pid}/syscall").read_text().startswith(f"{CLOCK_NANOSLEEP} ")
-    return False
 
 
 def images_of(container: Container) -> list[Path]:
@@ -96,7 +64,7 @@ def test_of_a_checkpoint(backend, running):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_of_a_restart(backend, running):
-    """The files are those from before, and a restart brings them to the image as ever."""
+    """The files are those from before, also when the way back is cut off; later they come as ever."""
     container, victim = running(backend)
     kinds = container.rootfs / "kinds"
     container.checkpoint("--stop")
@@ -105,6 +73,12 @@ def test_of_a_restart(backend, running):
     changed = look(kinds)
     for at in RESTART:
         cut(container, "restart", container.name, at=at)
+        if at == "files:brought":
+            for again in REPAIR:
+                cut(container, "ls", at=again)
+                container.cr("ls")
+                assert look(kinds) == changed, again
+                cut(container, "restart", container.name, at=at)
         container.cr("ls")
         assert container.state == "STOPPED", at
         assert look(kinds) == changed, at
@@ -114,38 +88,25 @@ def test_of_a_restart(backend, running):
     verify(victim)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_of_what_repairs(backend, running):
-    """The way back is cut off as well; the next one finds the rest of it."""
+@pytest.mark.parametrize("backend", ["btrfs@btrfs", "mount@ext4"])
+def test_of_a_restart_that_was_complete(backend, running):
+    """From the release on the new state is the one that counts, even if only kept files know of it."""
     container, victim = running(backend)
     kinds = container.rootfs / "kinds"
     container.checkpoint("--stop")
     good = look(kinds)
-    change(kinds)
-    changed = look(kinds)
-    for at in ("files:undone", "files:settle"):
-        cut(container, "restart", container.name, at="files:brought")
-        cut(container, "ls", at=at)
+    for forgotten in (False, True):
+        change(kinds)
+        cut(container, "restart", container.name, at="python:confirm~")
+        if forgotten:
+            forget_run(container)
         container.cr("ls")
-        assert look(kinds) == changed, at
+        assert container.state == "RUNNING"
+        assert look(kinds) == good
         assert_nothing_kept_beside(container)
-    container.restart()
-    assert look(kinds) == good
-    verify(victim)
-
-
-def test_of_a_restart_that_was_complete(running):
-    """From the release on the new state is the one that counts."""
-    container, victim = running("btrfs@btrfs")
-    kinds = container.rootfs / "kinds"
-    container.checkpoint("--stop")
-    good = look(kinds)
-    change(kinds)
-    cut(container, "restart", container.name, at="python:confirm~")
-    container.cr("ls")
-    assert container.state == "RUNNING"
-    assert look(kinds) == good
-    assert_nothing_kept_beside(container)
+        runs_on(victim)
+        if not forgotten:
+            container.stop()
     verify(victim)
 
 
@@ -219,27 +180,6 @@ def test_a_rollback_whose_way_back_fails_as_well(running):
     verify(victim)
 
 
-@pytest.mark.parametrize("kind", ["ext4", "btrfs"])
-def test_a_store_that_is_really_full(kind, running, tmp_path):
-    """It fills up while the image is written; the container runs on and nothing is left."""
-    container, victim = running("dir@xfs")
-    (container.rootfs / "kinds/large").write_bytes(os.urandom(4 << 20))
-    with loop_filesystem(kind, tmp_path / "small", megabytes=128) as small:
-        filler = small / "filler"
-        with filler.open("wb") as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(1 << 16))
-                file.flush()
-        for left in (64 << 10, 3 << 20):
-            os.truncate(filler, max(0, filler.stat().st_size - left))
-            outcome = container.try_cr("checkpoint", container.name, "--store", small / "store")
-            assert outcome.code == FULL, outcome.text
-            assert list(small.glob("store/*")) == []
-            assert list(small.glob("store/.staging/*")) == []
-            runs_on(victim)
-    verify(victim)
-
-
 def power_cut(container: Container, *arguments: str, at: str) -> None:
     """Everything dies at this point of a restart, and /run is another one afterwards."""
     cut(container, "restart", container.name, *arguments, at=at)
@@ -289,9 +229,10 @@ def test_work_after_a_power_cut_is_not_undone(backend, running):
     verify(victim)
 
 
-def test_after_a_power_cut_the_next_command_repairs(running):
+@pytest.mark.parametrize("backend", ["dir@xfs", "mount@ext4"])
+def test_after_a_power_cut_the_next_command_repairs(backend, running):
     """Without /run; and nothing starts from a tree that is neither old nor new."""
-    container, victim = running("dir@xfs")
+    container, victim = running(backend)
     kinds = container.rootfs / "kinds"
     container.checkpoint("--stop")
     change(kinds)
@@ -306,20 +247,4 @@ def test_after_a_power_cut_the_next_command_repairs(running):
         assert look(kinds) == changed, at
         assert_nothing_kept_beside(container)
     container.restart()
-    verify(victim)
-
-
-def test_a_power_cut_after_the_release(running):
-    """Only the kept directory knows that the restart was complete."""
-    container, victim = running("btrfs@btrfs")
-    kinds = container.rootfs / "kinds"
-    container.checkpoint("--stop")
-    good = look(kinds)
-    change(kinds)
-    cut(container, "restart", container.name, at="python:confirm~")
-    forget_run(container)
-    container.cr("ls")
-    assert_nothing_kept_beside(container)
-    assert container.state == "RUNNING"
-    assert look(kinds) == good
     verify(victim)

@@ -12,8 +12,9 @@ from lxc_cr_plugin.pending import LOG, MARK
 from lxc_cr_plugin.resources import data_file
 
 from .container import LXC_CR, Container, run, wait_until
+from .power import cut
 from .test_files import moving, runs_on
-from .test_power_cut import cut, forget_run
+from .test_power_cut import forget_run
 
 RECORDER = """\
 #!/bin/sh

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Reading images: every damage is an ImageError, and records show without knowing their fields."""
 
+import errno
 import json
 import os
 
@@ -77,6 +78,16 @@ def test_a_missing_file(image, name):
     (image.path / name).unlink()
     with pytest.raises(ImageError):
         verify(image)
+
+
+def test_a_disk_that_cannot_be_read(image, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(manifest, "sha256_digest", fail)
+    with pytest.raises(ImageError, match="of the image: Input/output") as caught:
+        verify_records(image, image.manifest())
+    assert "dmesg" in (caught.value.hint or "")
 
 
 def test_a_file_too_many(image):
