@@ -87,22 +87,12 @@ static bool came_in(struct dump *dump, pid_t ppid)
 
 bool attached_is_left_out(const struct dump *dump, pid_t tgid)
 {
-	const pid_t *pids = dump->attached.items;
-
-	for (size_t i = 0; i < dump->attached.count; i++) {
-		if (pids[i] == tgid)
-			return true;
-	}
-	return false;
+	return hash_find(&dump->attached, (uint64_t)tgid, 0);
 }
 
 static struct cr_error *leave_out(struct dump *dump, pid_t tgid, const char *who)
 {
-	pid_t *slot = list_append(dump->image.pool, &dump->attached, sizeof(*slot));
-
-	if (!slot)
-		return error_nomem();
-	*slot = tgid;
+	TRY(hash_add(dump->image.pool, &dump->attached, (uint64_t)tgid, 0, dump));
 	if (!dump->running)
 		log_say(&dump->log, CR_WARNING, "Left out of the image: %s came in from outside",
 			who);

@@ -11,7 +11,8 @@
 /* Everybody that is made in a way of its own, in the image's order. */
 struct plan {
 	struct image *image;
-	struct list nodes; /* struct thread * */
+	struct list nodes;  /* struct thread * */
+	struct hash tables; /* the first node of a process that has such tables: tables_key() */
 };
 
 static bool leads_session(const struct process *process)
@@ -67,21 +68,51 @@ struct cr_error *births_refuse(const struct thread *thread, const char *why)
 
 /* ---- who could make it ---- */
 
+/* Itself, too. */
 static bool is_below(const struct process *process, const struct process *ancestor)
 {
-	while (process && process != ancestor)
-		process = process->parent;
-	return process != NULL;
+	return process->place >= ancestor->place &&
+	       process->place - ancestor->place < ancestor->family;
 }
 
-/* Would the child of a helper of @maker be given to @parent, and not to a subreaper before? */
+/*
+ * Would the child of a helper of @maker, which is below @parent, be given to @parent, and not to a
+ * subreaper before?
+ */
 static bool is_next_reaper(const struct process *parent, const struct process *maker)
 {
-	for (const struct process *at = maker; at != parent; at = at->parent) {
-		if (at->adopter)
-			return false;
+	const struct process *next = maker->adopter || !maker->reaper ? maker : maker->reaper;
+
+	return maker == parent || is_below(parent, next);
+}
+
+/* In a walk through the tree; parents stand before their children in the list. */
+static void find_places(const struct list *list)
+{
+	struct process **processes = list->items;
+
+	for_each (struct process *, process, list)
+		process->family = 1;
+	for (size_t i = list->count; i-- > 1;)
+		processes[i]->parent->family += processes[i]->family;
+	for_each (struct process *, child, list) {
+		struct process *parent = child->parent;
+
+		child->place = parent ? parent->next_place : 0;
+		child->next_place = child->place + 1;
+		if (parent)
+			parent->next_place += child->family;
 	}
-	return true;
+}
+
+static void find_reapers(const struct list *processes)
+{
+	for_each (struct process *, process, processes) {
+		struct process *parent = process->parent;
+
+		process->reaper =
+			!parent || !parent->parent || parent->adopter ? parent : parent->reaper;
+	}
 }
 
 static bool can_adopt(const struct process *child, const struct process *maker)
@@ -291,32 +322,80 @@ static void consider(struct thread *maker, struct thread *child)
 	try_maker(maker, child);
 }
 
-static void choose_for_process(struct plan *plan, struct thread *leader)
+/* Threads of one process differ in nothing but these. 0: any. */
+static uint64_t tables_key(const struct thread *thread, bool fs, bool files)
+{
+	uint64_t directories = fs ? thread->first[SHARE_FS]->id : 0;
+
+	return directories << 32 | (files ? thread->first[SHARE_FILES]->id : 0);
+}
+
+/* The nodes of @process that have most of what @thread has come first; NULL: there is none. */
+static void find_alike(const struct plan *plan, const struct process *process,
+		       const struct thread *thread, struct thread *ret[3])
+{
+	for (int i = 0; i < 3; i++)
+		ret[i] = hash_find(&plan->tables, process->id, tables_key(thread, i != 2, i != 1));
+}
+
+static struct cr_error *note_tables(struct plan *plan, struct thread *thread)
+{
+	for (int i = 0; i < 3; i++)
+		TRY(hash_add(plan->image->pool, &plan->tables, thread->process->id,
+			     tables_key(thread, i != 2, i != 1), thread));
+	return NULL;
+}
+
+/* An orphan that shares, with whoever can make it. */
+static struct cr_error *find_maker(struct thread *leader)
+{
+	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
+		struct birth *first = leader->first[sort]->birth;
+
+		for_each (struct thread *, thread, &first->sharers[sort])
+			consider(thread, leader);
+	}
+	for (unsigned int sort = 0; !leader->birth->maker && sort < SHARE_SORTS; sort++) {
+		struct birth *first = leader->first[sort]->birth;
+
+		if (!first->sharers[sort].count)
+			continue;
+		if (first->orphans & (1u << sort))
+			return births_refuse(leader,
+					     "was adopted, and shares with somebody elsewhere");
+		first->orphans |= 1u << sort;
+	}
+	return NULL;
+}
+
+static struct cr_error *choose_for_process(const struct plan *plan, struct thread *leader)
 {
 	struct process *process = leader->process;
+	struct thread *alike[3];
 
 	if (!process->parent)
-		return;
-	for_each (struct thread *, thread, &process->parent->threads) {
-		if (thread->birth)
-			consider(thread, leader);
+		return NULL;
+	find_alike(plan, process->parent, leader, alike);
+	for (int i = 0; i < 3; i++) {
+		if (alike[i])
+			consider(alike[i], leader);
 	}
 	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++)
 		consider(leader->first[sort], leader);
 	/* that one may be nowhere near, but another one is */
-	if (!leader->birth->maker && leader->birth->shares) {
-		for_each (struct thread *, thread, &plan->nodes)
-			consider(thread, leader);
-	}
+	return leader->birth->maker || !leader->birth->shares ? NULL : find_maker(leader);
 }
 
 /* Of the threads before it the one that has most of what it has. */
-static void choose_for_thread(struct thread *thread)
+static void choose_for_thread(const struct plan *plan, struct thread *thread)
 {
-	for_each (struct thread *, other, &thread->process->threads) {
-		if (other == thread)
-			break;
-		if (other->birth &&
+	struct thread *alike[3];
+
+	find_alike(plan, thread->process, thread, alike);
+	for (int i = 0; i < 3; i++) {
+		struct thread *other = alike[i];
+
+		if (other && other->id < thread->id &&
 		    have_in_common(other, thread) > have_in_common(thread->birth->maker, thread))
 			thread->birth->maker = other;
 	}
@@ -334,13 +413,20 @@ static struct cr_error *add_node(struct plan *plan, struct thread *thread)
 	*slot = thread;
 	default_maker(thread);
 	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
-		if (thread->first[sort] == thread)
+		struct thread *first = thread->first[sort];
+
+		if (first == thread)
 			continue;
 		thread->birth->shares = true;
-		if (thread->first[sort]->birth)
-			thread->first[sort]->birth->shares = true;
+		if (!first->birth)
+			continue;
+		first->birth->shares = true;
+		slot = list_append(plan->image->pool, &first->birth->sharers[sort], sizeof(*slot));
+		if (!slot)
+			return error_nomem();
+		*slot = thread;
 	}
-	return NULL;
+	return note_tables(plan, thread);
 }
 
 /* They are made like children, and share nothing. */
@@ -379,23 +465,16 @@ static struct cr_error *choose_makers(struct plan *plan)
 	TRY(share_memory(plan));
 	for_each (struct thread *, thread, &plan->nodes) {
 		if (thread_is_leader(thread))
-			choose_for_process(plan, thread);
+			TRY(choose_for_process(plan, thread));
 		else
-			choose_for_thread(thread);
+			choose_for_thread(plan, thread);
 	}
 	for_each (struct thread *, node, &plan->nodes) {
 		if (node->birth->way == BIRTH_ORPHAN)
 			node->process->parent->adopter = true;
 	}
-	return NULL;
-}
-
-static const struct process *leader_of(const struct image *image, pid_t session)
-{
-	for_each (struct process *, process, &image->processes) {
-		if (process->number == session)
-			return process;
-	}
+	find_reapers(&plan->image->processes);
+	find_reapers(&plan->image->zombies);
 	return NULL;
 }
 
@@ -405,14 +484,9 @@ static const struct process *leader_of(const struct image *image, pid_t session)
  */
 static struct cr_error *check_orphan(const struct plan *plan, const struct process *orphan)
 {
-	const struct process *above = leader_of(plan->image, orphan->session);
+	const struct process *leader = image_process(plan->image, orphan->session);
 
-	if (!above)
-		return NULL;
-	do {
-		above = above->parent;
-	} while (above && above->parent && !above->adopter);
-	if (above == orphan->parent)
+	if (!leader || leader->reaper == orphan->parent)
 		return NULL;
 	return refuse(process_leader(orphan), "session",
 		      "was adopted by a process that is not above the leader of its session",
@@ -475,12 +549,24 @@ static struct cr_error *list_made(struct plan *plan, struct thread *child)
 	return NULL;
 }
 
+/* How many have made one another down to it, and of all on the way that are not known yet. */
+static void find_depth(struct thread *thread)
+{
+	uint32_t depth = 0;
+	struct thread *at = thread;
+
+	for (; at && !at->birth->depth; at = at->birth->maker)
+		depth++;
+	depth += at ? at->birth->depth : 0;
+	for (at = thread; at && !at->birth->depth; at = at->birth->maker)
+		at->birth->depth = depth--;
+}
+
 static struct cr_error *list_all_made(struct plan *plan)
 {
 	for_each (struct thread *, thread, &plan->nodes) {
 		TRY(list_made(plan, thread));
-		for (struct thread *at = thread; at; at = at->birth->maker)
-			thread->birth->depth++;
+		find_depth(thread);
 	}
 	return NULL;
 }
@@ -489,7 +575,9 @@ struct cr_error *births_plan(struct image *image)
 {
 	struct plan plan = {.image = image};
 
+	find_places(&image->processes);
 	TRY(add_nodes(&plan));
+	find_reapers(&image->processes);
 	TRY(choose_makers(&plan));
 	TRY(check_roots(&plan));
 	TRY(check_reapers(&plan));

@@ -45,8 +45,9 @@ struct birth {
 	bool made;
 	struct list makes; /* struct thread * */
 	/* while it is being found out */
+	struct list sharers[SHARE_SORTS]; /* of who is first: struct thread *, the others */
 	bool shares, reached;
-	uint32_t roots; /* 1 << enum share */
+	uint32_t roots, orphans; /* 1 << enum share */
 	uint32_t serial, depth;
 	size_t below;
 };

@@ -17,18 +17,43 @@ struct carrier {
 	uint32_t serial; /* of what is being looked at */
 };
 
-/* Everybody above a member, once; the members themselves count. */
-static struct cr_error *climb(struct carrier *carrier, struct thread *member, struct list *visited)
+static bool was_visited(const struct carrier *carrier, const struct thread *thread)
 {
-	for (struct thread *at = member; at && at->birth->serial != carrier->serial;
-	     at = at->birth->maker) {
-		struct thread **slot = list_append(carrier->image->pool, visited, sizeof(*slot));
+	return thread->birth->serial == carrier->serial;
+}
 
-		if (!slot)
-			return error_nomem();
-		*slot = at;
-		at->birth->serial = carrier->serial;
-		at->birth->below = 0;
+static struct cr_error *visit(struct carrier *carrier, struct thread *thread, struct list *visited)
+{
+	struct thread **slot;
+
+	if (was_visited(carrier, thread))
+		return NULL;
+	slot = list_append(carrier->image->pool, visited, sizeof(*slot));
+	if (!slot)
+		return error_nomem();
+	*slot = thread;
+	thread->birth->serial = carrier->serial;
+	thread->birth->below = 0;
+	return NULL;
+}
+
+/*
+ * Everybody above a member, once, but nobody above who has made all of them so far: *top, NULL when
+ * there is none. The members themselves count.
+ */
+static struct cr_error *climb(struct carrier *carrier, struct thread *member, struct thread **top,
+			      struct list *visited)
+{
+	struct thread *at = member;
+
+	while (at && !was_visited(carrier, at)) {
+		TRY(visit(carrier, at, visited));
+		while (*top && (*top)->birth->depth >= at->birth->depth && *top != at) {
+			*top = (*top)->birth->maker;
+			if (*top)
+				TRY(visit(carrier, *top, visited));
+		}
+		at = *top == at ? NULL : at->birth->maker;
 	}
 	member->birth->below++;
 	return NULL;
@@ -61,11 +86,13 @@ static struct cr_error *carry_through(struct carrier *carrier, struct thread *co
 				      size_t count, enum share sort)
 {
 	struct thread *first = members[0]->first[sort];
+	struct thread *top = members[0];
 	struct list visited = {0};
 
 	carrier->serial++;
+	TRY(visit(carrier, top, &visited));
 	for (size_t i = 0; i < count; i++)
-		TRY(climb(carrier, members[i], &visited));
+		TRY(climb(carrier, members[i], &top, &visited));
 	qsort(visited.items, visited.count, sizeof(struct thread *), deepest_first);
 	for_each (struct thread *, thread, &visited) {
 		size_t below = thread->birth->below;

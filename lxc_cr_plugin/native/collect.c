@@ -276,11 +276,16 @@ void collect_forget(struct dump *dump)
 	memset(&dump->seccomp_chains, 0, sizeof(dump->seccomp_chains));
 	memset(&dump->pipes, 0, sizeof(dump->pipes));
 	memset(&dump->attached, 0, sizeof(dump->attached));
+	memset(&dump->ttys, 0, sizeof(dump->ttys));
 	memset(&dump->tty_inputs, 0, sizeof(dump->tty_inputs));
+	memset(&dump->notices, 0, sizeof(dump->notices));
+	memset(&dump->semaphore_sets, 0, sizeof(dump->semaphore_sets));
+	memset(&dump->sysv_segments, 0, sizeof(dump->sysv_segments));
 	memset(&dump->unix_sockets, 0, sizeof(dump->unix_sockets));
 	memset(&image->objects, 0, sizeof(image->objects));
 	memset(&image->processes, 0, sizeof(image->processes));
 	memset(&image->zombies, 0, sizeof(image->zombies));
 	memset(&image->tables, 0, sizeof(image->tables));
+	memset(&image->numbers, 0, sizeof(image->numbers));
 	image->next_id = image->threads = 0;
 }

@@ -200,6 +200,7 @@ static struct cr_error *add_threads(struct dump *dump, struct process *process,
 			return error_nomem();
 		thread->host_tid = group->threads[i]->pid;
 		thread->kernel = group->threads[i];
+		TRY(image_number_thread(&dump->image, thread, thread->host_tid));
 	}
 	return NULL;
 }
@@ -235,6 +236,8 @@ static struct cr_error *add_process(struct dump *dump, struct group *group, stru
 	group->process->host_tgid = group->process->number = group->tgid;
 	group->process->session = group->stat.session;
 	group->process->stat = group->stat;
+	TRY(image_number_process(&dump->image, group->process));
+	TRY(image_number_group(&dump->image, group->process, group->stat.pgrp));
 	TRY(find_exit_signal(group, &group->process->exit_signal));
 	return add_threads(dump, group->process, group);
 }

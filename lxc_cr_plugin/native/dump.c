@@ -13,6 +13,7 @@
 #include "collect.h"
 #include "image/inventory.h"
 #include "isolation.h"
+#include "kinds/other_names.h"
 #include "kinds/wait.h"
 #include "locks.h"
 #include "outsiders.h"
@@ -41,6 +42,7 @@ static struct cr_error *look(struct dump *dump, uint64_t *memory)
 	TRY(collect_checks(dump));
 	TRY(outsiders_check(dump));
 	TRY(locks_check(dump));
+	TRY(other_names_search(dump));
 	*memory = collect_memory_estimate(dump);
 	collect_forget(dump);
 	return NULL;

@@ -35,9 +35,15 @@ struct descriptor {
 	const struct kernel_file *kernel;
 	uint64_t flags; /* open(2), with O_CLOEXEC of this descriptor */
 	uint64_t position;
-	bool locked; /* fdinfo shows a lock or a lease */
 	struct stat stat;
 	struct bytes path;
+};
+
+/* kinds/sysv_shared_memory.c */
+struct sysv_segments {
+	bool read;
+	struct list list; /* struct known_segment * */
+	struct hash by_id;
 };
 
 struct dump {
@@ -55,7 +61,7 @@ struct dump {
 	struct kernel_key_layout key_layout;
 	struct kernel_vma_program *vma_program;
 	struct kernel_file_program *file_program;
-	struct list attached;	  /* pid_t: processes from outside that are left out: attached.c */
+	struct hash attached;	  /* processes from outside that are left out: attached.c */
 	struct list kernel_tasks; /* struct kernel_task, ascending by pid */
 	struct kernel_timer_reader *timer_reader; /* NULL until there is a timer */
 	struct kernel_wait_reader *wait_reader;	  /* NULL until somebody sleeps with an end */
@@ -63,7 +69,7 @@ struct dump {
 	struct list waits;			  /* struct running_wait: wait.c */
 	struct list kernel_timers;		  /* struct kernel_timer, of one process: */
 	uint64_t timers_first;			  /* the list that they are of; 0: none */
-	struct list read_statuses;		  /* task_status.c */
+	struct hash read_statuses;		  /* task_status.c */
 	struct cr_clocks clocks;
 
 	struct thread *init;	  /* leader of the container's init */
@@ -76,25 +82,31 @@ struct dump {
 	void *known_paths;	  /* tsearch(3) tree: known_paths.c */
 	struct kernel_locks *kernel_locks;	     /* NULL: nobody has locked anything yet */
 	struct kernel_dnotify *kernel_dnotify;	     /* NULL until somebody watches a directory */
+	struct hash notices;			     /* kinds/dnotify.c */
 	struct kernel_open_files *kernel_open_files; /* NULL: a mapping keeps no lock */
 	struct list locked_files;		     /* struct noted_file: locks.c */
-	void *contents;		 /* tsearch(3) tree of objects by device and inode: contents.c */
-	uint64_t contents_bytes; /* of them, as a survey has seen them */
-	struct list filesystems; /* struct known_filesystem: backing.c */
-	struct list other_names; /* struct other_name: backing.c */
-	uint64_t droppable;	 /* memory_droppable.c */
+	struct hash locked_inodes;		     /* those that concern us: locks.c */
+	void *contents;		  /* tsearch(3) tree of objects by device and inode: contents.c */
+	uint64_t contents_bytes;  /* of them, as a survey has seen them */
+	struct hash filesystems;  /* by device: backing.c */
+	struct hash other_names;  /* by device and inode: other_names.c */
+	struct list wanted_names; /* struct other_name * */
+	uint64_t droppable;	  /* memory_droppable.c */
 	struct kernel_epolls *kernel_epolls; /* NULL until there is an epoll instance */
-	struct list seccomp_filters;	     /* struct object * */
-	struct list seccomp_chains;	     /* struct known_chain: kinds/seccomp_filter.c */
+	struct hash seccomp_filters;	     /* by contents: kinds/seccomp_filter.c */
+	struct hash seccomp_chains;	     /* objects, by the kernel's address of the newest */
 	int posix_queues; /* their file system, -1: not mounted: kinds/ipc_namespace.c */
 	uint64_t no_tsc;  /* the kernel's TIF_NOTSC: kinds/thread.c; 0: not known yet */
-	struct kernel_tty_reader *tty_reader; /* NULL until there is a terminal */
-	void *keys, *session_keyrings;	      /* tsearch(3) trees: kinds/key.c, keyrings.c */
-	void *core_cookies;		      /* tsearch(3) tree: kinds/core_group.c */
+	void *keys, *session_keyrings; /* tsearch(3) trees: kinds/key.c, keyrings.c */
+	void *core_cookies;	       /* tsearch(3) tree: kinds/core_group.c */
 	uint32_t core_groups;
-	struct list tty_inputs;			    /* struct tty_input *: kinds/tty_input.c */
-	struct kernel_numa_reader *numa_reader;	    /* NULL until there is a policy */
-	struct kernel_undo_reader *undo_reader;	    /* NULL until there is a semaphore */
+	struct kernel_tty_reader *tty_reader;	/* NULL until there is a terminal */
+	struct hash ttys;			/* by device: kinds/tty.c */
+	struct hash tty_inputs;			/* struct tty_input: kinds/tty_input.c */
+	struct kernel_numa_reader *numa_reader; /* NULL until there is a policy */
+	struct kernel_undo_reader *undo_reader; /* NULL until there is a semaphore */
+	struct hash semaphore_sets;		/* struct semaphore_set, by id */
+	struct sysv_segments sysv_segments;
 	struct kernel_unix_sockets *kernel_sockets; /* NULL until there is a unix socket */
 	struct list unix_sockets; /* struct object *, in order: kinds/unix_socket.c */
 	bool has_sockets;	  /* a descriptor of one was seen */

@@ -25,10 +25,11 @@ static struct cr_error *need_kernel(struct dump *dump)
 void locks_begin(struct dump *dump)
 {
 	memset(&dump->locked_files, 0, sizeof(dump->locked_files));
+	memset(&dump->locked_inodes, 0, sizeof(dump->locked_inodes));
 }
 
-struct cr_error *locks_note(struct dump *dump, const struct descriptor *descriptor,
-			    struct object *object)
+static struct cr_error *note(struct dump *dump, const struct descriptor *descriptor,
+			     struct object *object, bool waited)
 {
 	struct noted_file *noted;
 
@@ -42,10 +43,29 @@ struct cr_error *locks_note(struct dump *dump, const struct descriptor *descript
 		.context = descriptor->kernel->locks,
 		.object = object,
 		.inode = descriptor->stat.st_ino,
-		.name = descriptor_name(dump, descriptor),
 		.process = descriptor->process,
+		.path = descriptor->path,
+		.fd = descriptor->fd,
+		.waited = waited,
 	};
-	return noted->name ? NULL : error_nomem();
+	return NULL;
+}
+
+struct cr_error *locks_note(struct dump *dump, const struct descriptor *descriptor,
+			    struct object *object)
+{
+	return note(dump, descriptor, object, false);
+}
+
+const char *locks_name(struct dump *dump, const struct noted_file *noted)
+{
+	struct descriptor descriptor = {
+		.process = noted->process, .fd = noted->fd, .path = noted->path};
+
+	if (!noted->link)
+		return descriptor_name(dump, &descriptor);
+	return image_text(&dump->image, "'%s', which process %d (%s) has mapped", noted->path.data,
+			  noted->process->pid, noted->process->stat.comm);
 }
 
 /* ---- whose it is ---- */
@@ -56,45 +76,72 @@ struct noted_files {
 	size_t count;
 };
 
-static struct noted_file *find_file(const struct noted_files *files, uint64_t address)
+/* Whom locks may belong to, by the kernel's addresses; process numbers are those of this host. */
+struct owners {
+	struct hash files;   /* struct noted_file: one that has become an object, if there is one */
+	struct hash tables;  /* struct process: by its table, by its number, and by both */
+	struct hash mappers; /* the same, by the description that it maps */
+};
+
+static struct cr_error *add_file(struct dump *dump, struct owners *owners, struct noted_file *file)
 {
-	struct noted_file *found = NULL;
+	struct pool *pool = dump->image.pool;
 
-	/* one may be noted again for somebody who waits, or who maps it */
-	for (size_t i = 0; i < files->count; i++) {
-		struct noted_file *file = &files->items[i];
-
-		if (file->file == address && (!found || file->object))
-			found = file;
-	}
-	return found;
+	TRY(hash_add(pool, &owners->files, file->file, 0, file));
+	if (!file->link)
+		return NULL;
+	TRY(hash_add(pool, &owners->mappers, file->file, 0, file->process));
+	return hash_add(pool, &owners->mappers, file->file, (uint64_t)file->process->host_pid,
+			file->process);
 }
 
-/* Of several processes that share a table, the one that made the lock: F_GETLK tells its pid. */
-static struct process *find_table(struct dump *dump, uint64_t files, pid_t maker)
+/* One may be noted again for somebody who waits, or who maps it. */
+static struct cr_error *add_files(struct dump *dump, struct owners *owners)
 {
-	struct process *found = NULL;
+	struct noted_file *files = dump->locked_files.items;
 
-	for_each (struct process *, process, &dump->image.tables) {
-		if (process_leader(process)->kernel->files == files &&
-		    (!found || process->host_pid == maker))
-			found = process;
+	for (size_t i = 0; i < dump->locked_files.count; i++) {
+		if (files[i].object)
+			TRY(add_file(dump, owners, &files[i]));
 	}
-	return found;
-}
-
-/* The maker, if it still shows the file: most often, and then no other table is searched. */
-static struct process *find_holder(struct dump *dump, const struct object *object, pid_t maker)
-{
-	for_each (struct process *, process, &dump->image.tables) {
-		if (process->host_pid == maker && files_number(process, object) >= 0)
-			return process;
-	}
-	for_each (struct process *, other, &dump->image.tables) {
-		if (files_number(other, object) >= 0)
-			return other;
-	}
+	for (size_t i = 0; i < dump->locked_files.count; i++)
+		TRY(add_file(dump, owners, &files[i]));
 	return NULL;
+}
+
+static struct cr_error *find_owners(struct dump *dump, struct owners *ret)
+{
+	struct pool *pool = dump->image.pool;
+
+	*ret = (struct owners){0};
+	for_each (struct process *, process, &dump->image.tables) {
+		uint64_t table = process_leader(process)->kernel->files,
+			 number = (uint64_t)process->host_pid;
+
+		TRY(hash_add(pool, &ret->tables, table, 0, process));
+		TRY(hash_add(pool, &ret->tables, 0, number, process));
+		TRY(hash_add(pool, &ret->tables, table, number, process));
+	}
+	return add_files(dump, ret);
+}
+
+/* Of several processes that share one, the one that made the lock: F_GETLK tells its pid. */
+static struct process *choose(const struct hash *hash, uint64_t shared, pid_t maker)
+{
+	struct process *found = hash_find(hash, shared, (uint64_t)maker);
+
+	return found ? found : hash_find(hash, shared, 0);
+}
+
+/* The maker, if it still shows the file. */
+static struct process *find_holder(struct dump *dump, const struct owners *owners,
+				   const struct object *object, pid_t maker)
+{
+	struct process *process = hash_find(&owners->tables, 0, (uint64_t)maker);
+
+	if (process && files_number(&dump->image, process, object) >= 0)
+		return process;
+	return object->holder;
 }
 
 static struct cr_error *refuse(struct dump *dump, const struct noted_file *file,
@@ -120,7 +167,7 @@ static struct cr_error *refuse_stranger(struct dump *dump, const struct noted_fi
 		error = error_new(CR_UNSUPPORTED,
 				  "Cannot save %s: process %d of the host has locked the file by "
 				  "a description that no descriptor shows any more",
-				  file->name, lock->pid);
+				  locks_name(dump, file), lock->pid);
 		return refuse(dump, file, error,
 			      "A mapping or a message on its way keeps it; unmap the file, or "
 			      "receive the message");
@@ -134,7 +181,7 @@ static struct cr_error *refuse_stranger(struct dump *dump, const struct noted_fi
 	error = error_new(CR_ISOLATION,
 			  "Cannot save %s: process %d of the host (%s), which is outside the "
 			  "container, has locked the file",
-			  file->name, lock->pid, stat.comm);
+			  locks_name(dump, file), lock->pid, stat.comm);
 	return refuse(
 		dump, file, error,
 		"Let it release the lock, and try again; --outside-locks ignore leaves it out");
@@ -145,7 +192,7 @@ static struct cr_error *refuse_delegation(struct dump *dump, const struct noted_
 	return refuse(dump, file,
 		      error_new(CR_UNSUPPORTED,
 				"Cannot save %s: it has a delegation or a layout (F_SETDELEG, NFS)",
-				file->name),
+				locks_name(dump, file)),
 		      "Not supported yet; let the process or the server return it");
 }
 
@@ -179,7 +226,7 @@ static struct cr_error *add_lock(struct dump *dump, const struct kernel_lock *ke
 static struct cr_error *save(struct dump *dump, const struct kernel_lock *lock,
 			     const struct noted_file *file, const struct process *owner)
 {
-	int fd = files_number(owner, file->object);
+	int fd = files_number(&dump->image, owner, file->object);
 
 	if (lock->flags & KERNEL_FL_LEASE)
 		return lease_dump(dump, lock, file->object, owner, fd);
@@ -187,23 +234,25 @@ static struct cr_error *save(struct dump *dump, const struct kernel_lock *lock,
 }
 
 /* Who sets it at a restart. */
-static const struct process *find_owner(struct dump *dump, const struct kernel_lock *lock,
+static const struct process *find_owner(struct dump *dump, const struct owners *owners,
+					const struct kernel_lock *lock,
 					const struct noted_file *file)
 {
 	const struct process *holder;
 
 	if (is_posix(lock))
-		return find_table(dump, lock->owner, lock->pid);
+		return choose(&owners->tables, lock->owner, lock->pid);
 	if (!file || dump->running)
 		return NULL;
-	holder = find_holder(dump, file->object, lock->pid);
-	return holder ? holder : locks_find_mapper(dump, file->file, lock->pid);
+	holder = find_holder(dump, owners, file->object, lock->pid);
+	return holder ? holder : choose(&owners->mappers, file->file, lock->pid);
 }
 
-static struct cr_error *look_at_lock(struct dump *dump, const struct kernel_lock *lock,
+static struct cr_error *look_at_lock(struct dump *dump, const struct owners *owners,
+				     const struct kernel_lock *lock,
 				     const struct noted_files *files)
 {
-	struct noted_file *file = find_file(files, lock->file);
+	struct noted_file *file = hash_find(&owners->files, lock->file, 0);
 	const struct process *owner;
 
 	if (lock->waits)
@@ -212,7 +261,7 @@ static struct cr_error *look_at_lock(struct dump *dump, const struct kernel_lock
 		return refuse_delegation(dump, files->items);
 	if (file && !file->object && !dump->running && !is_posix(lock))
 		TRY(locks_dump_mapped(dump, file));
-	owner = find_owner(dump, lock, file);
+	owner = find_owner(dump, owners, lock, file);
 	if (!file || (!owner && (is_posix(lock) || !dump->running)))
 		return refuse_stranger(dump, files->items, lock);
 	return dump->running ? NULL : save(dump, lock, file, owner);
@@ -256,9 +305,8 @@ static int by_context(const void *a, const void *b)
 /* Sorted, so that the descriptions of one inode follow one another. */
 static void sort_files(struct dump *dump)
 {
-	if (dump->locked_files.count)
-		qsort(dump->locked_files.items, dump->locked_files.count, sizeof(struct noted_file),
-		      by_context);
+	qsort(dump->locked_files.items, dump->locked_files.count, sizeof(struct noted_file),
+	      by_context);
 }
 
 /* Those of the inode of number @first. */
@@ -273,43 +321,64 @@ static struct noted_files group_at(struct dump *dump, size_t first)
 	return group;
 }
 
-/* What is mapped concerns us when it has a lock itself, or somebody here has locked the file. */
-static bool concern_us(const struct noted_files *files, const struct list *locks)
+/* Has somebody here locked it? What locks belong to a table goes with its descriptors. */
+static bool is_ours(const struct owners *owners, const struct kernel_lock *lock)
 {
-	const struct kernel_lock *lock = locks->items;
-	bool concerns = false;
+	const struct noted_file *file = hash_find(&owners->files, lock->file, 0);
 
-	for (size_t i = 0; !concerns && i < files->count; i++)
-		concerns = !files->items[i].link;
-	for (size_t i = 0; !concerns && i < locks->count; i++)
-		concerns = !is_posix(&lock[i]) && find_file(files, lock[i].file);
-	for (size_t i = 0; i < files->count; i++)
-		files->items[i].concerns = concerns;
-	return concerns;
+	if (!file || lock->waits)
+		return false;
+	return !is_posix(lock) || hash_find(&owners->tables, lock->owner, 0);
 }
 
-static struct cr_error *look_at_group(struct dump *dump, const struct noted_files *files)
+/* Locks of others on a file are nothing to us as long as nobody here uses locks on it. */
+static struct cr_error *concern_us(struct dump *dump, const struct owners *owners,
+				   const struct noted_files *files, const struct list *locks,
+				   bool *ret)
+{
+	const struct kernel_lock *lock = locks->items;
+
+	*ret = false;
+	for (size_t i = 0; !*ret && i < files->count; i++)
+		*ret = files->items[i].waited;
+	for (size_t i = 0; !*ret && i < locks->count; i++)
+		*ret = is_ours(owners, &lock[i]);
+	for (size_t i = 0; i < files->count; i++)
+		files->items[i].concerns = *ret;
+	return *ret ? hash_add(dump->image.pool, &dump->locked_inodes, files->items->inode, 0,
+			       files->items)
+		    : NULL;
+}
+
+static struct cr_error *look_at_group(struct dump *dump, const struct owners *owners,
+				      const struct noted_files *files)
 {
 	const struct kernel_lock *lock;
 	struct list locks = {0};
+	bool concerns;
 
-	TRY(need_kernel(dump));
 	TRY(read_locks(dump, files->items->context, &locks));
-	if (!concern_us(files, &locks))
-		return NULL;
+	TRY(concern_us(dump, owners, files, &locks, &concerns));
 	lock = locks.items;
-	for (size_t n = 0; n < locks.count; n++)
-		TRY(look_at_lock(dump, &lock[n], files));
+	for (size_t n = 0; concerns && n < locks.count; n++)
+		TRY(look_at_lock(dump, owners, &lock[n], files));
 	return NULL;
 }
 
 static struct cr_error *look_at_all(struct dump *dump)
 {
+	struct owners owners;
+
+	if (!dump->locked_files.count)
+		return NULL;
+	TRY(need_kernel(dump));
 	sort_files(dump);
+	TRY(find_owners(dump, &owners));
 	for (size_t i = 0; i < dump->locked_files.count;) {
 		struct noted_files group = group_at(dump, i);
 
-		TRY(look_at_group(dump, &group));
+		/* one may be closed meanwhile, while everything runs */
+		TRY(dump_refuse(dump, look_at_group(dump, &owners, &group)));
 		i += group.count;
 	}
 	return NULL;
@@ -317,13 +386,7 @@ static struct cr_error *look_at_all(struct dump *dump)
 
 bool locks_noted(const struct dump *dump, ino_t inode)
 {
-	const struct noted_file *files = dump->locked_files.items;
-
-	for (size_t i = 0; i < dump->locked_files.count; i++) {
-		if (files[i].concerns && files[i].inode == inode)
-			return true;
-	}
-	return false;
+	return hash_find(&dump->locked_inodes, inode, 0);
 }
 
 struct cr_error *locks_check(struct dump *dump)
@@ -342,14 +405,8 @@ static struct cr_error *queue_at(struct dump *dump, uint64_t context)
 	TRY(read_locks(dump, context, &locks));
 	lock = locks.items;
 	for (size_t i = 0; i < locks.count; i++) {
-		pid_t *slot;
-
-		if (!lock[i].waits || !lock[i].sleeper || lock[i].flags & KERNEL_FL_LEASE)
-			continue;
-		slot = list_append(dump->image.pool, &dump->stopped.late, sizeof(*slot));
-		if (!slot)
-			return error_nomem();
-		*slot = lock[i].sleeper;
+		if (lock[i].waits && lock[i].sleeper && !(lock[i].flags & KERNEL_FL_LEASE))
+			TRY(stop_late(&dump->stopped, lock[i].sleeper));
 	}
 	return NULL;
 }
@@ -368,16 +425,6 @@ struct cr_error *locks_queue(struct dump *dump)
 		i += group.count;
 	}
 	return NULL;
-}
-
-static size_t place_in_queue(const struct dump *dump, pid_t tid)
-{
-	const pid_t *queue = dump->stopped.late.items;
-	size_t i = 0;
-
-	while (i < dump->stopped.late.count && queue[i] != tid)
-		i++;
-	return i;
 }
 
 struct waiting {
@@ -412,7 +459,7 @@ static struct cr_error *find_waiting(struct dump *dump, struct thread *thread, s
 	*waiting = (struct waiting){
 		.thread = thread,
 		.state = state,
-		.place = place_in_queue(dump, thread->host_tid),
+		.place = stop_place(&dump->stopped, thread->host_tid),
 	};
 	return NULL;
 }
@@ -432,7 +479,7 @@ static struct cr_error *note_waited_for(struct dump *dump, const struct waiting 
 		close(process->fds);
 	process->proc = process->fds = -1;
 	TRY(error);
-	return locks_note(dump, &descriptor, NULL);
+	return note(dump, &descriptor, NULL, true);
 }
 
 static struct cr_error *add_waiters(struct dump *dump, const struct list *found)

@@ -10,7 +10,7 @@
 
 /* Before a look at all descriptors: forget what the last one noted. */
 void locks_begin(struct dump *dump);
-/* This descriptor shows a lock; @object: its open file description, NULL before the stop. */
+/* This descriptor may show locks; @object: its open file description, NULL before the stop. */
 struct cr_error *locks_note(struct dump *dump, const struct descriptor *descriptor,
 			    struct object *object);
 /* This mapping shows a file that somebody locked once. locks_mapped.c */

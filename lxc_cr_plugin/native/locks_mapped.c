@@ -31,12 +31,11 @@ struct cr_error *locks_note_mapping(struct dump *dump, struct process *process,
 		.inode = map->inode,
 		.process = process,
 		.path = map->name,
+		.fd = -1,
 		.link = image_text(&dump->image, "map_files/%lx-%lx", (unsigned long)map->start,
 				   (unsigned long)map->end),
-		.name = image_text(&dump->image, "'%s', which process %d (%s) has mapped",
-				   map->name.data, process->pid, process->stat.comm),
 	};
-	return noted->link && noted->name ? NULL : error_nomem();
+	return noted->link ? NULL : error_nomem();
 }
 
 static struct cr_error *look_at(struct dump *dump, struct noted_file *noted)
@@ -48,7 +47,7 @@ static struct cr_error *look_at(struct dump *dump, struct noted_file *noted)
 	struct file *file;
 
 	if (fstatat(noted->process->proc, noted->link, &descriptor.stat, 0) < 0)
-		return error_sys("Failed to look at %s", noted->name);
+		return error_sys("Failed to look at %s", locks_name(dump, noted));
 	if (!dump->kernel_open_files)
 		TRY(kernel_open_files_open(dump->btf, dump->peek, &dump->kernel_open_files));
 	TRY(kernel_open_file_read(dump->kernel_open_files, noted->file, &known));
@@ -78,26 +77,4 @@ struct cr_error *locks_dump_mapped(struct dump *dump, struct noted_file *noted)
 	close(process->proc);
 	process->proc = -1;
 	return error;
-}
-
-static bool maps(const struct process *process, uint64_t file)
-{
-	const struct vma *vma = process->memory->vmas.items;
-
-	for (size_t i = 0; i < process->memory->vmas.count; i++) {
-		if (vma[i].kernel_file == file)
-			return true;
-	}
-	return false;
-}
-
-const struct process *locks_find_mapper(const struct dump *dump, uint64_t file, pid_t maker)
-{
-	const struct process *found = NULL;
-
-	for_each (struct process *, process, &dump->image.processes) {
-		if ((!found || process->host_pid == maker) && maps(process, file))
-			found = process;
-	}
-	return found;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "model.h"
 
-#include <search.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "kinds/zombie.h"
 
 static struct cr_error *remember(struct image *image, struct list *list, void *item)
 {
@@ -84,36 +85,44 @@ struct object *image_add_object(struct image *image, const struct kind *kind)
 	return object;
 }
 
-static int by_pid(const void *a, const void *b)
-{
-	pid_t x = ((const struct process *)a)->pid, y = ((const struct process *)b)->pid;
+enum number { OF_PROCESS, OF_GROUP, OF_THREAD };
 
-	return (x > y) - (x < y);
+struct cr_error *image_number_process(struct image *image, struct process *process)
+{
+	return hash_add(image->pool, &image->numbers, OF_PROCESS, (uint64_t)process->number,
+			process);
 }
 
-bool image_index_process(struct image *image, struct process *process)
+struct cr_error *image_number_group(struct image *image, struct process *member, pid_t group)
 {
-	struct process **found = tsearch(process, &image->by_pid, by_pid);
-
-	return found && *found == process;
+	return hash_add(image->pool, &image->numbers, OF_GROUP, (uint64_t)group, member);
 }
 
-struct process *image_process(const struct image *image, pid_t pid)
+struct cr_error *image_number_thread(struct image *image, struct thread *thread, pid_t number)
 {
-	struct process key = {.pid = pid}, **found = tfind(&key, &image->by_pid, by_pid);
-
-	return found ? *found : NULL;
+	return hash_add(image->pool, &image->numbers, OF_THREAD, (uint64_t)number, thread);
 }
 
-static void keep_node(void *node)
+struct process *image_process(const struct image *image, pid_t number)
 {
-	(void)node; /* lives in the pool */
+	return hash_find(&image->numbers, OF_PROCESS, (uint64_t)number);
 }
 
-void image_forget_index(struct image *image)
+struct process *image_living(const struct image *image, pid_t number)
 {
-	tdestroy(image->by_pid, keep_node);
-	image->by_pid = NULL;
+	struct process *process = image_process(image, number);
+
+	return process && !process_state(process, &zombie_kind) ? process : NULL;
+}
+
+struct process *image_group_member(const struct image *image, pid_t group)
+{
+	return hash_find(&image->numbers, OF_GROUP, (uint64_t)group);
+}
+
+struct thread *image_thread(const struct image *image, pid_t number)
+{
+	return hash_find(&image->numbers, OF_THREAD, (uint64_t)number);
 }
 
 void *process_state(const struct process *process, const struct kind *kind)

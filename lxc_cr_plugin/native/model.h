@@ -15,6 +15,7 @@
 
 #include "api.h"
 #include "error.h"
+#include "hash.h"
 #include "id_map.h"
 #include "image/pages.h"
 #include "image/record.h"
@@ -150,7 +151,10 @@ struct process {
 	struct list open_files; /* struct kernel_file, ascending */
 	bool files_known;
 	struct proc_stat stat;
-	bool adopter; /* of children that were born in other sessions: births.h */
+	bool adopter;		/* of children that were born in other sessions: births.h */
+	struct process *reaper; /* the nearest adopter above it, or init; NULL: of init */
+	/* in a walk through the tree, where its descendants follow it: births.c */
+	size_t place, family, next_place;
 	/* restart only */
 	bool has_memory;	      /* it was born with somebody else's, by CLONE_VM */
 	const struct process *mother; /* whose memory it was born with; NULL: the parent's */
@@ -169,7 +173,7 @@ struct image {
 	struct list processes; /* struct process * */
 	struct list zombies;   /* struct process *, which have no more than kinds/zombie.h says */
 	struct list tables; /* struct process *: all, and those that stand for threads: sharing.h */
-	void *by_pid;	    /* tsearch(3) tree of processes and zombies: restart only */
+	struct hash numbers; /* of processes, threads and groups: image_process() */
 	uint32_t next_id;
 	uint32_t threads;
 	uint64_t vdso;	   /* fingerprint, when read */
@@ -202,10 +206,16 @@ struct process *image_add_zombie(struct image *image, struct process *parent);
 struct thread *image_add_thread(struct image *image, struct process *process);
 struct object *image_add_object(struct image *image, const struct kind *kind);
 
-/* Restart: by their number in the container; false: there is one already, or memory is out. */
-bool image_index_process(struct image *image, struct process *process);
-struct process *image_process(const struct image *image, pid_t pid); /* NULL: none */
-void image_forget_index(struct image *image);
+/* From now on they are found by their numbers: of this host, or of the container at a restart. The
+ * first of several stays. */
+struct cr_error *image_number_process(struct image *image, struct process *process);
+struct cr_error *image_number_group(struct image *image, struct process *member, pid_t group);
+struct cr_error *image_number_thread(struct image *image, struct thread *thread, pid_t number);
+/* NULL: none. Zombies are processes too, but do not live. */
+struct process *image_process(const struct image *image, pid_t number);
+struct process *image_living(const struct image *image, pid_t number);
+struct process *image_group_member(const struct image *image, pid_t group);
+struct thread *image_thread(const struct image *image, pid_t number);
 
 /* The state of @kind (by its own struct), NULL when there is none. */
 void *process_state(const struct process *process, const struct kind *kind);

@@ -304,7 +304,6 @@ static void restore_deinit(struct restore *restore)
 	channel_close(&restore->channel);
 	free(restore->program);
 	page_store_deinit(&restore->image.pages);
-	image_forget_index(&restore->image);
 	pool_destroy(restore->image.pool);
 	log_deinit(&restore->log);
 }

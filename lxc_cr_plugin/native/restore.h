@@ -33,16 +33,21 @@ struct restore {
 	uint64_t vdso;	     /* that of them which holds code */
 	uint64_t insn;	     /* offset of a system call instruction in the vdso */
 	struct channel channel;
-	struct list orphans;	     /* struct process *, who have been adopted: tree.c */
-	struct list helpers;	     /* struct helper: tree.c */
-	pid_t spare_pid;	     /* no task of the image has it */
-	void *pipes;		     /* tsearch(3) tree of struct standing_pipe: kinds/pipe.c */
-	struct key_maker *key_maker; /* keys.c */
-	struct list departed;	     /* struct departed: kinds/pidfd.c */
-	bool seccomp_suspended;	     /* filters are not in force while we build */
-	struct list core_firsts;     /* pid_t, the first of each group: kinds/core_group.c */
-	struct list leases;	     /* struct object *: kinds/lease.c */
-	struct list leases_by_pid;   /* the same, of one process after the other */
+	struct key_maker *key_maker;   /* keys.c */
+	struct list core_firsts;       /* pid_t, the first of each group: kinds/core_group.c */
+	struct hash orphans;	       /* struct list *, those of a session and adopter: tree.c */
+	struct list standing;	       /* struct process *: tree.c */
+	struct list helpers;	       /* struct helper: tree.c */
+	struct hash helped_groups;     /* who has joined first: tree.c */
+	pid_t spare_pid;	       /* no task of the image has it */
+	void *pipes;		       /* tsearch(3) tree of struct standing_pipe: kinds/pipe.c */
+	struct list departed;	       /* struct departed *: kinds/pidfd.c */
+	struct hash departed_by_inode; /* the same */
+	bool seccomp_suspended;	       /* filters are not in force while we build */
+	struct list leases;	       /* struct object *: kinds/lease.c */
+	struct list leases_by_pid;     /* the same, of one process after the other */
+	struct hash breaking;	   /* leases that are being broken, by their file: kinds/lease.c */
+	struct hash lease_choices; /* what the user wants, by the lease's file */
 	struct lease_break_time *lease_break_time; /* NULL: nothing is being broken */
 	uint64_t release; /* R, CLOCK_MONOTONIC ns: every remaining time counts from here */
 	struct container_clocks clocks;

@@ -110,17 +110,10 @@ static struct cr_error *list_processes(struct image *image)
 
 struct process *sharing_table(const struct image *image, pid_t pid)
 {
-	struct process *process = image_process(image, pid);
+	struct process *process = image_living(image, pid); /* a zombie has nothing */
+	const struct thread *thread = image_thread(image, pid);
 
-	if (process)
-		return process->memory ? process : NULL; /* a zombie has nothing */
-	/* those of threads stand behind those of all processes */
-	for (size_t i = image->processes.count; i < image->tables.count; i++) {
-		process = ((struct process **)image->tables.items)[i];
-		if (process->pid == pid)
-			return process;
-	}
-	return NULL;
+	return process || !thread ? process : thread->own;
 }
 
 /* ---- from the kernel's addresses ---- */
@@ -323,46 +316,14 @@ struct cr_error *sharing_dump(struct dump *dump)
 
 /* ---- from the records ---- */
 
-static int by_tid(const void *a, const void *b)
+static struct cr_error *find_thread(const struct image *image, pid_t tid, struct thread **ret)
 {
-	pid_t x = (*(struct thread *const *)a)->tid, y = (*(struct thread *const *)b)->tid;
-
-	return (x > y) - (x < y);
+	*ret = image_thread(image, tid);
+	return *ret ? NULL
+		    : error_new(CR_IMAGE, "Thread %d is to share something, but is not there", tid);
 }
 
-/* Of the whole image, by number; only what is shared in a way of its own needs it. */
-static struct cr_error *index_threads(struct image *image, struct list *ret)
-{
-	for_each (struct process *, process, &image->processes) {
-		for_each (struct thread *, thread, &process->threads) {
-			struct thread **slot = list_append(image->pool, ret, sizeof(*slot));
-
-			if (!slot)
-				return error_nomem();
-			*slot = thread;
-		}
-	}
-	qsort(ret->items, ret->count, sizeof(struct thread *), by_tid);
-	return NULL;
-}
-
-static struct cr_error *find_thread(struct image *image, struct list *index, pid_t tid,
-				    struct thread **ret)
-{
-	struct thread key = {.tid = tid}, *at = &key, **found;
-
-	if (!index->count)
-		TRY(index_threads(image, index));
-	found = bsearch(&at, index->items, index->count, sizeof(at), by_tid);
-	if (!found)
-		return error_new(CR_IMAGE, "Thread %d is to share something, but is not there",
-				 tid);
-	*ret = *found;
-	return NULL;
-}
-
-static struct cr_error *link_thing(struct image *image, struct list *index,
-				   const struct shared_thing *thing)
+static struct cr_error *link_thing(const struct image *image, const struct shared_thing *thing)
 {
 	const struct shared_task *tasks = thing->tasks.items;
 	unsigned int sort = (unsigned int)__builtin_ctz(thing->what);
@@ -373,7 +334,7 @@ static struct cr_error *link_thing(struct image *image, struct list *index,
 	for (size_t i = 0; i < thing->tasks.count; i++) {
 		struct thread *thread;
 
-		TRY(find_thread(image, index, tasks[i].tid, &thread));
+		TRY(find_thread(image, tasks[i].tid, &thread));
 		first = first ? first : thread;
 		if (thread->id < first->id || (!sorts[sort].of_thread && !thread_is_leader(thread)))
 			return error_new(CR_IMAGE, "Thread %d cannot share its %s", thread->tid,
@@ -422,12 +383,11 @@ static struct cr_error *check_links(struct process *process)
 					   process->pid);
 }
 
-static struct cr_error *link_tables(struct image *image, struct list *index,
-				    struct thread_tables *tables)
+static struct cr_error *link_tables(struct image *image, struct thread_tables *tables)
 {
 	struct thread *thread;
 
-	TRY(find_thread(image, index, tables->tid, &thread));
+	TRY(find_thread(image, tables->tid, &thread));
 	if (!sharing_is_apart(thread) || thread->own)
 		return error_new(CR_IMAGE, "Thread %d has no descriptors of its own", thread->tid);
 	return stand_for(image, thread, tables);
@@ -448,11 +408,9 @@ static struct cr_error *check_apart(struct image *image)
 
 struct cr_error *sharing_link(struct image *image)
 {
-	struct list index = {0};
-
 	for_each (struct object *, thing, &image->objects) {
 		if (thing->kind == &share_kind)
-			TRY(link_thing(image, &index, thing->state));
+			TRY(link_thing(image, thing->state));
 	}
 	for_each (struct process *, process, &image->processes)
 		TRY(link_to_parent(process));
@@ -462,7 +420,7 @@ struct cr_error *sharing_link(struct image *image)
 	TRY(list_processes(image));
 	for_each (struct object *, object, &image->objects) {
 		if (object->kind == &thread_tables_kind)
-			TRY(link_tables(image, &index, object->state));
+			TRY(link_tables(image, object->state));
 	}
 	return check_apart(image);
 }

@@ -10,7 +10,6 @@
 
 /* A thread whose status file was read, and what others with the same pointer or flags share. */
 struct read_status {
-	uint64_t group_info, mm_flags;
 	struct list groups;
 	uint32_t thp_disabled;
 };
@@ -47,48 +46,29 @@ static void from_kernel(const struct kernel_task *task, struct proc_status *ret)
 	};
 }
 
-/* The last ones first: those of a parent or of the thread before. */
-static const struct read_status *find_groups(const struct dump *dump, uint64_t group_info)
-{
-	const struct read_status *notes = dump->read_statuses.items;
-
-	for (size_t i = dump->read_statuses.count; i-- > 0;) {
-		if (notes[i].group_info == group_info)
-			return &notes[i];
-	}
-	return NULL;
-}
-
-static const struct read_status *find_flags(const struct dump *dump, uint64_t mm_flags)
-{
-	const struct read_status *notes = dump->read_statuses.items;
-
-	for (size_t i = dump->read_statuses.count; i-- > 0;) {
-		if (notes[i].mm_flags == mm_flags)
-			return &notes[i];
-	}
-	return NULL;
-}
+enum by { BY_GROUPS, BY_FLAGS };
 
 static struct cr_error *read_status(struct dump *dump, const struct thread *thread,
 				    struct proc_status *ret)
 {
+	const struct kernel_task *kernel = thread->kernel;
+	struct hash *known = &dump->read_statuses;
+	struct pool *pool = dump->image.pool;
 	_cleanup_close_ int proc = -1;
 	struct read_status *note;
 
 	TRY(proc_open(thread->process->host_pid, thread->host_tid, &proc));
-	TRY(proc_status(proc, dump->image.pool, ret));
-	if (dump->running && find_flags(dump, thread->kernel->mm_flags))
+	TRY(proc_status(proc, pool, ret));
+	if (dump->running && hash_find(known, BY_FLAGS, kernel->mm_flags))
 		return NULL;
-	note = list_append(dump->image.pool, &dump->read_statuses, sizeof(*note));
+	note = pool_alloc(pool, sizeof(*note));
 	if (!note)
 		return error_nomem();
-	/* while tasks run, the kernel may use the same address for other groups later */
-	note->group_info = dump->running ? 0 : thread->kernel->group_info;
-	note->mm_flags = thread->kernel->mm_flags;
 	note->groups = ret->groups;
 	note->thp_disabled = ret->thp_disabled;
-	return NULL;
+	TRY(hash_add(pool, known, BY_FLAGS, kernel->mm_flags, note));
+	/* while tasks run, the kernel may use the same address for other groups later */
+	return dump->running ? NULL : hash_add(pool, known, BY_GROUPS, kernel->group_info, note);
 }
 
 struct cr_error *task_status(struct dump *dump, struct thread *thread)
@@ -101,8 +81,8 @@ struct cr_error *task_status(struct dump *dump, struct thread *thread)
 	if (dump->running)
 		return read_status(dump, thread, status);
 	from_kernel(kernel, status);
-	groups = find_groups(dump, kernel->group_info);
-	flags = find_flags(dump, kernel->mm_flags);
+	groups = hash_find(&dump->read_statuses, BY_GROUPS, kernel->group_info);
+	flags = hash_find(&dump->read_statuses, BY_FLAGS, kernel->mm_flags);
 	if (!flags || (kernel->groups && !groups))
 		return read_status(dump, thread, status);
 	status->thp_disabled = flags->thp_disabled;

@@ -29,6 +29,11 @@ static bool is_zombie(const struct process *process)
 	return process_state(process, &zombie_kind) != NULL;
 }
 
+static bool is_orphan(const struct process *process)
+{
+	return process->parent && process_leader(process)->birth->way == BIRTH_ORPHAN;
+}
+
 /* Sessions and groups that the process leads itself. */
 static void lead(struct restore *restore, const struct process *process)
 {
@@ -105,34 +110,36 @@ static const struct process *memory_source(const struct process *mother)
 	return mother->mother ? mother->mother : mother->parent;
 }
 
-static bool is_orphan_of(const struct process *child, const struct process *adopter, pid_t sid)
+/* Those of a session who are given to the same process; NULL: there are none. */
+static struct list *orphans_of(const struct restore *restore, const struct process *adopter,
+			       pid_t sid)
 {
-	return !stands(child) && child->parent == adopter && identity_of(child)->sid == sid;
+	return hash_find(&restore->orphans, (uint64_t)sid, (uint64_t)adopter->pid);
+}
+
+static struct cr_error *append(struct restore *restore, struct list *list, struct process *process)
+{
+	struct process **slot = list_append(restore->image.pool, list, sizeof(*slot));
+
+	if (!slot)
+		return error_nomem();
+	*slot = process;
+	return NULL;
 }
 
 /* In the program's task, a process of the session that the orphans belong to. */
-static struct cr_error *clone_orphans(struct restore *restore, const struct process *adopter,
-				      pid_t sid, const struct process *mother)
+static struct cr_error *clone_orphans(struct restore *restore, const struct list *orphans,
+				      const struct process *mother)
 {
-	for_each (struct process *, child, &restore->orphans) {
-		if (!is_orphan_of(child, adopter, sid))
-			continue;
+	for_each (struct process *, child, orphans) {
 		TRY(clone_prepare(restore, process_leader(child)));
 		TRY(clone_process(restore, child->pid, 0, identity_of(child)->exit_signal,
 				  &process_leader(child)->host_tid));
 		process_leader(child)->birth->made = true;
 		child->mother = memory_source(mother);
+		TRY(append(restore, &restore->standing, child));
 	}
 	return NULL;
-}
-
-static bool has_orphans(const struct restore *restore, const struct process *adopter, pid_t sid)
-{
-	for_each (struct process *, child, &restore->orphans) {
-		if (is_orphan_of(child, adopter, sid))
-			return true;
-	}
-	return false;
 }
 
 /*
@@ -143,6 +150,7 @@ static bool has_orphans(const struct restore *restore, const struct process *ado
 static struct cr_error *deliver_orphans(struct restore *restore, const struct process *adopter,
 					const struct process *mother, pid_t sid)
 {
+	struct list *orphans = orphans_of(restore, adopter, sid);
 	bool dead_leader = mother == adopter;
 	struct helper helper = {
 		.pid = dead_leader ? sid : restore->spare_pid,
@@ -150,7 +158,7 @@ static struct cr_error *deliver_orphans(struct restore *restore, const struct pr
 	};
 	struct program *p = restore->program;
 
-	if (!has_orphans(restore, adopter, sid))
+	if (!orphans)
 		return NULL;
 	program_begin(p, helper.parent);
 	TRY(clone_process(restore, helper.pid, 0, 0, &helper.host_pid));
@@ -159,28 +167,17 @@ static struct cr_error *deliver_orphans(struct restore *restore, const struct pr
 		program_call(p, "make a session", SYS_setsid, 0);
 		TRY(program_run(p));
 	}
-	TRY(clone_orphans(restore, adopter, sid, mother));
+	TRY(clone_orphans(restore, orphans, mother));
 	return clone_end_helper(restore, &helper);
-}
-
-/* Whoever adopts the orphans of a descendant's session: init, or a subreaper below it. */
-static const struct process *adopter_above(const struct process *process)
-{
-	const struct process *above = process->parent;
-
-	while (above->parent && !above->adopter)
-		above = above->parent;
-	return above;
 }
 
 /* Sessions whose leader is dead: the adopter is their mother and keeps no trace of it. */
 static struct cr_error *deliver_leaderless(struct restore *restore, const struct process *adopter)
 {
-	for_each (struct process *, child, &restore->orphans) {
+	for_each (struct process *, child, &adopter->children) {
 		pid_t sid = identity_of(child)->sid;
 
-		if (!stands(child) && child->parent == adopter &&
-		    !image_process(&restore->image, sid))
+		if (is_orphan(child) && !stands(child) && !image_process(&restore->image, sid))
 			TRY(deliver_orphans(restore, adopter, adopter, sid));
 	}
 	return NULL;
@@ -197,33 +194,31 @@ static struct cr_error *adopt(struct restore *restore, const struct process *ado
 	return deliver_leaderless(restore, adopter);
 }
 
+static struct cr_error *note_orphan(struct restore *restore, struct process *orphan)
+{
+	pid_t sid = identity_of(orphan)->sid;
+	struct list *orphans = orphans_of(restore, orphan->parent, sid);
+
+	if (!orphans) {
+		orphans = pool_alloc(restore->image.pool, sizeof(*orphans));
+		if (!orphans)
+			return error_nomem();
+		TRY(hash_add(restore->image.pool, &restore->orphans, (uint64_t)sid,
+			     (uint64_t)orphan->parent->pid, orphans));
+	}
+	return append(restore, orphans, orphan);
+}
+
 static struct cr_error *find_orphans(struct restore *restore, const struct list *processes)
 {
 	for_each (struct process *, process, processes) {
-		struct process **slot;
-
-		if (!process->parent || process_leader(process)->birth->way != BIRTH_ORPHAN)
-			continue;
-		slot = list_append(restore->image.pool, &restore->orphans, sizeof(*slot));
-		if (!slot)
-			return error_nomem();
-		*slot = process;
+		if (is_orphan(process))
+			TRY(note_orphan(restore, process));
 	}
 	return NULL;
 }
 
 /* ---- process groups whose leader is dead ---- */
-
-static bool has_helper(const struct restore *restore, pid_t pid)
-{
-	const struct helper *helper = restore->helpers.items;
-
-	for (size_t i = 0; i < restore->helpers.count; i++) {
-		if (helper[i].pid == pid)
-			return true;
-	}
-	return false;
-}
 
 /* A helper with the dead leader's pid makes the group; it stays until everybody has joined. */
 static struct cr_error *make_group(struct restore *restore, struct process *member, pid_t pgid)
@@ -234,6 +229,7 @@ static struct cr_error *make_group(struct restore *restore, struct process *memb
 
 	if (!helper)
 		return error_nomem();
+	TRY(hash_add(restore->image.pool, &restore->helped_groups, (uint64_t)pgid, 0, member));
 	helper->pid = pgid;
 	helper->parent = process_leader(member)->host_tid;
 	program_begin(p, helper->parent);
@@ -253,7 +249,7 @@ static struct cr_error *join_group(struct restore *restore, struct process *proc
 		return NULL;
 	/* the group of a session whose leader is dead came with the session */
 	if (pgid != identity->sid && !image_process(&restore->image, pgid) &&
-	    !has_helper(restore, pgid))
+	    !hash_find(&restore->helped_groups, (uint64_t)pgid, 0))
 		TRY(make_group(restore, process, pgid));
 	restore_begin(restore, process);
 	program_call(restore->program, "join its process group", SYS_setpgid, 0, (uint64_t)pgid);
@@ -294,58 +290,43 @@ static struct cr_error *build_process(struct restore *restore, struct process *p
 		TRY(terminal_acquire(restore, process));
 	TRY(clone_stage(restore, process, STAGE_AFTER));
 	if (process->parent && identity->sid == identity->pid)
-		TRY(deliver_orphans(restore, adopter_above(process), process, identity->sid));
+		TRY(deliver_orphans(restore, process->reaper, process, identity->sid));
 	TRY(clone_stage(restore, process, STAGE_ADOPTED));
 	return adopt(restore, process);
 }
 
-/* *left: who does not stand yet. */
-static struct cr_error *build_standing(struct restore *restore, struct list *waiting)
+/* Whom @process has made. */
+static struct cr_error *note_made(struct restore *restore, const struct process *process)
 {
-	struct process **processes = waiting->items;
-	size_t left = 0;
-
-	for (size_t i = 0; i < waiting->count; i++) {
-		struct process *process = processes[i];
-
-		if (stands(process))
-			TRY(error_task(build_process(restore, process), process->pid, ""));
-		else
-			processes[left++] = process;
-	}
-	waiting->count = left;
-	return NULL;
-}
-
-static struct cr_error *append_all(struct restore *restore, const struct list *processes,
-				   struct list *ret)
-{
-	for_each (struct process *, process, processes) {
-		struct process **slot = list_append(restore->image.pool, ret, sizeof(*slot));
-
-		if (!slot)
-			return error_nomem();
-		*slot = process;
+	for_each (struct thread *, thread, &process->threads) {
+		if (!thread->birth)
+			continue;
+		for_each (struct thread *, child, &thread->birth->makes) {
+			if (thread_is_leader(child))
+				TRY(append(restore, &restore->standing, child->process));
+		}
 	}
 	return NULL;
 }
 
-/* Parents stand before their children in the list; only orphans may have to wait for their session.
- */
+/* From init on, everybody after who has made him; orphans after their session. */
 static struct cr_error *build_all(struct restore *restore)
 {
-	struct list waiting = {0};
-	size_t before;
+	const struct image *image = &restore->image;
+	struct list *standing = &restore->standing;
 
-	TRY(append_all(restore, &restore->image.processes, &waiting));
-	TRY(append_all(restore, &restore->image.zombies, &waiting));
-	TRY(find_orphans(restore, &waiting));
-	do {
-		before = waiting.count;
-		TRY(build_standing(restore, &waiting));
-	} while (waiting.count && waiting.count < before);
-	return waiting.count ? error_new(CR_IMAGE, "The sessions of the image do not fit together")
-			     : NULL;
+	TRY(find_orphans(restore, &image->processes));
+	TRY(find_orphans(restore, &image->zombies));
+	TRY(append(restore, standing, *(struct process **)image->processes.items));
+	for (size_t i = 0; i < standing->count; i++) {
+		struct process *process = ((struct process **)standing->items)[i];
+
+		TRY(error_task(build_process(restore, process), process->pid, ""));
+		TRY(note_made(restore, process));
+	}
+	return standing->count == image->processes.count + image->zombies.count
+		       ? NULL
+		       : error_new(CR_IMAGE, "The sessions of the image do not fit together");
 }
 
 static struct cr_error *end_zombies(struct restore *restore)

@@ -214,7 +214,8 @@ static struct process *last_process(const struct image *image)
 
 static struct cr_error *index_process(struct image *image, struct process *process)
 {
-	return image_index_process(image, process)
+	TRY(image_number_process(image, process));
+	return image_process(image, process->pid) == process
 		       ? NULL
 		       : error_new(CR_IMAGE, "Process %d is in the image twice", process->pid);
 }
@@ -250,6 +251,7 @@ static struct cr_error *begin_process(struct image *image, uint32_t id, void *st
 	process->pid = process->number = identity->pid;
 	process->session = identity->sid;
 	process->exit_signal = identity->exit_signal;
+	TRY(image_number_group(image, process, identity->pgid));
 	return index_process(image, process);
 }
 
@@ -277,7 +279,7 @@ static struct cr_error *begin_thread(struct image *image, uint32_t id, void *sta
 		return error_nomem();
 	thread->id = id;
 	thread->tid = identity->tid;
-	return NULL;
+	return image_number_thread(image, thread, thread->tid);
 }
 
 static struct cr_error *keep_zombie(struct image *image, uint32_t id, struct zombie *state)

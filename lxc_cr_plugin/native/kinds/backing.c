@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Will a path lead a restart to this file, or must its contents go into the image? */
 #include <fcntl.h>
-#include <fts.h>
 #include <linux/magic.h>
-#include <linux/openat2.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include "../cleanup.h"
 #include "../known_paths.h"
 #include "contents.h"
+#include "other_names.h"
 #include "shared_memory.h"
 #include "volatile_file.h"
 
@@ -25,7 +23,6 @@
 /* ---- file systems that end with the container ---- */
 
 struct known_filesystem {
-	dev_t device;
 	bool ends;
 };
 
@@ -65,132 +62,30 @@ static struct cr_error *look_at_filesystem(struct dump *dump, const struct sight
 	return NULL;
 }
 
-/* Containers have a handful of file systems: each is looked at once. */
+/* Each is looked at once. */
 static struct cr_error *filesystem_ends(struct dump *dump, const struct sight *sight, bool *ret)
 {
-	struct known_filesystem *known = dump->filesystems.items;
+	struct known_filesystem *known = hash_find(&dump->filesystems, sight->stat.st_dev, 0);
 
-	for (size_t i = 0; i < dump->filesystems.count; i++) {
-		*ret = known[i].ends;
-		if (known[i].device == sight->stat.st_dev)
-			return NULL;
+	if (!known) {
+		known = pool_alloc(dump->image.pool, sizeof(*known));
+		if (!known)
+			return error_nomem();
+		TRY(look_at_filesystem(dump, sight, &known->ends));
+		TRY(hash_add(dump->image.pool, &dump->filesystems, sight->stat.st_dev, 0, known));
 	}
-	TRY(look_at_filesystem(dump, sight, ret));
-	known = list_append(dump->image.pool, &dump->filesystems, sizeof(*known));
-	if (!known)
-		return error_nomem();
-	*known = (struct known_filesystem){sight->stat.st_dev, *ret};
-	return NULL;
-}
-
-/* ---- other names of a deleted file ---- */
-
-struct other_name {
-	dev_t device;
-	ino_t inode;
-	struct bytes path;
-};
-
-static const struct bytes *known_name(const struct dump *dump, const struct stat *stat)
-{
-	const struct other_name *name = dump->other_names.items;
-
-	for (size_t i = 0; i < dump->other_names.count; i++) {
-		if (name[i].device == stat->st_dev && name[i].inode == stat->st_ino)
-			return &name[i].path;
-	}
-	return NULL;
-}
-
-static int open_in_root(const struct dump *dump, const char *path)
-{
-	struct open_how how = {
-		.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
-		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
-	};
-
-	return (int)syscall(SYS_openat2, dump->root, path, &how, sizeof(how));
-}
-
-/* The highest directory above @path that is of the same file system; *len: of its path. */
-static int open_top(const struct dump *dump, char *path, dev_t device, size_t *len)
-{
-	int top = -1;
-
-	for (char *slash; (slash = strrchr(path, '/'));) {
-		_cleanup_close_ int at = -1;
-		struct stat stat;
-
-		*slash = '\0';
-		at = open_in_root(dump, *path ? path : "/");
-		if (at < 0)
-			continue; /* gone too */
-		if (fstat(at, &stat) < 0 || stat.st_dev != device)
-			break;
-		if (top >= 0)
-			close(top);
-		top = steal_fd(&at);
-		*len = strlen(path);
-	}
-	return top;
-}
-
-/* Where @stat lies below @top, from there; NULL: nowhere, or among too many. */
-static char *walk(int top, const struct stat *stat)
-{
-	enum { MOST_FILES = 4 << 20 };
-	char start[32], *starts[] = {start, NULL}, *found = NULL;
-	long left = MOST_FILES;
-	FTS *fts;
-
-	snprintf(start, sizeof(start), "/proc/self/fd/%d/.", top);
-	fts = fts_open(starts, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
-	if (!fts)
-		return NULL;
-	for (FTSENT *entry; !found && left-- && (entry = fts_read(fts));) {
-		if (entry->fts_info == FTS_F && entry->fts_statp->st_ino == stat->st_ino &&
-		    entry->fts_statp->st_dev == stat->st_dev)
-			found = strdup(entry->fts_path + strlen(start));
-	}
-	fts_close(fts);
-	return found;
-}
-
-/* Only while everything runs: a walk takes its time. */
-static struct cr_error *search_name(struct dump *dump, const struct bytes *old,
-				    const struct stat *stat)
-{
-	_cleanup_free_ char *top_path = strndup((char *)old->data, old->len);
-	_cleanup_free_ char *below = NULL;
-	_cleanup_close_ int top = -1;
-	struct other_name *name;
-	const char *path;
-	size_t len = 0;
-
-	if (!top_path)
-		return error_nomem();
-	top = open_top(dump, top_path, stat->st_dev, &len);
-	below = top < 0 ? NULL : walk(top, stat);
-	if (!below)
-		return NULL;
-	path = image_text(&dump->image, "%.*s%s", (int)len, (char *)old->data, below);
-	name = list_append(dump->image.pool, &dump->other_names, sizeof(*name));
-	if (!path || !name)
-		return error_nomem();
-	*name = (struct other_name){stat->st_dev, stat->st_ino, {(uint8_t *)path, strlen(path)}};
+	*ret = known->ends;
 	return NULL;
 }
 
 static struct cr_error *find_other_name(struct dump *dump, const struct sight *sight,
 					const struct bytes *old, struct backing *ret)
 {
-	const struct bytes *name = known_name(dump, &sight->stat);
+	const struct bytes *name;
 	struct cr_error *error;
 	bool leads = false;
 
-	if (!name && dump->running)
-		TRY(search_name(dump, old, &sight->stat));
-	name = known_name(dump, &sight->stat);
+	TRY(other_name_find(dump, old, &sight->stat, &name));
 	if (name)
 		TRY(path_leads_to(dump, name, &sight->stat, &leads));
 	if (leads) {
@@ -307,7 +202,7 @@ static struct cr_error *find_deleted(struct dump *dump, const struct sight *sigh
 
 struct cr_error *backing_find(struct dump *dump, const struct sight *sight, struct backing *ret)
 {
-	bool leads = false, ends;
+	bool leads = false, ends = false;
 
 	*ret = (struct backing){.path = sight->path};
 	if (sight->stat.st_nlink)

@@ -74,15 +74,36 @@ static struct cr_error *refuse(struct process *process, int fd, uint32_t mask)
 			    "Let the process switch it off: fcntl(fd, F_NOTIFY, 0)");
 }
 
-static struct cr_error *take(struct dump *dump, struct process *process,
-			     const struct kernel_file *file, const struct kernel_notice *notice,
-			     struct notices *notices)
+/* What all are told who watch the directory that @file shows, read once in a look. */
+static struct cr_error *read_notices(struct dump *dump, const struct kernel_file *file)
 {
+	struct pool *pool = dump->image.pool;
+	struct hash *known = &dump->notices;
+	struct kernel_notice *notice;
+	struct list found = {0};
+
+	if (hash_find(known, file->marks, 0))
+		return NULL;
+	if (!dump->kernel_dnotify)
+		TRY(kernel_dnotify_open(dump->btf, dump->peek, &dump->kernel_dnotify));
+	TRY(kernel_dnotify_read(dump->kernel_dnotify, file->marks, pool, &found));
+	notice = found.items;
+	/* the kernel keeps one for each description and table */
+	for (size_t i = 0; i < found.count; i++)
+		TRY(hash_add(pool, known, notice[i].file, notice[i].files, &notice[i]));
+	return hash_add(pool, known, file->marks, 0, dump);
+}
+
+static struct cr_error *look_at(struct dump *dump, struct process *process,
+				const struct kernel_file *file, struct notices *notices)
+{
+	const struct kernel_notice *notice;
 	struct notice *row;
 
-	/* others have told to be told about the same directory, or by the same description */
-	if (notice->file != file->file || notice->fd != file->fd ||
-	    notice->files != process_leader(process)->kernel->files)
+	TRY(read_notices(dump, file));
+	notice = hash_find(&dump->notices, file->file, process_leader(process)->kernel->files);
+	/* it may have been told by another number of the same description */
+	if (!notice || notice->fd != file->fd)
 		return NULL;
 	row = list_append(dump->image.pool, &notices->rows, sizeof(*row));
 	if (!row)
@@ -90,21 +111,6 @@ static struct cr_error *take(struct dump *dump, struct process *process,
 	row->fd = notice->fd;
 	return translate(notice->mask, &row->events) ? NULL
 						     : refuse(process, notice->fd, notice->mask);
-}
-
-static struct cr_error *look_at(struct dump *dump, struct process *process,
-				const struct kernel_file *file, struct notices *notices)
-{
-	struct list found = {0};
-	const struct kernel_notice *notice;
-
-	if (!dump->kernel_dnotify)
-		TRY(kernel_dnotify_open(dump->btf, dump->peek, &dump->kernel_dnotify));
-	TRY(kernel_dnotify_read(dump->kernel_dnotify, file->marks, dump->image.pool, &found));
-	notice = found.items;
-	for (size_t i = 0; i < found.count; i++)
-		TRY(take(dump, process, file, &notice[i], notices));
-	return NULL;
 }
 
 static struct cr_error *dnotify_dump(struct dump *dump, struct process *process, void *state)

@@ -126,19 +126,6 @@ static struct cr_error *find_open_file(struct dump *dump, struct process *proces
 	return *ret ? NULL : error_new(CR_GONE, "Descriptor %d is gone", fd);
 }
 
-/* Of those on the file, does fdinfo show a lock or lease for this descriptor? */
-static struct cr_error *look_for_locks(struct dump *dump, struct descriptor *descriptor)
-{
-	char name[32], *text;
-
-	if (!descriptor->kernel->locks)
-		return NULL;
-	snprintf(name, sizeof(name), "fdinfo/%d", descriptor->fd);
-	TRY(proc_read(descriptor->process->proc, name, dump->image.pool, &text, NULL));
-	descriptor->locked = strstr(text, "\nlock:") != NULL;
-	return NULL;
-}
-
 static struct cr_error *look(struct dump *dump, struct process *process,
 			     const struct kernel_file *file, struct descriptor *ret)
 {
@@ -158,7 +145,6 @@ static struct cr_error *look(struct dump *dump, struct process *process,
 	if (fstatat(process->fds, name, &ret->stat, 0) < 0)
 		return errno == ENOENT ? error_new(CR_GONE, "Descriptor %d is gone", file->fd)
 				       : error_sys("Failed to look at descriptor %d", file->fd);
-	TRY(look_for_locks(dump, ret));
 	return file->path.len ? NULL : proc_link(process->fds, name, dump->image.pool, &ret->path);
 }
 
@@ -287,8 +273,7 @@ struct cr_error *file_check(struct dump *dump, struct process *process, int fd)
 	TRY(descriptor_look(dump, process, fd, &descriptor));
 	TRY(outsiders_note(dump, &descriptor));
 	dump->has_sockets |= S_ISSOCK(descriptor.stat.st_mode);
-	if (descriptor.locked)
-		TRY(locks_note(dump, &descriptor, NULL));
+	TRY(locks_note(dump, &descriptor, NULL));
 	return check(dump, &descriptor, &kind);
 }
 
@@ -323,8 +308,7 @@ static struct cr_error *dump_new(struct dump *dump, const struct descriptor *des
 	file_dump(descriptor, object->state);
 	TRY(file_dump_owner(descriptor, object->state));
 	TRY(kind->dump_file(dump, descriptor, object->state));
-	if (descriptor->locked)
-		TRY(locks_note(dump, descriptor, object));
+	TRY(locks_note(dump, descriptor, object));
 	*ret = object;
 	return NULL;
 }

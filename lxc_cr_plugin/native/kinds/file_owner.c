@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "../cleanup.h"
-#include "process.h"
 
 #ifndef F_GETOWNER_UIDS
 #define F_GETOWNER_UIDS 17
@@ -42,33 +41,18 @@ struct cr_error *file_dump_owner(const struct descriptor *descriptor, struct fil
 
 /* ---- whom a number means, by type: groups and processes outlive the thread that they are named by ---- */
 
-static pid_t group_in_container(const struct image *image, pid_t pgrp)
+static pid_t in_container(const struct image *image, uint32_t type, pid_t number)
 {
-	for_each (struct process *, process, &image->processes) {
-		if (process->stat.pgrp == pgrp)
-			return process_leader(process)->status.ns_pgid;
-	}
-	return 0;
-}
+	const struct process *process;
+	const struct thread *thread;
 
-static pid_t process_in_container(const struct image *image, pid_t tgid)
-{
-	for_each (struct process *, process, &image->processes) {
-		if (process->host_tgid == tgid)
-			return process->pid;
+	switch (type) {
+	case F_OWNER_PGRP:
+		process = image_group_member(image, number);
+		return process ? process_leader(process)->status.ns_pgid : 0;
+	case F_OWNER_PID: process = image_living(image, number); return process ? process->pid : 0;
+	default: thread = image_thread(image, number); return thread ? thread->tid : 0;
 	}
-	return 0;
-}
-
-static pid_t thread_in_container(const struct image *image, pid_t tid)
-{
-	for_each (struct process *, process, &image->processes) {
-		for_each (struct thread *, thread, &process->threads) {
-			if (thread->host_tid == tid)
-				return thread->tid;
-		}
-	}
-	return 0;
 }
 
 struct cr_error *file_resolve_owner(struct dump *dump, struct object *object)
@@ -78,11 +62,7 @@ struct cr_error *file_resolve_owner(struct dump *dump, struct object *object)
 
 	if (!on_host)
 		return NULL;
-	switch (file->owner_type) {
-	case F_OWNER_PGRP: file->owner = group_in_container(&dump->image, on_host); break;
-	case F_OWNER_PID: file->owner = process_in_container(&dump->image, on_host); break;
-	default: file->owner = thread_in_container(&dump->image, on_host);
-	}
+	file->owner = in_container(&dump->image, file->owner_type, on_host);
 	/* an owner that has ended, or lives outside, gets nothing */
 	if (!file->owner)
 		log_say(&dump->log, CR_WARNING,
@@ -95,20 +75,16 @@ struct cr_error *file_resolve_owner(struct dump *dump, struct object *object)
 
 static pid_t group_on_host(const struct restore *restore, pid_t pgid)
 {
-	for_each (struct process *, process, &restore->image.processes) {
-		const struct process_identity *identity = process_state(process, &process_kind);
+	const struct process *process = image_group_member(&restore->image, pgid);
 
-		if (identity->pgid == pgid)
-			return getpgid(process_leader(process)->host_tid);
-	}
-	return 0;
+	return process ? getpgid(process_leader(process)->host_tid) : 0;
 }
 
 static struct cr_error *process_on_host(struct restore *restore, pid_t pid, pid_t *ret)
 {
-	struct process *process = image_process(&restore->image, pid);
+	struct process *process = image_living(&restore->image, pid);
 
-	if (!process || !process->memory)
+	if (!process)
 		return NULL;
 	/* who stands for a dead leader has another number */
 	TRY(restore_status(restore, process_leader(process)));
@@ -118,13 +94,9 @@ static struct cr_error *process_on_host(struct restore *restore, pid_t pid, pid_
 
 static pid_t thread_on_host(const struct restore *restore, pid_t tid)
 {
-	for_each (struct process *, process, &restore->image.processes) {
-		for_each (struct thread *, thread, &process->threads) {
-			if (thread->tid == tid)
-				return thread->host_tid;
-		}
-	}
-	return 0;
+	const struct thread *thread = image_thread(&restore->image, tid);
+
+	return thread ? thread->host_tid : 0;
 }
 
 static struct cr_error *find_owner(struct restore *restore, const struct file *file, pid_t *ret)

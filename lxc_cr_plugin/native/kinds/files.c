@@ -3,6 +3,7 @@
 #include "files.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 
@@ -60,39 +61,50 @@ static struct cr_error *files_dump(struct dump *dump, struct process *process, v
 	return NULL;
 }
 
-static int number_in(const struct files *files, const struct object *object)
+/* What is shown twice is found by its lowest number. */
+static const struct files_row *row_of(struct image *image, struct files *files,
+				      const struct object *object)
 {
-	const struct files_row *rows = files->descriptors.items;
+	struct files_row *rows = files->descriptors.items;
 
-	for (size_t i = 0; i < files->descriptors.count; i++) {
-		if (rows[i].object == object->id)
-			return rows[i].fd;
+	for (; files->found < files->descriptors.count; files->found++) {
+		struct files_row *row = &rows[files->found];
+		struct cr_error *error =
+			hash_add(image->pool, &files->by_object, row->object, 0, row);
+
+		if (!error)
+			continue;
+		cr_error_free(error);
+		return NULL;
 	}
-	return -1;
+	return hash_find(&files->by_object, object->id, 0);
 }
 
-bool files_hold(const struct process *process, const struct object *object)
+int files_number(struct image *image, const struct process *process, const struct object *object)
 {
-	return number_in(process_state(process, &files_kind), object) >= 0;
+	const struct process *owner = sharing_owner(process, SHARE_FILES);
+	const struct files_row *row = row_of(image, process_state(owner, &files_kind), object);
+
+	return row ? row->fd : -1;
 }
 
-int files_number(const struct process *process, const struct object *object)
+static int by_number(const void *key, const void *item)
 {
-	return number_in(process_state(sharing_owner(process, SHARE_FILES), &files_kind), object);
+	int a = *(const int *)key, b = ((const struct files_row *)item)->fd;
+
+	return (a > b) - (a < b);
 }
 
 bool files_show(const struct process *process, int fd, const struct object *object)
 {
-	const struct files_row *rows;
-	const struct files *files;
+	const struct files *files = process_state(sharing_owner(process, SHARE_FILES), &files_kind);
+	const struct files_row *row =
+		files->descriptors.count
+			? bsearch(&fd, files->descriptors.items, files->descriptors.count,
+				  sizeof(*row), by_number)
+			: NULL;
 
-	files = process_state(sharing_owner(process, SHARE_FILES), &files_kind);
-	rows = files->descriptors.items;
-	for (size_t i = 0; i < files->descriptors.count; i++) {
-		if (rows[i].fd == fd)
-			return rows[i].object == object->id;
-	}
-	return false;
+	return row && row->object == object->id;
 }
 
 int files_highest(const struct image *image)

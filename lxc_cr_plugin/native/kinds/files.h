@@ -5,7 +5,9 @@
 #include "../restore.h"
 
 struct files {
-	struct list descriptors;
+	struct list descriptors; /* struct files_row, ascending */
+	struct hash by_object;	 /* the first of them that were looked for once */
+	size_t found;
 };
 
 struct files_row {
@@ -17,10 +19,8 @@ struct files_row {
 extern const struct field files_row_fields[];
 extern const struct kind files_kind;
 
-/* Does one of its descriptors show @object? */
-bool files_hold(const struct process *process, const struct object *object);
 /* The lowest of its descriptors, or of a table it shares, that show @object; -1: none does. */
-int files_number(const struct process *process, const struct object *object);
+int files_number(struct image *image, const struct process *process, const struct object *object);
 /* Does its descriptor @fd, or that of a table it shares, show @object? */
 bool files_show(const struct process *process, int fd, const struct object *object);
 /* Of every object that a descriptor shows: who has it, the first process in the image's order. */

@@ -144,12 +144,12 @@ static struct cr_error *set(struct restore *restore, const struct object *object
 static struct cr_error *set_passing(struct restore *restore, const struct lease *lease,
 				    uint32_t type)
 {
-	struct process *owner = image_process(&restore->image, lease->pid);
+	struct process *owner = image_living(&restore->image, lease->pid);
 	struct object *object = file_of_lease(restore, lease);
 	struct program *p = restore->program;
 	int passing, number;
 
-	if (!object || !owner || !owner->memory)
+	if (!object || !owner)
 		return no_file(lease);
 	restore_begin(restore, owner);
 	TRY(restore_lend(restore, object->fd, &passing));
@@ -220,18 +220,39 @@ static size_t first_lease(const struct list *sorted, pid_t pid)
 	return low;
 }
 
+static bool is_breaking(const struct object *object)
+{
+	const struct lease *lease = object->state;
+
+	return lease->downgrade || lease->unlock;
+}
+
+static struct cr_error *note_lease(struct restore *restore, struct object *object)
+{
+	struct object **slot =
+		list_append(restore->image.pool, &restore->leases, sizeof(struct object *));
+
+	if (!slot)
+		return error_nomem();
+	*slot = object;
+	if (!is_breaking(object))
+		return NULL;
+	return hash_add(restore->image.pool, &restore->breaking,
+			((struct lease *)object->state)->object, 0, object);
+}
+
 struct cr_error *leases_find(struct restore *restore)
 {
-	for_each (struct object *, object, &restore->image.objects) {
-		struct object **slot;
+	const struct cr_restart_options *options = restore->options;
 
-		if (object->kind != &lease_kind)
-			continue;
-		slot = list_append(restore->image.pool, &restore->leases, sizeof(*slot));
-		if (!slot)
-			return error_nomem();
-		*slot = object;
+	for_each (struct object *, object, &restore->image.objects) {
+		if (object->kind == &lease_kind)
+			TRY(note_lease(restore, object));
 	}
+	for (size_t i = 0; i < options->lease_choices_count; i++)
+		TRY(hash_add(restore->image.pool, &restore->lease_choices,
+			     options->lease_choices[i].object, 0,
+			     (void *)&options->lease_choices[i]));
 	return sort_leases(restore);
 }
 
@@ -313,31 +334,19 @@ struct cr_error *leases_restore_forced(struct restore *restore)
 
 /* ---- being broken ---- */
 
-static bool is_breaking(const struct object *object)
-{
-	const struct lease *lease = object->state;
-
-	return lease->downgrade || lease->unlock;
-}
-
 bool lease_is_breaking(const struct restore *restore, const struct object *file)
 {
-	for_each (struct object *, object, &restore->leases) {
-		if (((struct lease *)object->state)->object == file->id && is_breaking(object))
-			return true;
-	}
-	return false;
+	return hash_find(&restore->breaking, file->id, 0);
 }
 
 /* What the user wants for this lease: by itself, or for all. */
 static struct cr_lease_choice choice_for(const struct restore *restore, const struct lease *lease)
 {
 	const struct cr_restart_options *options = restore->options;
+	const struct cr_lease_choice *chosen = hash_find(&restore->lease_choices, lease->object, 0);
 
-	for (size_t i = 0; i < options->lease_choices_count; i++) {
-		if (options->lease_choices[i].object == lease->object)
-			return options->lease_choices[i];
-	}
+	if (chosen)
+		return *chosen;
 	return (struct cr_lease_choice){lease->object, options->lease_policy, options->lease_extra};
 }
 

@@ -84,19 +84,6 @@ struct cr_error *lock_waiter_release(pid_t tid)
 	return await_queue(tid);
 }
 
-static const struct thread *find_thread(const struct image *image, const struct lock_waiter *waiter)
-{
-	for_each (struct process *, process, &image->processes) {
-		if (process->pid != waiter->pid)
-			continue;
-		for_each (struct thread *, thread, &process->threads) {
-			if (thread->tid == waiter->tid)
-				return thread;
-		}
-	}
-	return NULL;
-}
-
 size_t lock_waiters_count(const struct restore *restore)
 {
 	size_t count = 0;
@@ -109,14 +96,15 @@ size_t lock_waiters_count(const struct restore *restore)
 struct cr_error *lock_waiters_restore(struct restore *restore)
 {
 	for_each (struct object *, object, &restore->image.objects) {
+		const struct lock_waiter *waiter = object->state;
 		const struct thread *thread;
 		struct arch_regs regs;
 		struct lock_waiter now;
 
 		if (object->kind != &lock_waiter_kind)
 			continue;
-		thread = find_thread(&restore->image, object->state);
-		if (!thread || !thread->host_tid)
+		thread = image_thread(&restore->image, waiter->tid);
+		if (!thread || thread->process->pid != waiter->pid || !thread->host_tid)
 			return error_new(CR_IMAGE, "A thread that waits for a lock is not there");
 		TRY(registers_of(thread, &regs));
 		/* what does not wait would run before the others do */

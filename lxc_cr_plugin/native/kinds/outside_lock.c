@@ -42,6 +42,7 @@ static struct cr_error *copy_text(struct dump *dump, const char *text, struct by
 struct cr_error *outside_lock_note(struct dump *dump, const struct kernel_lock *lock,
 				   const struct noted_file *file, const struct proc_stat *stat)
 {
+	const char *name = locks_name(dump, file);
 	struct outside_lock *note;
 	struct object *object;
 
@@ -49,7 +50,7 @@ struct cr_error *outside_lock_note(struct dump *dump, const struct kernel_lock *
 		return NULL;
 	log_say(&dump->log, CR_WARNING,
 		"Process %d of the host (%s), which is outside the container, has locked %s",
-		lock->pid, stat->comm, file->name);
+		lock->pid, stat->comm, name);
 	object = image_add_object(&dump->image, &outside_lock_kind);
 	if (!object)
 		return error_nomem();
@@ -63,7 +64,7 @@ struct cr_error *outside_lock_note(struct dump *dump, const struct kernel_lock *
 	}
 	note->host_pid = lock->pid;
 	TRY(copy_text(dump, stat->comm, &note->comm));
-	return copy_text(dump, file->name, &note->what);
+	return copy_text(dump, name, &note->what);
 }
 
 const struct kind outside_lock_kind = {

@@ -114,7 +114,6 @@ static struct cr_error *pidfd_dump(struct dump *dump, const struct descriptor *d
 
 /* A process that ends when all pidfds are open that showed the same dead one. */
 struct departed {
-	uint64_t inode;
 	uint32_t status;
 	pid_t pid, host_pid;
 };
@@ -139,18 +138,19 @@ static struct cr_error *clone_departed(struct restore *restore, struct departed 
 
 static struct cr_error *depart(struct restore *restore, const struct pidfd *saved, pid_t *ret)
 {
-	struct departed *departed = restore->departed.items;
+	const uint64_t inode = saved->file.inode;
+	struct departed *departed = hash_find(&restore->departed_by_inode, inode, 0), **slot;
 
-	for (size_t i = 0; i < restore->departed.count; i++) {
-		if (departed[i].inode == saved->file.inode) {
-			*ret = departed[i].host_pid;
-			return NULL;
-		}
+	if (departed) {
+		*ret = departed->host_pid;
+		return NULL;
 	}
-	departed = list_append(restore->image.pool, &restore->departed, sizeof(*departed));
-	if (!departed)
+	departed = pool_alloc(restore->image.pool, sizeof(*departed));
+	slot = list_append(restore->image.pool, &restore->departed, sizeof(*slot));
+	if (!departed || !slot)
 		return error_nomem();
-	departed->inode = saved->file.inode;
+	*slot = departed;
+	TRY(hash_add(restore->image.pool, &restore->departed_by_inode, inode, 0, departed));
 	departed->status = saved->exit_status;
 	TRY(clone_departed(restore, departed));
 	*ret = departed->host_pid;
@@ -175,10 +175,8 @@ static struct cr_error *end_departed(struct restore *restore, const struct depar
 
 struct cr_error *pidfd_finish(struct restore *restore)
 {
-	const struct departed *departed = restore->departed.items;
-
-	for (size_t i = 0; i < restore->departed.count; i++)
-		TRY(end_departed(restore, &departed[i]));
+	for_each (struct departed *, departed, &restore->departed)
+		TRY(end_departed(restore, departed));
 	return NULL;
 }
 
@@ -198,19 +196,15 @@ static struct cr_error *find_leader(struct restore *restore, const struct proces
 
 static struct cr_error *find_task(struct restore *restore, const struct pidfd *saved, pid_t *ret)
 {
-	const struct list *lists[] = {&restore->image.processes, &restore->image.zombies};
+	const struct thread *thread = image_thread(&restore->image, saved->pid);
+	const struct process *process = image_process(&restore->image, saved->pid);
 
-	for (int i = 0; i < 2; i++) {
-		for_each (struct process *, process, lists[i]) {
-			for_each (struct thread *, thread, &process->threads) {
-				*ret = thread->host_tid;
-				if (thread->tid == saved->pid)
-					return NULL;
-			}
-			if (process->pid == saved->pid)
-				return find_leader(restore, process, ret);
-		}
+	if (thread) {
+		*ret = thread->host_tid;
+		return NULL;
 	}
+	if (process)
+		return find_leader(restore, process, ret);
 	return error_new(CR_IMAGE, "A pidfd stands for task %d, which is not in the image",
 			 saved->pid);
 }

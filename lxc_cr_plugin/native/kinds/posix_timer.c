@@ -176,10 +176,9 @@ static struct cr_error *dump_timer(struct dump *dump, struct process *process,
 	timer->realtime = kernel->realtime;
 	timer->overruns = kernel->overruns > 0 ? (uint64_t)kernel->overruns : 0;
 	if (kernel->notify == SIGEV_THREAD_ID) {
-		for_each (struct thread *, thread, &process->threads) {
-			if (thread->host_tid == kernel->thread)
-				timer->thread = thread->tid;
-		}
+		const struct thread *thread = image_thread(&dump->image, kernel->thread);
+
+		timer->thread = thread && thread->process == process ? thread->tid : 0;
 		if (!timer->thread)
 			return refuse(process, kernel, "is for a thread that has ended");
 	}
@@ -352,14 +351,13 @@ static struct cr_error *arm_with_overruns(struct restore *restore, struct proces
 	int64_t at = moment(restore, timer), most = at / interval - ahead;
 	int64_t overruns = (int64_t)timer->overruns < most ? (int64_t)timer->overruns : most;
 	uint64_t set = 1ull << (timer->signal - 1);
+	const struct thread *thread = image_thread(&restore->image, timer->thread);
 	struct program *p = restore->program;
 	struct timespec none = {0};
 
 	TRY(program_run(p));
-	for_each (struct thread *, thread, &process->threads) {
-		if (thread->tid == timer->thread)
-			program_begin(p, thread->host_tid);
-	}
+	if (thread && thread->process == process)
+		program_begin(p, thread->host_tid);
 	set_time(p, timer, TIMER_ABSTIME, at - (overruns + ahead) * interval);
 	program_call(p, "take the signal of a POSIX timer", SYS_rt_sigtimedwait,
 		     program_data(p, &set, sizeof(set)), 0, program_data(p, &none, sizeof(none)),

@@ -32,12 +32,6 @@ static const struct field seccomp_filter_fields[] = {
 	FIELD_END,
 };
 
-/* A chain that was met before, by the address of its newest filter. */
-struct known_chain {
-	uint64_t address;
-	uint32_t newest;
-};
-
 static struct cr_error *read_failed(pid_t tid)
 {
 	return error_remedy(
@@ -77,36 +71,62 @@ static struct cr_error *read_flags(pid_t tid, uint64_t index, uint32_t *ret)
 	return NULL;
 }
 
-/* Filters that stand on the same one and say the same are the same, for all that can be told. */
-static struct object *find(struct dump *dump, const struct seccomp_filter *wanted)
+/* A filter that was met; the others have the same digest. */
+struct known_filter {
+	struct object *object;
+	struct known_filter *next;
+};
+
+static uint64_t digest(const struct bytes *program)
 {
-	for_each (struct object *, object, &dump->seccomp_filters) {
-		const struct seccomp_filter *filter = object->state;
+	uint64_t digest = 0xcbf29ce484222325ull; /* FNV-1a */
+
+	for (size_t i = 0; i < program->len; i++)
+		digest = (digest ^ program->data[i]) * 0x100000001b3ull;
+	return digest;
+}
+
+/* Filters that stand on the same one and say the same are the same, for all that can be told. */
+static struct object *find(const struct known_filter *known, const struct seccomp_filter *wanted)
+{
+	for (; known; known = known->next) {
+		const struct seccomp_filter *filter = known->object->state;
 
 		if (filter->previous == wanted->previous && filter->flags == wanted->flags &&
 		    filter->program.len == wanted->program.len &&
 		    !memcmp(filter->program.data, wanted->program.data, wanted->program.len))
-			return object;
+			return known->object;
 	}
+	return NULL;
+}
+
+static struct cr_error *add(struct dump *dump, struct seccomp_filter *filter, uint64_t hash,
+			    struct known_filter *others, struct object **ret)
+{
+	struct pool *pool = dump->image.pool;
+	struct known_filter *known = pool_alloc(pool, sizeof(*known));
+	struct object *object = image_add_object(&dump->image, &seccomp_filter_kind);
+
+	filter->program.data = pool_memdup(pool, filter->program.data, filter->program.len);
+	if (!known || !object || !filter->program.data)
+		return error_nomem();
+	*(struct seccomp_filter *)object->state = *filter;
+	known->object = *ret = object;
+	if (!others)
+		return hash_add(pool, &dump->seccomp_filters, filter->previous, hash, known);
+	known->next = others->next;
+	others->next = known;
 	return NULL;
 }
 
 static struct cr_error *find_or_add(struct dump *dump, struct seccomp_filter *filter, uint32_t *ret)
 {
-	struct object *object = find(dump, filter), **slot;
+	uint64_t hash = digest(&filter->program);
+	struct known_filter *known = hash_find(&dump->seccomp_filters, filter->previous, hash);
+	struct object *object = find(known, filter);
 
-	if (!object) {
-		object = image_add_object(&dump->image, &seccomp_filter_kind);
-		slot = list_append(dump->image.pool, &dump->seccomp_filters, sizeof(*slot));
-		if (!object || !slot)
-			return error_nomem();
-		*slot = object;
-		filter->program.data =
-			pool_memdup(dump->image.pool, filter->program.data, filter->program.len);
-		if (!filter->program.data)
-			return error_nomem();
-		*(struct seccomp_filter *)object->state = *filter;
-	}
+	if (!object)
+		TRY(add(dump, filter, hash, known, &object));
 	*ret = object->id;
 	return NULL;
 }
@@ -132,25 +152,21 @@ static struct cr_error *dump_chain(struct dump *dump, pid_t tid, uint32_t *newes
 
 struct cr_error *seccomp_filter_dump(struct dump *dump, const struct thread *thread, uint32_t *ret)
 {
-	struct known_chain *known = dump->seccomp_chains.items;
 	uint64_t address = thread->kernel->seccomp_filter;
+	const struct object *known;
 
 	*ret = 0;
 	if (!address)
 		return NULL;
-	/* the newest first: most have what their neighbour has */
-	for (size_t i = dump->seccomp_chains.count; i-- > 0;) {
-		if (known[i].address == address) {
-			*ret = known[i].newest;
-			return NULL;
-		}
+	known = hash_find(&dump->seccomp_chains, address, 0);
+	if (known) {
+		*ret = known->id;
+		return NULL;
 	}
 	TRY(dump_chain(dump, thread->host_tid, ret));
-	known = list_append(dump->image.pool, &dump->seccomp_chains, sizeof(*known));
-	if (!known)
-		return error_nomem();
-	*known = (struct known_chain){address, *ret};
-	return NULL;
+	known = image_object(&dump->image, *ret);
+	return known ? hash_add(dump->image.pool, &dump->seccomp_chains, address, 0, (void *)known)
+		     : NULL;
 }
 
 struct cr_error *seccomp_filter_chain(struct restore *restore, uint32_t newest, struct list *ret)

@@ -29,11 +29,9 @@ const char *sysv_next_line(const char *line)
 
 int32_t sysv_process(const struct dump *dump, pid_t host_pid)
 {
-	for_each (struct process *, process, &dump->image.processes) {
-		if (process->host_tgid == host_pid)
-			return process->pid;
-	}
-	return 0;
+	const struct process *process = image_living(&dump->image, host_pid);
+
+	return process ? process->pid : 0;
 }
 
 /* ---- restart ---- */

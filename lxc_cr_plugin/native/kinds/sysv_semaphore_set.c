@@ -112,24 +112,14 @@ static struct cr_error *dump_set(struct dump *dump, const char *line)
 		.cuid = data.sem_perm.cuid,
 		.cgid = data.sem_perm.cgid,
 	};
+	TRY(hash_add(dump->image.pool, &dump->semaphore_sets, (uint64_t)id, 0, set));
 	return dump_values(dump, set, data.sem_nsems);
-}
-
-static struct semaphore_set *find_set(const struct dump *dump, int32_t id)
-{
-	for_each (struct object *, object, &dump->image.objects) {
-		struct semaphore_set *set = object->state;
-
-		if (object->kind == &sysv_semaphore_set_kind && set->ipc.id == id)
-			return set;
-	}
-	return NULL;
 }
 
 static struct cr_error *add_undos(struct dump *dump, const struct process *process,
 				  const struct kernel_undo *undo)
 {
-	struct semaphore_set *set = find_set(dump, undo->set);
+	struct semaphore_set *set = hash_find(&dump->semaphore_sets, (uint64_t)undo->set, 0);
 	size_t count = set ? set->semaphores.count : 0;
 	_cleanup_free_ int16_t *adjustments = calloc(count + 1, sizeof(*adjustments));
 

@@ -47,17 +47,50 @@ static bool parse_line(const char *line, struct segment *ret, uint64_t *attached
 		      &ipc->cgid) == 9;
 }
 
-static struct cr_error *find_segment(struct dump *dump, ino_t id, struct segment *ret)
-{
+struct known_segment {
+	struct segment segment;
 	uint64_t attached;
-	struct cr_error *error;
+};
+
+/* Once in a look. *ret: list of struct known_segment, also by id. */
+static struct cr_error *read_segments(struct dump *dump, const struct list **ret)
+{
+	struct sysv_segments *known = &dump->sysv_segments;
+	struct known_segment *segment;
 	const char *line;
 
+	*ret = &known->list;
+	if (known->read)
+		return NULL;
 	TRY(sysv_table(dump, "shm", &line));
 	for (; line; line = sysv_next_line(line)) {
-		if (parse_line(line, ret, &attached) && (ino_t)ret->ipc.id == id)
-			return NULL;
+		struct known_segment **slot =
+			list_append(dump->image.pool, &known->list, sizeof(*slot));
+
+		segment = pool_alloc(dump->image.pool, sizeof(*segment));
+		if (!slot || !segment)
+			return error_nomem();
+		*slot = segment;
+		if (!parse_line(line, &segment->segment, &segment->attached))
+			return error_new(CR_INTERNAL, "Failed to read /proc/sysvipc/shm");
+		TRY(hash_add(dump->image.pool, &known->by_id, (uint64_t)segment->segment.ipc.id, 0,
+			     segment));
 	}
+	known->read = true;
+	return NULL;
+}
+
+static struct cr_error *find_segment(struct dump *dump, ino_t id, const struct segment **ret)
+{
+	const struct list *all;
+	const struct known_segment *known;
+	struct cr_error *error;
+
+	TRY(read_segments(dump, &all));
+	known = hash_find(&dump->sysv_segments.by_id, id, 0);
+	*ret = known ? &known->segment : NULL;
+	if (known)
+		return NULL;
 	error = error_new(CR_UNSUPPORTED,
 			  "System V shared memory segment %lu is not one of the "
 			  "container's",
@@ -94,10 +127,10 @@ static struct cr_error *add(struct dump *dump, const struct sight *sight,
 
 struct cr_error *sysv_object(struct dump *dump, const struct sight *sight, uint32_t *id)
 {
-	struct segment found = {0};
+	const struct segment *found;
 
 	TRY(find_segment(dump, sight->stat.st_ino, &found));
-	return add(dump, sight, &found, id);
+	return add(dump, sight, found, id);
 }
 
 /* To see the contents somebody must attach it: we do, which leaves its mark in the times of the
@@ -131,15 +164,12 @@ static struct cr_error *dump_one_detached(struct dump *dump, const struct segmen
 
 struct cr_error *sysv_dump_detached(struct dump *dump)
 {
-	const char *line;
+	const struct list *all;
 
-	TRY(sysv_table(dump, "shm", &line));
-	for (; line; line = sysv_next_line(line)) {
-		struct segment segment = {0};
-		uint64_t attached;
-
-		if (parse_line(line, &segment, &attached) && !attached)
-			TRY(dump_one_detached(dump, &segment));
+	TRY(read_segments(dump, &all));
+	for_each (struct known_segment *, known, all) {
+		if (!known->attached)
+			TRY(dump_one_detached(dump, &known->segment));
 	}
 	return NULL;
 }

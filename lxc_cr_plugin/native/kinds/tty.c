@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "../cleanup.h"
+#include "../sharing.h"
 #include "file.h"
 #include "files.h"
 #include "tty.h"
@@ -58,6 +59,31 @@ static bool tty_claims(const struct descriptor *descriptor)
 	return S_ISCHR(descriptor->stat.st_mode) && is_terminal(descriptor->stat.st_rdev);
 }
 
+/* An open file description of a terminal. */
+struct known_tty {
+	const struct tty *tty;
+	const struct process *holder;
+};
+
+static struct cr_error *note(struct dump *dump, const struct descriptor *descriptor,
+			     const struct tty *tty)
+{
+	struct list *known = hash_find(&dump->ttys, descriptor->stat.st_rdev, 0);
+	struct known_tty *slot;
+
+	if (!known) {
+		known = pool_alloc(dump->image.pool, sizeof(*known));
+		if (!known)
+			return error_nomem();
+		TRY(hash_add(dump->image.pool, &dump->ttys, descriptor->stat.st_rdev, 0, known));
+	}
+	slot = list_append(dump->image.pool, known, sizeof(*slot));
+	if (!slot)
+		return error_nomem();
+	*slot = (struct known_tty){tty, descriptor->process};
+	return NULL;
+}
+
 static struct cr_error *tty_dump(struct dump *dump, const struct descriptor *descriptor,
 				 void *state)
 {
@@ -66,6 +92,7 @@ static struct cr_error *tty_dump(struct dump *dump, const struct descriptor *des
 	struct termios2 termios;
 	struct winsize size;
 
+	TRY(note(dump, descriptor, tty));
 	tty->session = process_leader(descriptor->process)->status.ns_sid;
 	if (descriptor->flags & O_PATH)
 		return NULL;
@@ -105,13 +132,9 @@ static struct cr_error *apply_settings(struct object *object, const struct tty *
 			  "Failed to restore what waits in terminal '%s'", tty->file.path.data);
 }
 
-static struct process *session_leader(struct restore *restore, pid_t sid)
+static struct process *session_leader(const struct restore *restore, pid_t sid)
 {
-	for_each (struct process *, process, &restore->image.processes) {
-		if (process->pid == sid)
-			return process;
-	}
-	return NULL;
+	return image_living(&restore->image, sid);
 }
 
 bool tty_is_alias(const struct object *object)
@@ -169,6 +192,21 @@ static dev_t decode_tty(int number)
 	return makedev((encoded >> 8) & 0xfff, (encoded & 0xff) | ((encoded >> 12) & 0xfff00));
 }
 
+static const struct bytes *own_path(const struct dump *dump, const struct process *leader,
+				    dev_t device)
+{
+	const struct files *files = process_state(sharing_owner(leader, SHARE_FILES), &files_kind);
+	const struct files_row *rows = files->descriptors.items;
+
+	for (size_t i = 0; i < files->descriptors.count; i++) {
+		const struct object *object = image_object(&dump->image, rows[i].object);
+
+		if (object->kind == &tty_kind && file_of(object)->device == device)
+			return &file_of(object)->path;
+	}
+	return NULL;
+}
+
 /*
  * A descriptor that shows the terminal: the leader's own if it has one, else anybody's. The
  * container's devpts and the host's number their terminals alike, so a stranger's descriptor might
@@ -176,19 +214,18 @@ static dev_t decode_tty(int number)
  */
 static const struct bytes *terminal_path(struct dump *dump, struct process *leader, dev_t device)
 {
+	const struct list *known = hash_find(&dump->ttys, device, 0);
+	const struct known_tty *ttys = known ? known->items : NULL;
 	const struct bytes *path = NULL;
 
-	for_each (struct object *, object, &dump->image.objects) {
-		const struct file *file = file_of(object);
-
-		if (object->kind != &tty_kind || file->device != device)
-			continue;
-		if (object->holder == leader || files_hold(leader, object))
-			return &file->path;
-		if (!path || object->holder->stat.session == leader->stat.session)
-			path = &file->path;
+	if (!known)
+		return NULL;
+	path = own_path(dump, leader, device);
+	for (size_t i = 0; !path && i < known->count; i++) {
+		if (ttys[i].holder->stat.session == leader->stat.session)
+			path = &ttys[i].tty->file.path;
 	}
-	return path;
+	return path ? path : &ttys->tty->file.path;
 }
 
 static struct cr_error *terminal_dump(struct dump *dump, struct process *process, void *state)
@@ -219,14 +256,14 @@ void terminal_resolve(struct dump *dump, struct process *leader)
 {
 	struct terminal *terminal = process_state(leader, &terminal_kind);
 	int32_t host = terminal->foreground;
+	const struct process *process;
 
 	terminal->foreground = 0;
 	if (!host)
 		return;
-	for_each (struct process *, process, &dump->image.processes) {
-		if (process->stat.pgrp == host)
-			terminal->foreground = process_leader(process)->status.ns_pgid;
-	}
+	process = image_group_member(&dump->image, host);
+	if (process)
+		terminal->foreground = process_leader(process)->status.ns_pgid;
 }
 
 struct cr_error *terminal_acquire(struct restore *restore, struct process *process)

@@ -44,32 +44,11 @@ static struct cr_error *read_settled(struct dump *dump, uint64_t file, struct ke
 	return NULL;
 }
 
-/* Another open file description may show the same terminal. */
-static bool is_known(const struct dump *dump, uint64_t tty, const struct tty_input *ours)
-{
-	const struct tty_input *const *known = dump->tty_inputs.items;
-
-	for (size_t i = 0; i < dump->tty_inputs.count; i++) {
-		if (known[i] != ours && known[i]->tty == tty)
-			return true;
-	}
-	return false;
-}
-
-static struct cr_error *note(struct dump *dump, struct tty_input *input)
-{
-	struct tty_input **slot = list_append(dump->image.pool, &dump->tty_inputs, sizeof(*slot));
-
-	if (!slot)
-		return error_nomem();
-	*slot = input;
-	return NULL;
-}
-
 struct cr_error *tty_input_dump(struct dump *dump, const struct descriptor *descriptor, int fd,
 				struct tty_input *ret)
 {
 	struct kernel_tty_input input;
+	const struct tty_input *known;
 	int discipline;
 
 	if (ioctl(fd, TIOCGETD, &discipline) < 0)
@@ -84,12 +63,13 @@ struct cr_error *tty_input_dump(struct dump *dump, const struct descriptor *desc
 	if (input.waits)
 		return refuse(dump, descriptor, "more has been typed than the terminal can hold",
 			      "Try again when it has been read");
-	ret->tty = input.tty;
-	if (is_known(dump, input.tty, ret))
+	/* another open file description may show the same terminal */
+	known = hash_find(&dump->tty_inputs, input.tty, 0);
+	if (known && known != ret)
 		return NULL;
 	ret->text = input.text;
 	ret->ends = input.ends;
-	return note(dump, ret);
+	return hash_add(dump->image.pool, &dump->tty_inputs, input.tty, 0, ret);
 }
 
 /* ---- restart ---- */

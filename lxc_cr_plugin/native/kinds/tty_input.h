@@ -13,7 +13,6 @@ enum { TTY_INPUT_MAX = 4096 };
 struct tty_input {
 	struct bytes text;
 	struct bytes ends;
-	uint64_t tty; /* dump only: struct tty_struct */
 };
 
 extern const struct field tty_input_fields[];

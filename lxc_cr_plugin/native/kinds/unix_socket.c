@@ -279,10 +279,10 @@ static struct cr_error *unix_socket_dump_links(struct dump *dump, struct object 
 
 static pid_t find_creator(struct restore *restore, const struct unix_socket *socket)
 {
-	for_each (struct process *, process, &restore->image.processes) {
-		if (process->pid == socket->creator)
-			return process_leader(process)->host_tid;
-	}
+	const struct process *process = image_living(&restore->image, socket->creator);
+
+	if (process)
+		return process_leader(process)->host_tid;
 	log_say(&restore->log, CR_WARNING,
 		"Process %d, which made a pair of sockets, is gone: SO_PEERCRED will name init",
 		socket->creator);

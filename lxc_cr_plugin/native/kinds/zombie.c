@@ -84,7 +84,7 @@ struct cr_error *zombie_dump(struct dump *dump, const struct kernel_task *task,
 	process->host_pid = process->host_tgid = process->number = task->pid;
 	process->session = stat.session;
 	process->stat = stat;
-	return NULL;
+	return image_number_process(&dump->image, process);
 }
 
 void zombie_resolve(struct process *process)

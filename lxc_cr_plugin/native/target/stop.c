@@ -171,15 +171,25 @@ static struct cr_error *seize(struct stop_set *set, pid_t tid)
 	return refuse_tracer(set, tid, error);
 }
 
-static bool is_late(const struct stop_set *set, pid_t tid)
+struct cr_error *stop_late(struct stop_set *set, pid_t tid)
 {
-	const pid_t *late = set->late.items;
+	pid_t *slot;
 
-	for (size_t i = 0; i < set->late.count; i++) {
-		if (late[i] == tid)
-			return true;
-	}
-	return false;
+	if (stop_place(set, tid) < set->late.count)
+		return NULL;
+	slot = list_append(set->pool, &set->late, sizeof(*slot));
+	if (!slot)
+		return error_nomem();
+	*slot = tid;
+	/* from 1 on: not NULL */
+	return hash_add(set->pool, &set->places, (uint64_t)tid, 0, (void *)set->late.count);
+}
+
+size_t stop_place(const struct stop_set *set, pid_t tid)
+{
+	size_t place = (size_t)hash_find(&set->places, (uint64_t)tid, 0);
+
+	return place ? place - 1 : set->late.count;
 }
 
 /* Seize what is new in the cgroup; *fresh says how many there were. */
@@ -192,7 +202,7 @@ static struct cr_error *seize_new(struct stop_set *set, bool spare_late, size_t 
 	for (size_t i = 0; i < tids.count; i++) {
 		pid_t tid = ((pid_t *)tids.items)[i];
 
-		if (spare_late && is_late(set, tid))
+		if (spare_late && stop_place(set, tid) < set->late.count)
 			continue;
 		if (!known || !bsearch(&tid, set->tasks.items, known, sizeof(struct stopped_task),
 				       compare_pids))
@@ -275,44 +285,51 @@ static bool is_in_vfork(struct stop_set *set, pid_t tid)
 	return call == SYS_vfork || call == SYS_clone || call == SYS_clone3;
 }
 
-/* Children of the task's process that run in its memory. */
-static bool is_vfork_child(pid_t tid, pid_t parent, pid_t parent_tgid)
+/* NULL: it is not ours. */
+static struct cr_error *find_task(struct stop_set *set, pid_t tid, struct stopped_task **ret)
 {
-	_cleanup_error_ struct cr_error *error = NULL;
-	_cleanup_close_ int proc = -1;
-	struct proc_stat stat;
+	struct stopped_task *tasks = set->tasks.items;
+	size_t number;
 
-	/* asked of everybody for every vfork: first what costs a single call, and is rarely so */
-	if (syscall(SYS_kcmp, tid, parent, KCMP_VM, 0, 0))
-		return false;
-	error = proc_open(tid, tid, &proc);
-	if (!error)
-		error = proc_stat(proc, &stat);
-	return !error && stat.ppid == parent_tgid;
+	for (; set->numbered < set->tasks.count; set->numbered++)
+		TRY(hash_add(set->pool, &set->numbers, (uint64_t)tasks[set->numbered].tid, 0,
+			     (void *)(set->numbered + 1)));
+	number = (size_t)hash_find(&set->numbers, (uint64_t)tid, 0);
+	*ret = number && tasks[number - 1].tid == tid ? &tasks[number - 1] : NULL;
+	return NULL;
+}
+
+/* A child of @parent, if it runs in its memory. */
+static struct cr_error *let_child_go(struct stop_set *set, pid_t parent, pid_t tid,
+				     struct list *children)
+{
+	struct stopped_task *child;
+	size_t *slot;
+
+	TRY(find_task(set, tid, &child));
+	if (!child || !child->stands || syscall(SYS_kcmp, tid, parent, KCMP_VM, 0, 0))
+		return NULL;
+	slot = list_append(set->pool, children, sizeof(*slot));
+	if (!slot)
+		return error_nomem();
+	*slot = (size_t)(child - (struct stopped_task *)set->tasks.items);
+	child->stands = false;
+	return task_continue(tid, 0);
 }
 
 static struct cr_error *let_children_go(struct stop_set *set, size_t index, struct list *children)
 {
-	struct stopped_task *tasks = set->tasks.items;
-	pid_t parent = tasks[index].tid;
-	struct proc_status status;
+	pid_t parent = ((struct stopped_task *)set->tasks.items)[index].tid;
 	_cleanup_close_ int proc = -1;
+	char name[64], *text, *end;
 
 	TRY(proc_open(parent, parent, &proc));
-	TRY(proc_status(proc, set->pool, &status));
-	for (size_t i = 0; i < set->tasks.count; i++) {
-		size_t *slot;
-
-		if (!tasks[i].tid || !tasks[i].stands ||
-		    !is_vfork_child(tasks[i].tid, parent, status.tgid))
-			continue;
-		slot = list_append(set->pool, children, sizeof(*slot));
-		if (!slot)
-			return error_nomem();
-		*slot = i;
-		tasks[i].stands = false;
-		TRY(task_continue(tasks[i].tid, 0));
-	}
+	/* of this very thread, which cannot have ended since */
+	snprintf(name, sizeof(name), "task/%d/children", parent);
+	TRY(proc_read(proc, name, set->pool, &text, NULL));
+	for (pid_t tid = (pid_t)strtol(text, &end, 10); end != text;
+	     tid = (pid_t)strtol(text = end, &end, 10))
+		TRY(let_child_go(set, parent, tid, children));
 	return NULL;
 }
 
@@ -403,6 +420,8 @@ static bool is_awaited(const struct stopped_task *task)
  * youngest. */
 static struct cr_error *wait_for_each(struct stop_set *set)
 {
+	set->numbers = (struct hash){0};
+	set->numbered = 0;
 	for (size_t i = 0; i < set->tasks.count; i++) { /* grows as children are adopted */
 		if (is_awaited((struct stopped_task *)set->tasks.items + i))
 			TRY(wait_for_one(set, i));

@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 #include "../error.h"
+#include "../hash.h"
 #include "../log.h"
 #include "../pool.h"
 
@@ -31,12 +32,21 @@ struct stop_set {
 	const char *cgroup;  /* directory; its descendants count too */
 	const char *freezer; /* NULL: none */
 	bool freezer_is_v2;
-	struct list late;  /* pid_t: to be stopped when all others stand */
-	struct list tasks; /* struct stopped_task, ascending by tid */
+	struct list late;   /* pid_t: to be stopped when all others stand, in this order */
+	struct hash places; /* of late: stop_place() */
+	struct list tasks;  /* struct stopped_task, ascending by tid */
+	/* while it is not ascending yet: numbers of the first tasks, from 1 on, by tid */
+	struct hash numbers;
+	size_t numbered;
 };
 
 /* Threads of the cgroup and of all below it, ascending: list of pid_t. */
 struct cr_error *cgroup_tasks(const char *cgroup, struct pool *pool, struct list *ret);
+
+/* @tid is stopped late, after those of whom this was said before. */
+struct cr_error *stop_late(struct stop_set *set, pid_t tid);
+/* Where it is among those, the number of all when it is not. */
+size_t stop_place(const struct stop_set *set, pid_t tid);
 
 struct cr_error *stop_all(struct stop_set *set, struct log *log);
 /* NULL: not stopped by us. */
