@@ -36,7 +36,7 @@ unit: bootstrap ## Only what needs no container
 bench: bootstrap ## Measure; report to tests/bench/report/ (beside CRIU >= 4 if that is in PATH)
 	$(BIN)/python tests/bench/run.py
 
-curves: ## Measure and draw the cost of one more process, thread, VMA, file
+curves: ## Measure and draw the cost of one more process, thread, VMA, file, lock
 	@CR_ROOT=$(ROOT) sh -c '. tools/bootstrap.sh; cr_bootstrap bench'
 	$(BIN)/python tests/bench/curves.py
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What does one more process, thread, VMA or open file cost? It must not depend on how many there are.
+"""What does one more process, thread, VMA, file or lock cost? It must not depend on how many there are.
 
     make curves
-    .venv/bin/python tests/bench/curves.py [--runs N] [--counts 10,100,1000] [--picture FILE]
+    .venv/bin/python tests/bench/curves.py [--runs N] [--counts 10,100,1000] [--only WORD,WORD]
+        [--picture FILE]
 
 The cost of the empty container is taken off, the rest divided by the count: a flat line is a cost in
 proportion, a rising one a step that looks at everything again for each.
@@ -20,7 +21,16 @@ sys.path.insert(0, str(HERE.parent.parent))
 from tests.bench.run import measure  # noqa: E402
 from tests.integration.container import Laboratory, container  # noqa: E402
 
-OBJECTS = {"processes": "process", "threads": "thread", "vmas": "VMA", "files": "open file"}
+OBJECTS = {
+    "processes": "process",
+    "orphans": "process that init has adopted",
+    "threads": "thread",
+    "vmas": "VMA",
+    "files": "open file",
+    "locks": "locked file",
+    "pipes": "pipe",
+    "eventfds": "eventfd",
+}
 COUNTS = (10, 30, 100, 300, 1000)
 PHASES = {"downtime": "checkpoint: the stop", "engine_restart": "restart: the engine"}
 
@@ -36,7 +46,7 @@ def fastest(laboratory: Laboratory, program: Path, name: str, arguments: list[st
     return {phase: min(found[phase]) for phase in PHASES}
 
 
-def costs(counts: tuple[int, ...], runs: int) -> Costs:
+def costs(counts: tuple[int, ...], runs: int, objects: tuple[str, ...]) -> Costs:
     """What one of each costs when there are so many."""
     found: Costs = {}
     with tempfile.TemporaryDirectory(prefix="lxc-cr-bench-") as path:
@@ -44,7 +54,7 @@ def costs(counts: tuple[int, ...], runs: int) -> Costs:
         laboratory.prepare()
         program = laboratory.compile(HERE / "load.c")
         empty = fastest(laboratory, program, f"{laboratory.session}-idle", ["idle"], runs)
-        for what in OBJECTS:
+        for what in objects:
             for count in counts:
                 print(f"{count} {what} ...", file=sys.stderr, flush=True)
                 name = f"{laboratory.session}-{what}-{count}"
@@ -68,7 +78,8 @@ def draw(found: Costs, file: Path) -> None:
     for plot, (phase, title) in zip(plots, PHASES.items(), strict=True):
         for what, points in found.items():
             each = [took[phase] / 1e3 for took in points.values()]
-            plot.plot(list(points), each, marker="o", label=f"a {OBJECTS[what]}")
+            article = "an" if OBJECTS[what][0] in "aeiou" else "a"
+            plot.plot(list(points), each, marker="o", label=f"{article} {OBJECTS[what]}")
         plot.set(title=title, xlabel="how many there are", xscale="log", yscale="log")
         plot.set_ylabel("microseconds each")
         plot.grid(visible=True, alpha=0.3)
@@ -94,9 +105,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=4)
     parser.add_argument("--counts", default=",".join(map(str, COUNTS)))
+    parser.add_argument("--only", default=",".join(OBJECTS))
     parser.add_argument("--picture", type=Path, default=HERE.parent.parent / "docs/cost-curves.svg")
     arguments = parser.parse_args()
-    found = costs(tuple(map(int, arguments.counts.split(","))), arguments.runs)
+    found = costs(
+        tuple(map(int, arguments.counts.split(","))),
+        arguments.runs,
+        tuple(arguments.only.split(",")),
+    )
     print(table(found))
     draw(found, arguments.picture)
 

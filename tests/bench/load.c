@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Something to checkpoint: load STATUS idle | memory MIB 4k|thp|plain | processes N | files N | vmas N |
- * threads N. It says "ready" in its status file and sleeps.
+ * Something to checkpoint: load STATUS idle | memory MIB 4k|thp|plain | and N of: processes, orphans,
+ * files, locks, pipes, eventfds, vmas, threads. It says "ready" in its status file and sleeps.
  */
 #include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 
 #include "../integration/victims/victim.h"
@@ -43,16 +45,81 @@ static void processes(int count)
 			sleep_on();
 }
 
-static void files(int count)
+/* As daemons come about: each leaves the session that its dead parent has made. */
+static void orphans(int count)
 {
-	struct rlimit limit = {count + 100, count + 100};
-	char path[256];
+	uint32_t *arrived = victim_shared(4096);
+
+	for (int i = 0; i < count; i++) {
+		pid_t parent = must(fork());
+
+		if (parent) {
+			victim_reap(parent);
+			continue;
+		}
+		must(setsid());
+		if (must(fork()))
+			_exit(0);
+		victim_arrive(arrived);
+		sleep_on();
+	}
+	victim_meet(arrived, (uint32_t)count);
+}
+
+static void allow(int count)
+{
+	struct rlimit limit = {(rlim_t)count + 100, (rlim_t)count + 100};
 
 	must(setrlimit(RLIMIT_NOFILE, &limit));
+}
+
+static int open_one(int number)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s.%d", victim_path, number);
+	return must(open(path, O_RDWR | O_CREAT, 0600));
+}
+
+static void files(int count)
+{
+	allow(count);
+	for (int i = 0; i < count; i++)
+		open_one(i);
+}
+
+/* A file each, and all three sorts. */
+static void locks(int count)
+{
+	struct flock range = {.l_type = F_WRLCK, .l_len = 1};
+
+	allow(count);
 	for (int i = 0; i < count; i++) {
-		snprintf(path, sizeof(path), "%s.%d", victim_path, i);
-		must(open(path, O_RDWR | O_CREAT, 0600));
+		int fd = open_one(i);
+
+		if (i % 3)
+			must(fcntl(fd, i % 3 == 1 ? F_SETLK : F_OFD_SETLK, &range));
+		else
+			must(flock(fd, LOCK_EX));
 	}
+}
+
+static void pipes(int count)
+{
+	allow(2 * count);
+	for (int i = 0; i < count; i++) {
+		int ends[2];
+
+		must(pipe(ends));
+		check(write(ends[1], "x", 1) == 1, "write");
+	}
+}
+
+static void eventfds(int count)
+{
+	allow(count);
+	for (int i = 0; i < count; i++)
+		must(eventfd((unsigned int)i, 0));
 }
 
 /* Neighbours differ in protection, or the kernel would make one area of them. */
@@ -78,6 +145,14 @@ static void threads(int count)
 		check(pthread_create(&thread, &attributes, sleep_in_thread, NULL) == 0, "thread");
 }
 
+static const struct {
+	const char *name;
+	void (*make)(int count);
+} sorts[] = {
+	{"processes", processes}, {"orphans", orphans},	  {"files", files}, {"locks", locks},
+	{"pipes", pipes},	  {"eventfds", eventfds}, {"vmas", vmas},   {"threads", threads},
+};
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 2 ? argv[2] : "idle";
@@ -85,15 +160,11 @@ int main(int argc, char **argv)
 
 	victim_init(argc, argv);
 	if (strcmp(what, "memory") == 0)
-		memory(count, argc > 4 ? argv[4] : "4k");
-	else if (strcmp(what, "processes") == 0)
-		processes(count);
-	else if (strcmp(what, "files") == 0)
-		files(count);
-	else if (strcmp(what, "vmas") == 0)
-		vmas(count);
-	else if (strcmp(what, "threads") == 0)
-		threads(count);
+		memory((size_t)count, argc > 4 ? argv[4] : "4k");
+	for (size_t i = 0; i < sizeof(sorts) / sizeof(sorts[0]); i++) {
+		if (strcmp(what, sorts[i].name) == 0)
+			sorts[i].make(count);
+	}
 	victim_ready();
 	sleep_on();
 }
