@@ -13,6 +13,7 @@
 #include "kinds/file_owner.h"
 #include "kinds/files.h"
 #include "kinds/fs.h"
+#include "kinds/in_flight.h"
 #include "kinds/ipc_namespace.h"
 #include "kinds/key.h"
 #include "kinds/memory.h"
@@ -202,6 +203,7 @@ static struct cr_error *dump_links(struct dump *dump)
 struct cr_error *collect_states(struct dump *dump)
 {
 	TRY(look_at_all(dump));
+	TRY(in_flight_dump(dump));
 	TRY(births_plan(&dump->image));
 	TRY(sharing_dump(dump));
 	TRY(dump_links(dump));
@@ -260,6 +262,7 @@ void collect_forget(struct dump *dump)
 
 	for_each (struct process *, process, &image->processes)
 		leave_process(process);
+	in_flight_forget(dump);
 	close_fd(&dump->root);
 	forget_tree(&dump->files);
 	dump->init = NULL;

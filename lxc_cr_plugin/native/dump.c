@@ -13,6 +13,7 @@
 #include "collect.h"
 #include "image/inventory.h"
 #include "isolation.h"
+#include "kinds/in_flight.h"
 #include "kinds/other_names.h"
 #include "kinds/wait.h"
 #include "locks.h"
@@ -129,6 +130,7 @@ static void read_clocks(struct dump *dump)
 
 static void release(struct dump *dump)
 {
+	in_flight_forget(dump);
 	wait_resume(dump);
 	locks_release(dump);
 	stop_release(&dump->stopped, dump->init ? dump->init->host_tid : 0);

@@ -77,6 +77,7 @@ struct dump {
 	ino_t host_namespaces[9]; /* of this process when it began */
 	ino_t namespaces[9];	  /* of init: namespace_names[] */
 	void *files;		  /* tsearch(3) tree of open file descriptions: file.c */
+	struct process *flight;	  /* has what only messages hold, NULL: nothing: in_flight.c */
 	struct list pipes;	  /* struct noted_pipe: outsiders.c */
 	void *pipe_ends;	  /* tsearch(3) tree of the first end of each pipe: pipe.c */
 	void *known_paths;	  /* tsearch(3) tree: known_paths.c */
@@ -122,6 +123,9 @@ struct cr_error *file_object(struct dump *dump, struct process *process, int fd,
 			     struct object **ret, bool *cloexec);
 /* The object of an open file description that was met, by the kernel's address; NULL: none. file.c */
 struct object *file_find(const struct dump *dump, uint64_t file);
+/* One that was not met yet, by a descriptor of @process. file.c */
+struct cr_error *file_adopt(struct dump *dump, struct process *process,
+			    const struct kernel_file *file, struct object **ret);
 /* From now on it is found so. file.c */
 struct cr_error *file_add(struct dump *dump, uint64_t file, struct object *object);
 /* The numbers of all descriptors of @process, ascending: list of int. file.c */

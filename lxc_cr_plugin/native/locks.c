@@ -9,6 +9,7 @@
 #include "cleanup.h"
 #include "kernel/locks.h"
 #include "kinds/files.h"
+#include "kinds/in_flight.h"
 #include "kinds/lease.h"
 #include "kinds/lock.h"
 #include "kinds/memory.h"
@@ -141,7 +142,9 @@ static struct process *find_holder(struct dump *dump, const struct owners *owner
 
 	if (process && files_number(&dump->image, process, object) >= 0)
 		return process;
-	return object->holder;
+	if (!in_flight_holds(dump, object->holder))
+		return object->holder;
+	return process ? process : dump->init->process;
 }
 
 static struct cr_error *refuse(struct dump *dump, const struct noted_file *file,

@@ -32,6 +32,7 @@
 #include "kinds/sysv.h"
 #include "kinds/sysv_shared_memory.h"
 #include "kinds/tty.h"
+#include "kinds/unix_socket.h"
 #include "release.h"
 #include "steps.h"
 #include "takeover.h"
@@ -125,7 +126,7 @@ static struct cr_error *restore_links(struct restore *restore)
 				TRY(kinds[k]->restore_links(restore, object));
 		}
 	}
-	return NULL;
+	return unix_queues_finish(restore);
 }
 
 /* Objects of the ipc namespace, when all who may be their users stand. */

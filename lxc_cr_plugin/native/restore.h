@@ -41,6 +41,8 @@ struct restore {
 	struct hash helped_groups;     /* who has joined first: tree.c */
 	pid_t spare_pid;	       /* no task of the image has it */
 	void *pipes;		       /* tsearch(3) tree of struct standing_pipe: kinds/pipe.c */
+	struct hash senders;	       /* struct helper, by pid: kinds/unix_queue.c */
+	struct list dead_senders;      /* struct helper *, the same */
 	struct list departed;	       /* struct departed *: kinds/pidfd.c */
 	struct hash departed_by_inode; /* the same */
 	bool seccomp_suspended;	       /* filters are not in force while we build */

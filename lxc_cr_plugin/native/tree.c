@@ -12,6 +12,7 @@
 #include "kinds/memory.h"
 #include "kinds/process.h"
 #include "kinds/tty.h"
+#include "kinds/unix_socket.h"
 #include "kinds/zombie.h"
 
 static const struct process_identity *identity_of(const struct process *process)
@@ -77,6 +78,22 @@ static struct cr_error *note_numbers(struct restore *restore, struct list *used,
 	return NULL;
 }
 
+/* Some of them have ended and are stood in for: unix_queue.c */
+static struct cr_error *note_senders(struct restore *restore, struct list *used)
+{
+	for_each (struct object *, object, &restore->image.objects) {
+		const struct unix_socket *socket = object->state;
+		const struct unix_message *message;
+
+		if (object->kind != &unix_socket_kind)
+			continue;
+		message = socket->queue.items;
+		for (size_t i = 0; i < socket->queue.count; i++)
+			TRY(note_number(restore, used, message[i].pid));
+	}
+	return NULL;
+}
+
 static int compare_pids(const void *a, const void *b)
 {
 	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
@@ -92,6 +109,7 @@ static struct cr_error *choose_spare_pid(struct restore *restore)
 
 	TRY(note_numbers(restore, &used, &restore->image.processes));
 	TRY(note_numbers(restore, &used, &restore->image.zombies));
+	TRY(note_senders(restore, &used));
 	qsort(used.items, used.count, sizeof(pid_t), compare_pids);
 	number = used.items;
 	restore->spare_pid = 2;

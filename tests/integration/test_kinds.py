@@ -86,6 +86,21 @@ class TestVictim:
         running.verify()
 
 
+def test_queues_are_looked_at_any_number_of_times(container):
+    """Looking leaves a mark on an empty message, which must not matter the next time."""
+    victims = [container.add_victim(name) for name in ("unix_socket", "in_flight")]
+    container.start()
+    for victim in victims:
+        victim.ready()
+    for _ in range(3):
+        container.checkpoint()
+    stop_and_restart(container)
+    container.checkpoint()
+    container.checkpoint()
+    for victim in victims:
+        victim.verify()
+
+
 def test_every_kind_has_a_victim():
     assert [kind for kind in native.kinds() if victim_of(kind) not in ALL] == []
 

@@ -20,7 +20,6 @@ FLOCK = 2  # in images
 # What refused.c makes, and the words by which the refusal must name it.
 OBJECTS = {
     "named_socket": "unix socket with a name",
-    "lock_in_flight": "no descriptor shows",
     "tcp_socket": "socket",
     "inotify": "inotify",
     "io_uring": "io_uring",
@@ -164,8 +163,8 @@ def test_deleted_file_that_is_larger_than_allowed(container, tmp_path):
     victim.verify()
 
 
-@pytest.mark.support("descriptor_in_flight", "refuses")
-def test_descriptor_in_flight(container):
+@pytest.mark.support("network_socket_in_flight", "refuses")
+def test_network_socket_in_flight(container):
     """Only a look into the socket shows it, which nobody takes while the program runs."""
     victim = container.add_victim("refused", "in_flight")
     container.start()

@@ -11,6 +11,8 @@
 struct raw {
 	uint64_t position;
 	uint64_t owner; /* struct pid */
+	uint64_t inode, locks, marks;
+	uint32_t write_hint;
 	uint32_t flags;
 	uint32_t owner_type;
 	int32_t owner_signal;
@@ -24,6 +26,10 @@ struct raw {
 static const struct kernel_field fields[] = {
 	FIELD(position, "f_pos"),
 	FIELD(flags, "f_flags"),
+	FIELD(inode, "f_inode->i_ino"),
+	FIELD(locks, "f_inode->i_flctx"),
+	FIELD(write_hint, "f_inode->i_write_hint"),
+	KERNEL_FIELD_IF_ANY(struct raw, marks, "f_inode->i_fsnotify_marks"),
 	FIELD(owner, "f_owner->pid", "f_owner.pid"),
 	FIELD(owner_type, "f_owner->pid_type", "f_owner.pid_type"),
 	FIELD(owner_signal, "f_owner->signum", "f_owner.signum"),
@@ -42,13 +48,18 @@ struct kernel_open_files {
 
 static struct cr_error *locate_all(const struct btf *btf, struct kernel_open_files *files)
 {
+	struct btf_place place;
 	uint32_t type;
 
 	type = btf_find(btf, BTF_KIND_STRUCT, "file");
 	if (!type)
 		return error_new(CR_HOST, "This kernel has no struct file");
-	for (size_t i = 0; i < FIELDS; i++)
+	for (size_t i = 0; i < FIELDS; i++) {
+		/* what this kernel has not is read as nothing */
+		if (fields[i].optional && !btf_locate(btf, type, fields[i].paths[0], &place))
+			continue;
 		TRY(kernel_field_locate(btf, type, &fields[i], &files->places[i]));
+	}
 	files->pid_numbers = btf_pid_numbers(btf);
 	return NULL;
 }
@@ -74,6 +85,8 @@ void kernel_open_files_close(struct kernel_open_files *files)
 static struct cr_error *read_field(struct kernel_open_files *files, uint64_t address,
 				   const struct btf_place *place, void *ret)
 {
+	if (!place->size)
+		return NULL;
 	for (uint32_t i = 0; i < place->hop_count; i++) {
 		TRY(kernel_peek(files->peek, address + place->hops[i], &address, sizeof(address)));
 		if (!address)
@@ -96,6 +109,11 @@ struct cr_error *kernel_open_file_read(struct kernel_open_files *files, uint64_t
 		.owner_signal = raw.owner_signal,
 		.owner_uid = raw.owner_uid,
 		.owner_euid = raw.owner_euid,
+		.inode = raw.inode,
+		.locks = raw.locks,
+		.marks = raw.marks,
+		.write_hint = raw.write_hint,
+		.owner_address = raw.owner,
 	};
 	/* numbers[0] is that of the initial pid namespace, and begins with it */
 	return raw.owner ? kernel_peek(files->peek, raw.owner + files->pid_numbers, &ret->owner,

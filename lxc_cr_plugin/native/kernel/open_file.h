@@ -17,6 +17,10 @@ struct kernel_open_file {
 	uint32_t owner_type; /* F_OWNER_TID, F_OWNER_PID, F_OWNER_PGRP */
 	int32_t owner_signal;
 	uint32_t owner_uid, owner_euid;
+	/* of its inode, as in struct kernel_file */
+	uint64_t inode, locks, marks;
+	uint32_t write_hint;
+	uint64_t owner_address; /* struct pid */
 };
 
 struct kernel_open_files;

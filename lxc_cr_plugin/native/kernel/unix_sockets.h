@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "../error.h"
+#include "../pool.h"
 #include "btf.h"
 #include "peek.h"
 
@@ -20,6 +21,16 @@ struct kernel_unix_socket {
 	int32_t peer_pid;    /* SO_PEERCRED, as the pid namespace at @level knows it; 0: none */
 };
 
+/* A message that waits, or a piece of a stream: struct sk_buff. */
+struct kernel_unix_message {
+	uint32_t unread;  /* bytes */
+	bool peeked;	  /* an empty one that was looked at, which MSG_PEEK shows nobody again */
+	bool credentials; /* it says who sent it: */
+	int32_t pid;	  /* as the pid namespace at @level knows it, 0: not at all */
+	uint32_t uid, gid;
+	struct list files; /* uint64_t, struct file of the kernel: SCM_RIGHTS */
+};
+
 struct kernel_unix_sockets;
 
 /* @peek is used until it is closed, and stays the caller's. */
@@ -30,5 +41,9 @@ void kernel_unix_sockets_close(struct kernel_unix_sockets *sockets); /* NULL is 
 /* Of the socket behind struct @file; @level: of pid namespaces, 0 is the first. */
 struct cr_error *kernel_unix_socket_read(struct kernel_unix_sockets *sockets, uint64_t file,
 					 unsigned int level, struct kernel_unix_socket *ret);
+
+/* What waits in the socket @sock, oldest first; *ret: list of struct kernel_unix_message in @pool. */
+struct cr_error *kernel_unix_queue_read(struct kernel_unix_sockets *sockets, uint64_t sock,
+					unsigned int level, struct pool *pool, struct list *ret);
 
 #endif

@@ -12,6 +12,7 @@
 #include "../locks.h"
 #include "../outsiders.h"
 #include "file_owner.h"
+#include "in_flight.h"
 
 const struct field file_fields[] = {
 	FIELD_UINT(struct file, flags, 0, UINT32_MAX, "open(2) flags"),
@@ -159,6 +160,12 @@ struct cr_error *descriptor_look(struct dump *dump, struct process *process, int
 
 const char *descriptor_name(struct dump *dump, const struct descriptor *descriptor)
 {
+	if (in_flight_holds(dump, descriptor->process))
+		return image_text(&dump->image,
+				  "'%s', which is in flight in a unix socket of "
+				  "process %d (%s)",
+				  descriptor->path.data, descriptor->process->pid,
+				  descriptor->process->stat.comm);
 	return image_text(&dump->image, "descriptor %d (%s) of process %d (%s)", descriptor->fd,
 			  descriptor->path.data, descriptor->process->pid,
 			  descriptor->process->stat.comm);
@@ -351,6 +358,16 @@ struct cr_error *file_object(struct dump *dump, struct process *process, int fd,
 	}
 	*ret = (*found)->object;
 	return NULL;
+}
+
+struct cr_error *file_adopt(struct dump *dump, struct process *process,
+			    const struct kernel_file *file, struct object **ret)
+{
+	struct descriptor descriptor;
+
+	TRY(look(dump, process, file, &descriptor));
+	TRY(dump_new(dump, &descriptor, ret));
+	return file_add(dump, file->file, *ret);
 }
 
 /* ---- restart ---- */

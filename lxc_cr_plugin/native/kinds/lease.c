@@ -43,7 +43,7 @@ static const struct field lease_fields[] = {
 	FIELD_UINT(struct lease, unlock_remaining, 0, INT64_MAX / 4,
 		   "ns at the checkpoint until it is taken away by force"),
 	FIELD_BOOL(struct lease, mapped,
-		   "only a mapping keeps the description; fd: the number that it had",
+		   "only a mapping or a message keeps the description; fd: the number that it had",
 		   .optional = true),
 	FIELD_END,
 };

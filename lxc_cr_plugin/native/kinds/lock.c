@@ -16,7 +16,7 @@ static const struct field lock_fields[] = {
 	FIELD_INT(struct lock, pid, 1, MAX_TASKS,
 		  "process, or thread with descriptors of its own, that owns it or made it"),
 	FIELD_INT(struct lock, fd, -1, INT32_MAX,
-		  "descriptor of that process; -1: only a mapping keeps it"),
+		  "descriptor of that process; -1: only a mapping or a message keeps it"),
 	FIELD_UINT(struct lock, object, 1, UINT32_MAX, "open file description"),
 	FIELD_END,
 };

@@ -120,6 +120,19 @@ static struct cr_error *open_reader(struct dump *dump)
 		       : kernel_unix_sockets_open(dump->btf, dump->peek, &dump->kernel_sockets);
 }
 
+/* It changes while we look. */
+static struct cr_error *note_in_flight(struct dump *dump, const struct descriptor *descriptor)
+{
+	struct kernel_unix_socket seen;
+	struct cr_error *error =
+		kernel_unix_socket_read(dump->kernel_sockets, descriptor->kernel->file, 0, &seen);
+
+	if (!error && seen.queued)
+		error = unix_queue_note(dump, seen.sock);
+	cr_error_free(error);
+	return NULL;
+}
+
 static struct cr_error *unix_socket_check(struct dump *dump, const struct descriptor *descriptor)
 {
 	_cleanup_close_ int fd = -1;
@@ -128,7 +141,8 @@ static struct cr_error *unix_socket_check(struct dump *dump, const struct descri
 		return refuse(dump, descriptor, "unix_socket", "it is a socket opened with O_PATH");
 	TRY(descriptor_get(descriptor, &fd));
 	TRY(check(dump, descriptor, fd));
-	return open_reader(dump);
+	TRY(open_reader(dump));
+	return dump->running ? note_in_flight(dump, descriptor) : NULL;
 }
 
 /* ---- dump ---- */
@@ -208,8 +222,8 @@ static struct cr_error *unix_socket_dump(struct dump *dump, const struct descrip
 	socket->reset = seen.error;
 	socket->shutdown = seen.shutdown & SHUTDOWN_BOTH;
 	TRY(dump_creator(fd, &seen, socket));
-	TRY(dump_options(dump, fd, socket));
-	return unix_queue_read(dump, descriptor, fd, seen.queued, socket);
+	socket->queued = seen.queued;
+	return dump_options(dump, fd, socket);
 }
 
 static int by_sock(const void *a, const void *b)
@@ -219,8 +233,6 @@ static int by_sock(const void *a, const void *b)
 
 	return (x->sock > y->sock) - (x->sock < y->sock);
 }
-
-extern const struct kind unix_socket_kind;
 
 static struct cr_error *sort_sockets(struct dump *dump)
 {
@@ -260,14 +272,13 @@ static struct cr_error *unix_socket_dump_links(struct dump *dump, struct object 
 	struct unix_socket *socket = object->state, key_state = {.sock = socket->peer_sock}, *peer;
 	struct object key_object = {.state = &key_state}, *key = &key_object, **found;
 
-	TRY(unix_queue_resolve(dump, object));
 	if (!socket->peer_sock)
 		return NULL;
 	TRY(sort_sockets(dump));
 	found = bsearch(&key, dump->unix_sockets.items, dump->unix_sockets.count, sizeof(*found),
 			by_sock);
 	if (!found)
-		return refuse_peer(object, "is held outside the container, or is in flight");
+		return refuse_peer(object, "is held outside the container");
 	peer = (*found)->state;
 	if (peer->peer_sock != socket->sock)
 		return refuse_peer(object, "is connected elsewhere");

@@ -16,8 +16,9 @@ struct unix_socket {
 	uint64_t receive_timeout, send_timeout; /* ns, 0: none */
 	struct list options;			/* struct unix_option */
 	struct list queue;			/* struct unix_message, oldest first */
-	/* dump only: struct sock */
+	/* dump only: struct sock; as many messages, or pieces of a stream, wait in it */
 	uint64_t sock, peer_sock;
+	uint32_t queued;
 	/* restart only */
 	int mate; /* our descriptor of a peer that nobody has, 0: none */
 	bool linked;
@@ -30,18 +31,25 @@ struct unix_option {
 struct unix_message {
 	struct bytes data;
 	bool credentials;
-	int32_t pid; /* in the container; of the host until unix_queue_resolve() */
+	int32_t pid; /* in the container */
 	uint32_t uid, gid;
+	struct list files; /* struct unix_message_file */
 };
 
+struct unix_message_file {
+	uint32_t object;
+};
+
+extern const struct kind unix_socket_kind;
 extern const struct field unix_message_fields[];
 
-/* What waits to be read, left where it is; @queued: as many messages, or pieces of a stream. */
-struct cr_error *unix_queue_read(struct dump *dump, const struct descriptor *descriptor, int fd,
-				 uint32_t queued, struct unix_socket *socket);
-/* From the host's numbers to the container's, when all tasks are known. */
-struct cr_error *unix_queue_resolve(struct dump *dump, const struct object *object);
+/* What waits to be read, left where it is. */
+struct cr_error *unix_queue_dump(struct dump *dump, struct object *object);
+/* While everything runs: what is in flight in the socket @sock. */
+struct cr_error *unix_queue_note(struct dump *dump, uint64_t sock);
 /* Send it again, from the peer @fd. */
 struct cr_error *unix_queue_fill(struct restore *restore, const struct unix_socket *socket, int fd);
+/* When all queues are full: who stood for senders that have ended ends. */
+struct cr_error *unix_queues_finish(struct restore *restore);
 
 #endif

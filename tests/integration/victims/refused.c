@@ -88,37 +88,6 @@ static void send_file(void)
 	other = ends[1];
 }
 
-static void in_flight(void)
-{
-	file();
-	send_file();
-}
-
-/* With the lock that its description has. */
-static void lock_in_flight(void)
-{
-	file();
-	must(flock(fd, LOCK_EX));
-	send_file();
-}
-
-static void in_flight_verify(void)
-{
-	char control[CMSG_SPACE(sizeof(int))], byte;
-	struct iovec iov = {&byte, 1};
-	struct msghdr message = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
-	};
-	int received;
-
-	must(recvmsg(other, &message, 0));
-	memcpy(&received, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(received));
-	check_content(received);
-}
-
 static void tcp_socket(void)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(4711)};
@@ -135,6 +104,28 @@ static void tcp_socket_verify(void)
 
 	must(getsockname(fd, (struct sockaddr *)&address, &length));
 	check(ntohs(address.sin_port) == 4711, "port %d", ntohs(address.sin_port));
+}
+
+static void in_flight(void)
+{
+	tcp_socket();
+	send_file();
+}
+
+static void in_flight_verify(void)
+{
+	char control[CMSG_SPACE(sizeof(int))], byte;
+	struct iovec iov = {&byte, 1};
+	struct msghdr message = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+
+	must(recvmsg(other, &message, 0));
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
+	tcp_socket_verify();
 }
 
 static void inotify(void)
@@ -547,7 +538,6 @@ static const struct object {
 } objects[] = {
 	{"named_socket", named_socket, named_socket_verify},
 	{"in_flight", in_flight, in_flight_verify},
-	{"lock_in_flight", lock_in_flight, in_flight_verify},
 	{"tcp_socket", tcp_socket, tcp_socket_verify},
 	{"inotify", inotify, inotify_verify},
 	{"io_uring", io_uring, io_uring_verify},
