@@ -120,7 +120,7 @@ def change_below(file: Path, data: bytes) -> None:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["dir@xfs", "overlay@ext4", "btrfs@btrfs"])
 def test_what_only_a_full_look_finds(backend, running):
     """A content that has changed without any time. btrfs itself refuses to read it."""
     container, victim = running(backend)
