@@ -42,7 +42,8 @@ configure() {
 	echo lxc-cr-vm >"$root/etc/hostname"
 	printf '[Match]\nName=en*\n[Network]\nDHCP=yes\n' >"$root/etc/systemd/network/all.network"
 	echo 'nameserver 10.0.2.3' >"$root/etc/resolv.conf"
-	mkdir -m 700 "$root/root/.ssh"
+	mkdir -p "$root/root/.ssh"
+	chmod 700 "$root/root/.ssh"
 	cp "$(dirname "$image")/key.pub" "$root/root/.ssh/authorized_keys"
 	chroot "$root" systemctl --quiet enable systemd-networkd
 	chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer

@@ -134,7 +134,7 @@ static const struct kernel_field fields[] = {
 	FIELD(it_real_expires, "signal->real_timer.node.expires"),
 	/* an hrtimer that is not armed keeps its last expiry */
 	FIELD(it_real_armed, "signal->real_timer.is_queued", "signal->real_timer.state"),
-	FIELD(posix_timers, "signal->posix_timers"),
+	FIELD(posix_timers, "signal->posix_timers.first", "signal->posix_timers.next"),
 };
 /* clang-format on */
 

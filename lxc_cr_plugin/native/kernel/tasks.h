@@ -110,7 +110,7 @@ struct kernel_task {
 	uint64_t numa_policy;	  /* struct mempolicy, numa.h; 0: none */
 	uint64_t thread_flags;	  /* TIF_ flags, which every kernel numbers anew */
 	uint64_t undo_list;	  /* struct sem_undo_list, semaphore_undo.h; 0: none */
-	uint64_t posix_timers;	  /* first of the list, timers.h; 0: none */
+	uint64_t posix_timers;	  /* where their list begins, timers.h; 0: none */
 	uint64_t brk;		  /* mm->brk, 0 for a kernel thread */
 	uint64_t def_flags;	  /* mm->def_flags: VM_ flags of every new mapping, mlockall(2) */
 	uint64_t mm_flags;	  /* mm->flags; the lowest two bits: prctl(2) PR_GET_DUMPABLE */

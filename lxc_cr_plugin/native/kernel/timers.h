@@ -28,6 +28,7 @@ struct kernel_timer {
 	bool armed;	 /* it will fire */
 	bool due;	 /* it has fired, and goes on when its signal is taken */
 	bool queued;	 /* its signal is in a queue */
+	bool stale;	 /* and is not of this time, but comes all the same */
 	bool realtime;	 /* armed for a moment of CLOCK_REALTIME, not for a span of time */
 	int64_t expires; /* ns, of the initial time namespace, or CPU time */
 	uint64_t interval;
@@ -40,7 +41,7 @@ struct kernel_timer_reader;
 struct cr_error *kernel_timer_reader_open(const struct btf *btf, struct kernel_timer_reader **ret);
 void kernel_timer_reader_close(struct kernel_timer_reader *reader); /* NULL is fine */
 
-/* Append the timers of a list to @ret; @first: struct kernel_task has it. */
+/* Append the timers of a list to @ret; @first: struct kernel_task has it. There may be none. */
 struct cr_error *kernel_timer_reader_read(const struct kernel_timer_reader *reader,
 					  struct kernel_peek *peek, uint64_t first,
 					  struct pool *pool, struct list *ret);

@@ -18,7 +18,10 @@
 #include "../dump.h"
 
 #ifndef PR_TIMER_CREATE_RESTORE_IDS
-#define PR_TIMER_CREATE_RESTORE_IDS 77
+#define PR_TIMER_CREATE_RESTORE_IDS	77
+#define PR_TIMER_CREATE_RESTORE_IDS_OFF 0
+#define PR_TIMER_CREATE_RESTORE_IDS_ON	1
+#define PR_TIMER_CREATE_RESTORE_IDS_GET 2
 #endif
 
 enum { SECOND = 1000000000 };
@@ -221,7 +224,28 @@ static struct cr_error *posix_timer_dump(struct dump *dump, struct process *proc
 	return NULL;
 }
 
-enum { BATCH = 128 };
+/* By pairs of calls; a program that makes and deletes timers all the time has high numbers. */
+enum { BATCH = 128, SKIPPED_MAX = 1 << 20 };
+
+/* Since Linux 6.16 a process may say which ids it wants. */
+static bool can_choose_ids(void)
+{
+	return prctl(PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0, 0) >= 0;
+}
+
+static uint64_t append_create(struct program *p, const struct posix_timer *timer, uint64_t id)
+{
+	struct sigevent event = {
+		.sigev_notify = (int)timer->notify,
+		.sigev_signo = (int)timer->signal,
+		.sigev_value.sival_ptr = (void *)timer->value,
+		._sigev_un._tid = timer->thread,
+	};
+
+	program_call(p, "make a POSIX timer", SYS_timer_create, (uint64_t)(int64_t)timer->clock,
+		     program_data(p, &event, sizeof(event)), id);
+	return id;
+}
 
 /* The kernel reads the id that is wanted from where it will write the id that it gave. */
 static struct cr_error *create(struct restore *restore, const struct posix_timer *timers,
@@ -235,26 +259,68 @@ static struct cr_error *create(struct restore *restore, const struct posix_timer
 		wanted[i] = timers[i].id;
 	TRY(program_reserve(p, count + 2, count * (sizeof(struct sigevent) + 32)));
 	ids = program_data(p, wanted, count * sizeof(wanted[0]));
-	program_call(p, "keep the ids of POSIX timers (Linux 6.16 or newer)", SYS_prctl,
-		     PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0);
-	for (size_t i = 0; i < count; i++) {
-		struct sigevent event = {
-			.sigev_notify = (int)timers[i].notify,
-			.sigev_signo = (int)timers[i].signal,
-			.sigev_value.sival_ptr = (void *)timers[i].value,
-			._sigev_un._tid = timers[i].thread,
-		};
-
-		program_call(p, "make a POSIX timer", SYS_timer_create,
-			     (uint64_t)(int64_t)timers[i].clock,
-			     program_data(p, &event, sizeof(event)), ids + i * sizeof(wanted[0]));
-	}
-	program_call(p, "leave ids to the kernel again", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 0,
-		     0, 0, 0);
+	program_call(p, "keep the ids of POSIX timers", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS,
+		     PR_TIMER_CREATE_RESTORE_IDS_ON, 0, 0, 0);
+	for (size_t i = 0; i < count; i++)
+		append_create(p, &timers[i], ids + i * sizeof(wanted[0]));
+	program_call(p, "leave ids to the kernel again", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS,
+		     PR_TIMER_CREATE_RESTORE_IDS_OFF, 0, 0, 0);
 	TRY(program_run(p));
 	TRY(program_output(p, ids, got, count * sizeof(got[0])));
 	if (memcmp(wanted, got, count * sizeof(got[0])))
 		return error_new(CR_HOST, "This kernel gives POSIX timers other ids");
+	return NULL;
+}
+
+/* Before: in a new process ids count up from 0, and what is deleted does not come back. */
+static struct cr_error *create_next(struct restore *restore, const struct posix_timer *timer,
+				    int32_t *next)
+{
+	static const struct posix_timer scrap = {.clock = CLOCK_MONOTONIC, .notify = SIGEV_NONE};
+	struct program *p = restore->program;
+	int32_t got = -1;
+	uint64_t id;
+
+	for (; *next < timer->id; ++*next) {
+		TRY(program_reserve(p, 2, sizeof(struct sigevent) + 32));
+		append_create(p, &scrap, program_data(p, &got, sizeof(got)));
+		program_call(p, "delete a POSIX timer", SYS_timer_delete, (uint64_t)*next);
+	}
+	TRY(program_reserve(p, 1, sizeof(struct sigevent) + 32));
+	id = append_create(p, timer, program_data(p, &got, sizeof(got)));
+	TRY(program_run(p));
+	TRY(program_output(p, id, &got, sizeof(got)));
+	if (got != (*next)++)
+		return error_new(CR_HOST, "This kernel gives POSIX timers other ids");
+	return NULL;
+}
+
+static int by_id(const void *a, const void *b)
+{
+	int32_t x = ((const struct posix_timer *)a)->id, y = ((const struct posix_timer *)b)->id;
+
+	return (x > y) - (x < y);
+}
+
+static struct cr_error *create_in_turn(struct restore *restore, const struct process *process,
+				       const struct list *timers)
+{
+	struct posix_timer *sorted = pool_memdup(restore->image.pool, timers->items,
+						 timers->count * sizeof(*sorted));
+	int32_t next = 0;
+
+	if (!sorted)
+		return error_nomem();
+	qsort(sorted, timers->count, sizeof(*sorted), by_id);
+	if (sorted[timers->count - 1].id > SKIPPED_MAX)
+		return error_remedy(
+			error_new(CR_HOST,
+				  "POSIX timer %d of process %d: ids above %d take a kernel that "
+				  "lets us choose them",
+				  sorted[timers->count - 1].id, process->pid, SKIPPED_MAX),
+			"Restart on Linux 6.16 or newer");
+	for (size_t i = 0; i < timers->count; i++)
+		TRY(create_next(restore, &sorted[i], &next));
 	return NULL;
 }
 
@@ -265,7 +331,8 @@ static struct cr_error *posix_timer_restore(struct restore *restore, struct proc
 	const struct posix_timer *timers = saved->timers.items;
 	size_t count = saved->timers.count;
 
-	(void)process;
+	if (count && !can_choose_ids())
+		return create_in_turn(restore, process, &saved->timers);
 	for (size_t i = 0; i < count; i += BATCH)
 		TRY(create(restore, timers + i, count - i < BATCH ? count - i : BATCH));
 	return NULL;

@@ -68,10 +68,10 @@ static struct cr_error *take(struct dump *dump, struct thread *thread, struct li
 		return NULL;
 	if (info->si_code == SI_TIMER)
 		TRY(posix_timer_find(dump, thread->process, info->si_timerid, &timer));
-	if (timer && !(timer->queued && timer->due))
+	if (timer && !timer->stale && !(timer->queued && timer->due))
 		return NULL;
 	TRY(append(dump, queue, info));
-	if (!timer)
+	if (!timer || timer->stale)
 		return NULL;
 	last = (struct pending_signal *)queue->items + queue->count - 1;
 	last->of_timer = true;
