@@ -44,6 +44,13 @@ struct kernel_open_files {
 	struct kernel_peek *peek;
 	struct btf_place places[FIELDS];
 	uint32_t pid_numbers; /* in struct pid */
+	uint32_t private_data;
+	uint32_t eventfd_flags; /* in struct eventfd_ctx */
+};
+
+static const struct btf_wanted members[] = {
+	{offsetof(struct kernel_open_files, private_data), "file", "private_data"},
+	{offsetof(struct kernel_open_files, eventfd_flags), "eventfd_ctx", "flags"},
 };
 
 static struct cr_error *locate_all(const struct btf *btf, struct kernel_open_files *files)
@@ -61,7 +68,7 @@ static struct cr_error *locate_all(const struct btf *btf, struct kernel_open_fil
 		TRY(kernel_field_locate(btf, type, &fields[i], &files->places[i]));
 	}
 	files->pid_numbers = btf_pid_numbers(btf);
-	return NULL;
+	return btf_offsets(btf, members, sizeof(members) / sizeof(members[0]), files);
 }
 
 struct cr_error *kernel_open_files_open(const struct btf *btf, struct kernel_peek *peek,
@@ -119,4 +126,12 @@ struct cr_error *kernel_open_file_read(struct kernel_open_files *files, uint64_t
 	return raw.owner ? kernel_peek(files->peek, raw.owner + files->pid_numbers, &ret->owner,
 				       sizeof(ret->owner))
 			 : NULL;
+}
+
+struct cr_error *kernel_eventfd_flags(struct kernel_open_files *files, uint64_t file, uint32_t *ret)
+{
+	uint64_t context;
+
+	TRY(kernel_peek(files->peek, file + files->private_data, &context, sizeof(context)));
+	return kernel_peek(files->peek, context + files->eventfd_flags, ret, sizeof(*ret));
 }

@@ -34,4 +34,8 @@ void kernel_open_files_close(struct kernel_open_files *files); /* NULL is fine *
 struct cr_error *kernel_open_file_read(struct kernel_open_files *files, uint64_t file,
 				       struct kernel_open_file *ret);
 
+/* EFD_... of the eventfd behind @file; fdinfo tells them since Linux 6.5. */
+struct cr_error *kernel_eventfd_flags(struct kernel_open_files *files, uint64_t file,
+				      uint32_t *ret);
+
 #endif

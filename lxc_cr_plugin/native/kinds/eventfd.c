@@ -25,15 +25,30 @@ static bool eventfd_claims(const struct descriptor *descriptor)
 	return !strcmp((char *)descriptor->path.data, "anon_inode:[eventfd]");
 }
 
-static struct cr_error *read_info(const struct descriptor *descriptor, struct eventfd *ret)
+/* There is no way to tell by its behaviour that leaves the counter alone. */
+static struct cr_error *read_mode(struct dump *dump, const struct descriptor *descriptor,
+				  bool *semaphore)
+{
+	uint32_t flags;
+
+	if (!dump->kernel_open_files)
+		TRY(kernel_open_files_open(dump->btf, dump->peek, &dump->kernel_open_files));
+	TRY(kernel_eventfd_flags(dump->kernel_open_files, descriptor->kernel->file, &flags));
+	*semaphore = flags & EFD_SEMAPHORE;
+	return NULL;
+}
+
+static struct cr_error *read_info(struct dump *dump, const struct descriptor *descriptor,
+				  struct eventfd *ret)
 {
 	uint64_t semaphore;
 	struct fdinfo info;
 
 	TRY(fdinfo_read(descriptor, &info));
 	TRY(fdinfo_number(&info, "eventfd-count", 16, &ret->count));
-	/* since Linux 6.5; there is no other way to tell that leaves the counter alone */
-	TRY(fdinfo_number(&info, "eventfd-semaphore", 10, &semaphore));
+	/* since Linux 6.5 */
+	if (!fdinfo_find(&info, "eventfd-semaphore", 10, &semaphore))
+		return read_mode(dump, descriptor, &ret->semaphore);
 	ret->semaphore = semaphore;
 	return NULL;
 }
@@ -42,15 +57,13 @@ static struct cr_error *eventfd_check(struct dump *dump, const struct descriptor
 {
 	struct eventfd scrap = {0};
 
-	(void)dump;
-	return error_object(read_info(descriptor, &scrap), "eventfd");
+	return error_object(read_info(dump, descriptor, &scrap), "eventfd");
 }
 
 static struct cr_error *eventfd_dump(struct dump *dump, const struct descriptor *descriptor,
 				     void *state)
 {
-	(void)dump;
-	return read_info(descriptor, state);
+	return read_info(dump, descriptor, state);
 }
 
 static struct cr_error *eventfd_restore(struct restore *restore, struct object *object,
