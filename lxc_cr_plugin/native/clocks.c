@@ -231,7 +231,7 @@ static int64_t estimate_all(const struct restore *restore)
 	       estimate_rest(restore, PROGRAM);
 }
 
-/* ---- early: by execve(2) ---- */
+/* ---- early: by execve(2), or alone ---- */
 
 static bool shares_memory(const struct image *image)
 {
@@ -253,20 +253,6 @@ static struct cr_error *read_inode(int proc, const char *name, ino_t *ret)
 		return error_sys("Failed to look at %s of the container's init", name);
 	*ret = stat.st_ino;
 	return NULL;
-}
-
-/* A runtime may execute init in another thread than that which was to take the namespace along. */
-static struct cr_error *check_entered(struct restore *restore)
-{
-	_cleanup_close_ int proc = -1;
-	ino_t entered = 0;
-
-	TRY(proc_open(restore->init, restore->init, &proc));
-	TRY(read_inode(proc, "ns/time", &entered));
-	return entered == restore->clocks.namespace
-		       ? NULL
-		       : error_new(CR_HOST,
-				   "Init is not in the time namespace that was made for it");
 }
 
 /* A system call instruction in the vdso of a process that is not ours yet. */
@@ -339,12 +325,12 @@ struct cr_error *clocks_prepare(struct restore *restore, pid_t pid)
 
 /* ---- late: everybody by itself ---- */
 
-static struct cr_error *enter(struct restore *restore, struct process *process, int namespace)
+static struct cr_error *enter(struct restore *restore, pid_t tid, int namespace)
 {
 	struct program *p = restore->program;
 	uint64_t received;
 
-	restore_begin(restore, process);
+	program_begin(p, tid);
 	TRY(channel_send(&restore->channel, &namespace, 1));
 	received = channel_receive(&restore->channel, p, 1);
 	program_call(p, "enter the time namespace", SYS_setns, received, CLONE_NEWTIME);
@@ -354,26 +340,63 @@ static struct cr_error *enter(struct restore *restore, struct process *process, 
 	return program_run(p);
 }
 
-struct cr_error *clocks_enter(struct restore *restore)
+/* The namespace that init has made for its children; with @set its clocks are set first. */
+static struct cr_error *open_made(const struct restore *restore, bool set, int *ret)
+{
+	_cleanup_close_ int proc = -1;
+
+	TRY(proc_open(restore->init, restore->init, &proc));
+	if (set)
+		TRY(explain(write_offsets(restore, proc)));
+	*ret = openat(proc, "ns/time_for_children", O_RDONLY | O_CLOEXEC);
+	return *ret < 0 ? error_sys("Failed to open the container's time namespace") : NULL;
+}
+
+/* A runtime may execute init in another thread than that which was to take the namespace along. */
+static struct cr_error *check_made(struct restore *restore, int proc)
+{
+	ino_t made = 0;
+
+	TRY(read_inode(proc, "ns/time_for_children", &made));
+	return made == restore->clocks.namespace
+		       ? NULL
+		       : error_new(CR_HOST,
+				   "Init is not in the time namespace that was made for it");
+}
+
+struct cr_error *clocks_enter_early(struct restore *restore)
 {
 	_cleanup_close_ int proc = -1, namespace = -1;
+	ino_t entered = 0;
+
+	if (!restore->clocks.own || restore->clocks.late_entry)
+		return NULL;
+	TRY(proc_open(restore->init, restore->init, &proc));
+	TRY(explain(check_made(restore, proc)));
+	TRY(read_inode(proc, "ns/time", &entered));
+	if (entered == restore->clocks.namespace)
+		return NULL;
+	/* before Linux 6.3 execve(2) changes it for nobody: init does that while it is alone */
+	TRY(open_made(restore, false, &namespace));
+	return explain(enter(restore, restore->init, namespace));
+}
+
+struct cr_error *clocks_enter(struct restore *restore)
+{
+	_cleanup_close_ int namespace = -1;
 	int64_t program;
 
-	if (!restore->clocks.own)
+	if (!restore->clocks.own || !restore->clocks.late_entry)
 		return NULL;
-	if (!restore->clocks.late_entry)
-		return explain(check_entered(restore));
 	program_begin(restore->program, restore->init);
 	program_call(restore->program, "make a time namespace", SYS_unshare, CLONE_NEWTIME);
 	TRY(explain(program_run(restore->program)));
-	TRY(proc_open(restore->init, restore->init, &proc));
 	TRY(measure(restore, &program));
 	choose_offsets(restore, estimate_rest(restore, program));
-	TRY(explain(write_offsets(restore, proc)));
-	namespace = openat(proc, "ns/time_for_children", O_RDONLY | O_CLOEXEC);
-	if (namespace < 0)
-		return error_sys("Failed to open the container's time namespace");
+	TRY(open_made(restore, true, &namespace));
 	for_each (struct process *, process, &restore->image.processes)
-		TRY(error_task(explain(enter(restore, process, namespace)), process->pid, ""));
+		TRY(error_task(
+			explain(enter(restore, process_leader(process)->host_tid, namespace)),
+			process->pid, ""));
 	return NULL;
 }

@@ -7,7 +7,7 @@
  * The kernel lets nobody into a time namespace who has a second thread or shares his memory, and
  * nobody change it once somebody is inside. So R is planned when all processes stand and have one
  * thread each. Where that cannot be, because they share memory or init may not do it, init enters
- * by its execve(2), and R is planned before that.
+ * by its execve(2) (before Linux 6.3 just after it, if it may), and R is planned before that.
  */
 #ifndef CR_CLOCKS_H
 #define CR_CLOCKS_H
@@ -16,6 +16,8 @@
 
 /* @pid, which is about to execute init, stands in the runtime's code. */
 struct cr_error *clocks_prepare(struct restore *restore, pid_t pid);
+/* Init stands alone. */
+struct cr_error *clocks_enter_early(struct restore *restore);
 /* All processes stand, with one thread each. */
 struct cr_error *clocks_enter(struct restore *restore);
 /* The release is now known. */

@@ -237,6 +237,7 @@ static struct cr_error *build(struct restore *restore)
 {
 	TRY(step(restore->options->fault, RESTART_TAKEN_OVER));
 	TRY(takeover_prepare(restore));
+	TRY(clocks_enter_early(restore));
 	TRY(ipc_namespace_begin(restore));
 	TRY(tree_build(restore));
 	TRY(finish_tree(restore));
