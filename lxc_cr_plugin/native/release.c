@@ -68,9 +68,11 @@ static struct cr_error *arm_threads(struct restore *restore, struct process *pro
 	return NULL;
 }
 
-static struct cr_error *set_threads(struct process *process, const struct arch_regs *regs)
+static struct cr_error *set_threads(const struct restore *restore, struct process *process,
+				    const struct arch_regs *regs)
 {
 	for_each (struct thread *, thread, &process->threads) {
+		TRY(syscall_dispatch_call(thread, memory_vdso(process) + restore->insn));
 		TRY(task_settle(thread->host_tid));
 		TRY(registers_set(thread, regs++));
 		TRY(task_set_mask(thread->host_tid, signals_mask(thread)));
@@ -109,7 +111,7 @@ static struct cr_error *finish_all(struct restore *restore)
 		TRY(error_task(leave(restore, owner), owner->pid, ""));
 	i = 0;
 	for_each (struct process *, member, processes)
-		TRY(error_task(set_threads(member, regs[i++]), member->pid, ""));
+		TRY(error_task(set_threads(restore, member, regs[i++]), member->pid, ""));
 	return NULL;
 }
 
