@@ -295,7 +295,7 @@ static struct cr_error *map_part(struct restore *restore, struct process *proces
 
 	if (start >= end)
 		return NULL;
-	if (p->count + 4 > PROGRAM_OPS || p->data_len + vma->name.len + 512 > PROGRAM_DATA) {
+	if (p->count + 5 > PROGRAM_OPS || p->data_len + vma->name.len + 512 > PROGRAM_DATA) {
 		TRY(close_mapping(p, open));
 		TRY(program_run(p));
 	}
@@ -310,6 +310,10 @@ static struct cr_error *map_part(struct restore *restore, struct process *proces
 		     offset);
 	if (vma->type != VMA_ANONYMOUS)
 		program_indirect(p, 4);
+	/* where huge pages are given to everybody, the first page that is filled would be one */
+	if (vma->flags & VM_NOHUGEPAGE)
+		program_call(p, "advise on memory", SYS_madvise, start, end - start,
+			     MADV_NOHUGEPAGE);
 	return NULL;
 }
 

@@ -95,10 +95,18 @@ static void verify_sparse(void)
 	}
 }
 
+static void leave_out(char *line, const char *flag)
+{
+	char *at = strstr(line, flag);
+
+	if (at)
+		memmove(at, at + strlen(flag), strlen(at + strlen(flag)) + 1);
+}
+
 /*
  * The lines of smaps that say what a mapping is, not how much of it is in memory. Whether a
  * read-only mapping is accounted ("ac") depends on whether it was writable once: no program can
- * tell.
+ * tell. "sd" says that it is new since somebody has asked for it to be noted.
  */
 static void read_smaps(char *buffer)
 {
@@ -110,10 +118,10 @@ static void read_smaps(char *buffer)
 	     line = strtok_r(NULL, "\n", &save)) {
 		bool head = strchr("0123456789abcdef", line[0]) != NULL;
 
-		char *accounted = head ? NULL : strstr(line, " ac");
-
-		if (accounted)
-			memmove(accounted, accounted + 3, strlen(accounted + 3) + 1);
+		if (!head) {
+			leave_out(line, " ac");
+			leave_out(line, " sd");
+		}
 		if (head || strncmp(line, "VmFlags", 7) == 0)
 			out += sprintf(out, "%s\n", line);
 	}
