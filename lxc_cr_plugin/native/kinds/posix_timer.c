@@ -305,8 +305,8 @@ static int by_id(const void *a, const void *b)
 static struct cr_error *create_in_turn(struct restore *restore, const struct process *process,
 				       const struct list *timers)
 {
-	struct posix_timer *sorted = pool_memdup(restore->image.pool, timers->items,
-						 timers->count * sizeof(*sorted));
+	struct posix_timer *sorted =
+		pool_memdup(restore->image.pool, timers->items, timers->count * sizeof(*sorted));
 	int32_t next = 0;
 
 	if (!sorted)
@@ -408,7 +408,7 @@ static void arm(struct restore *restore, const struct posix_timer *timer)
 
 /*
  * The count of overruns belongs to the last signal that was taken: the timer is armed for a moment
- * so many intervals ago, and the signal, which comes at once, is taken.
+ * so many intervals ago, and the signal, which comes with the next interrupt, is taken.
  */
 static struct cr_error *arm_with_overruns(struct restore *restore, struct process *process,
 					  const struct posix_timer *timer)
@@ -420,15 +420,15 @@ static struct cr_error *arm_with_overruns(struct restore *restore, struct proces
 	uint64_t set = 1ull << (timer->signal - 1);
 	const struct thread *thread = image_thread(&restore->image, timer->thread);
 	struct program *p = restore->program;
-	struct timespec none = {0};
+	struct timespec patience = {.tv_sec = 1};
 
 	TRY(program_run(p));
 	if (thread && thread->process == process)
 		program_begin(p, thread->host_tid);
 	set_time(p, timer, TIMER_ABSTIME, at - (overruns + ahead) * interval);
 	program_call(p, "take the signal of a POSIX timer", SYS_rt_sigtimedwait,
-		     program_data(p, &set, sizeof(set)), 0, program_data(p, &none, sizeof(none)),
-		     sizeof(set));
+		     program_data(p, &set, sizeof(set)), 0,
+		     program_data(p, &patience, sizeof(patience)), sizeof(set));
 	TRY(program_run(p));
 	restore_begin(restore, process);
 	return NULL;
@@ -457,14 +457,19 @@ struct cr_error *posix_timer_fire(struct restore *restore, struct process *proce
 {
 	const struct posix_timers *saved = process_state(process, &posix_timer_kind);
 	const struct posix_timer *timer = saved ? saved->timers.items : NULL;
+	const struct timespec instant = {.tv_nsec = 1};
+	struct program *p = restore->program;
 
 	for (size_t i = 0; saved && i < saved->timers.count; i++, timer++) {
 		if (timer->id != id || !timer->due)
 			continue;
-		TRY(program_reserve(restore->program, 1, sizeof(struct itimerspec)));
+		TRY(program_reserve(p, 2, 2 * sizeof(struct itimerspec)));
 		/* whatever its clock says, the moment has passed */
-		set_time(restore->program, timer, TIMER_ABSTIME,
+		set_time(p, timer, TIMER_ABSTIME,
 			 counts_cpu_time(timer) ? 1 : moment(restore, timer));
+		/* it fires in an interrupt, which comes before that of a timer with a later end */
+		program_call(p, "wait for a POSIX timer", SYS_nanosleep,
+			     program_data(p, &instant, sizeof(instant)), 0);
 		return NULL;
 	}
 	return error_new(CR_IMAGE,
