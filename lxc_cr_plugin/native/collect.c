@@ -30,15 +30,28 @@
 
 /* The descriptors that the kinds look through are open while one process is looked at, not longer.
  */
+static struct cr_error *open_pidfd(struct process *process)
+{
+	bool thread = process->host_pid != process->host_tgid;
+
+	process->pidfd = (int)syscall(SYS_pidfd_open, process->host_pid, thread ? PIDFD_THREAD : 0);
+	if (process->pidfd >= 0)
+		return NULL;
+	if (errno == ESRCH)
+		return error_new(CR_GONE, "Process %d is gone", process->host_pid);
+	if (errno != EINVAL || !thread)
+		return error_sys("Failed to open a pidfd");
+	return error_remedy(error_new(CR_HOST,
+				      "This kernel gives no pidfd of thread %d of the host, which "
+				      "is not the first of its process",
+				      process->host_pid),
+			    "Use Linux 6.12 or newer, or end the process");
+}
+
 static struct cr_error *open_process(struct process *process)
 {
 	TRY(proc_open(process->host_pid, process->host_pid, &process->proc));
-	process->pidfd = (int)syscall(SYS_pidfd_open, process->host_pid,
-				      process->host_pid == process->host_tgid ? 0 : PIDFD_THREAD);
-	if (process->pidfd < 0)
-		return errno == ESRCH ? error_new(CR_GONE, "Process %d is gone", process->host_pid)
-				      : error_sys("Failed to open a pidfd");
-	return NULL;
+	return open_pidfd(process);
 }
 
 static void close_fd(int *fd)
