@@ -51,7 +51,7 @@ static struct cr_error *meet(struct dump *dump, uint64_t address, bool *is_new,
 
 struct cr_error *keyrings_note_outside(struct dump *dump, uint64_t keyring)
 {
-	struct session_keyring *session;
+	struct session_keyring *session = NULL;
 	bool is_new;
 
 	if (!keyring)
@@ -91,8 +91,8 @@ static struct cr_error *find_session(struct dump *dump, struct session_keyring *
 static struct cr_error *dump_session(struct dump *dump, const struct thread *thread, uint32_t *ret)
 {
 	uint64_t address = thread->kernel->session_keyring;
-	struct session_keyring *session;
-	bool is_new;
+	struct session_keyring *session = NULL;
+	bool is_new = false;
 
 	*ret = 0;
 	if (!address)
