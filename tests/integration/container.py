@@ -364,7 +364,8 @@ class Container:
 
         True when they are gone.
         """
-        left = [*Path("/sys/fs/cgroup").glob(f"*/lxc.monitor.{self.name}")]
+        root, name = Path("/sys/fs/cgroup"), f"lxc.monitor.{self.name}"
+        left = [*root.glob(f"*/{name}"), *root.glob(name)]
         for cgroup in left:
             with contextlib.suppress(OSError):
                 cgroup.rmdir()

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -106,16 +107,30 @@ class Machine:
             self.ssh(command), check=False, timeout=timeout, stdin=subprocess.DEVNULL, **options
         )
 
-    def wait_for_ssh(self) -> None:
-        """Until it can be reached; TimeoutError with the end of its console."""
+    def reboot(self) -> None:
+        """Shut it down as systemd does it, and have it boot again; its disk stays as it is."""
+        before = self.wait_for_ssh()
+        self.run("systemctl reboot", timeout=60, capture_output=True)
+        self.wait_for_ssh(other_than=before)
+
+    def wait_for_ssh(self, *, other_than: str = "") -> str:
+        """Until it can be reached, in another boot than the one named; gives the id of this boot.
+
+        TimeoutError with the end of its console.
+        """
         deadline = time.monotonic() + BOOT_TIMEOUT
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                done = self.run("true", timeout=30, capture_output=True)
+                done = self.run(
+                    "cat /proc/sys/kernel/random/boot_id",
+                    timeout=30,
+                    capture_output=True,
+                    text=True,
+                )
             except subprocess.TimeoutExpired:
                 continue
-            if done.returncode == 0:
-                return
+            if done.returncode == 0 and done.stdout != other_than:
+                return str(done.stdout)
             time.sleep(1)
         tail = "\n".join(self.console.read_text(errors="replace").splitlines()[-30:])
         raise TimeoutError(f"The virtual machine does not come up. Its console says:\n{tail}")
@@ -123,7 +138,8 @@ class Machine:
 
 @contextlib.contextmanager
 def boot(suite: str, *, accelerator: str = "tcg", processors: int = 2) -> Iterator[Machine]:
-    """A machine of a suite with this checkout installed, gone at the end."""
+    """A machine of a suite with this checkout installed, gone at the end, also at a SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     base = make_base(suite)
     place = hashlib.sha256(bytes(CHECKOUT)).hexdigest()[:12]
     disk = base.with_name(f"{base.stem}-{place}.img")

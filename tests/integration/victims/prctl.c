@@ -23,6 +23,12 @@ struct settings {
 
 static uint32_t *arrived;
 
+/* What kernels before 6.4 do not have. */
+static int if_known(long result)
+{
+	return result < 0 && errno == EINVAL ? -1 : must(result);
+}
+
 static struct settings look(void)
 {
 	struct settings settings = {0};
@@ -35,8 +41,8 @@ static struct settings look(void)
 	settings.mce_kill = must(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0));
 	settings.slack = must(prctl(PR_GET_TIMERSLACK));
 	settings.personality = must(personality(0xffffffff));
-	settings.membarrier = must(syscall(SYS_membarrier, GET_REGISTRATIONS, 0, 0));
-	settings.mdwe = must(prctl(GET_MDWE, 0, 0, 0, 0));
+	settings.membarrier = if_known(syscall(SYS_membarrier, GET_REGISTRATIONS, 0, 0));
+	settings.mdwe = if_known(prctl(GET_MDWE, 0, 0, 0, 0));
 	must(prctl(PR_GET_NAME, settings.name));
 	return settings;
 }
@@ -98,7 +104,7 @@ static void not_dumpable(void *unused)
 	must(prctl(PR_SET_TIMERSLACK, OWN_SLACK));
 	must(prctl(PR_SET_NAME, "two words\n"));
 	must(personality(ADDR_NO_RANDOMIZE | SHORT_INODE));
-	must(prctl(SET_MDWE, 1, 0, 0, 0));
+	if_known(prctl(SET_MDWE, 1, 0, 0, 0));
 	must(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0));
 	must(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0));
 	must(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
