@@ -81,6 +81,19 @@ def find_cgroups(*, init_pid: int, proc: Path = PROC) -> Cgroups:
     return Cgroups(tasks=tasks, freezer=freezer, memory=memory)
 
 
+def remove_empty(name: str, *, proc: Path = PROC) -> bool:
+    """Remove the cgroups called @name below the root of every hierarchy; False when one is in use."""
+    left = False
+    for mount in _mounts((proc / "self/mountinfo").read_text()):
+        try:
+            Path(mount.point, name).rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            left = True
+    return not left
+
+
 def memory_use(cgroups: Cgroups) -> int:
     """Bytes of anonymous and shared memory that a checkpoint would have to store, about.
 

@@ -269,6 +269,7 @@ def stop_container(entry: Entry) -> bool:
     ended = entry.init is not None and kill_process(entry.init, started=entry.init_started)
     container = open_container(entry.container, entry.lxcpath)
     settle(container, ended=entry.init)
+    container.clean_up()
     if entry.kept and Path(entry.kept).exists() and container.state() != STOPPED:
         raise ContainerError(
             f"Container '{entry.container}' was started by somebody else, with files that a restart "

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import lxc
 
 from ..errors import ContainerError, HostError, LxcCrError, RestartError
+from ..freezer import remove_empty
 from ..mounts import escape, unescape
 from ..network import Nic
 from ..run import Child, fork, until
@@ -28,6 +29,8 @@ from . import STOPPED
 # How long LXC may take to clean up after a kill, seconds.
 STOP_TIMEOUT = 30.0
 
+# How long a process that was waited for may stay in its cgroup, seconds.
+CGROUP_TIMEOUT = 1.0
 
 # Where containers are when nobody says.
 DEFAULT_PATH = str(lxc.default_config_path)
@@ -184,6 +187,15 @@ class LxcContainer:
 
     def resumes(self) -> bool:
         return any(RESUME_HOOK in line for line in self._items("lxc.hook.pre-start"))
+
+    def clean_up(self) -> None:
+        """Remove what LXC leaves of a start that has failed: the cgroups of its monitor.
+
+        It removes them itself, once, as soon as the hook that failed has been waited for. Since Linux 6.18
+        a process may leave its cgroup after that, and rmdir(2) then says EBUSY.
+        """
+        if self.cgroup_hint() and self.state() == STOPPED:
+            until(lambda: remove_empty(f"lxc.monitor.{self.name}"), timeout=CGROUP_TIMEOUT)
 
     def start(
         self,

@@ -79,8 +79,6 @@ def new_container(laboratory, container_names):
         return made[-1]
 
     def is_clean() -> bool:
-        for container in made:
-            container.remove_monitor_cgroups()
         return not leftovers_of(laboratory)
 
     yield make

@@ -360,10 +360,7 @@ class Container:
         shutil.rmtree(self.laboratory.store / self.name, ignore_errors=True)
 
     def remove_monitor_cgroups(self) -> bool:
-        """After a failed start LXC's monitor gives up on its cgroup while a hook is still in it.
-
-        True when they are gone.
-        """
+        """What LXC leaves of a failed start of its own, without lxc-cr; True when they are gone."""
         root, name = Path("/sys/fs/cgroup"), f"lxc.monitor.{self.name}"
         left = [*root.glob(f"*/{name}"), *root.glob(name)]
         for cgroup in left:

@@ -6,7 +6,14 @@ import os
 import pytest
 
 from lxc_cr_plugin.errors import IsolationError
-from lxc_cr_plugin.freezer import Cgroups, Freezer, find_cgroups, memory_use, payload_root
+from lxc_cr_plugin.freezer import (
+    Cgroups,
+    Freezer,
+    find_cgroups,
+    memory_use,
+    payload_root,
+    remove_empty,
+)
 
 V1 = "34 31 0:28 {root} {point}/{name} rw,relatime - cgroup cgroup rw,{options}\n"
 V2 = "35 31 0:29 {root} {point}/unified rw,relatime - cgroup2 cgroup2 rw\n"
@@ -196,3 +203,14 @@ def test_memory_use(tmp_path, text, size):
 def test_memory_use_without_a_controller(tmp_path):
     (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
     assert memory_use(Cgroups(tasks=tmp_path, freezer=None, memory=None)) > 1 << 20
+
+
+def test_cgroups_that_nobody_is_in_any_more(host):
+    host.v1("freezer")
+    host.v2()
+    name = "lxc.monitor.web"
+    host.cgroup(make=[f"freezer/{name}/busy", f"unified/{name}", f"unified/{name}-1"])
+    assert not remove_empty(name, proc=host.proc)
+    (host.mount / f"freezer/{name}/busy").rmdir()
+    assert remove_empty(name, proc=host.proc)
+    assert sorted(path.name for path in host.mount.glob("*/*")) == [f"{name}-1"]
