@@ -16,12 +16,12 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .config import CONTAINER_FILE
+from .config import CONTAINER_FILE, FRESH, add_settings
 from .errors import ContainerError, HostError, os_message
 from .session import open_container
 from .snapshot import Storage
@@ -67,7 +67,21 @@ class Move(NamedTuple):
     place: Path
 
 
-def make(image: Image, manifest: Manifest, *, like: Container, name: str, lxcpath: Path) -> None:
+class Own(NamedTuple):
+    """What a clone is to have of its own, besides what no two containers can share.
+
+    `network`, config.FRESH or KEEP, says whether it has the addresses of the other one. `bridges` and `sources` are as for a restart.
+    """
+
+    network: str
+    bridges: Mapping[str, str]
+    sources: Mapping[str, str | None]
+    settings: Mapping[str, Any]  # for the configuration file of lxc-cr beside the clone's
+
+
+def make(
+    image: Image, manifest: Manifest, *, like: Container, name: str, lxcpath: Path, own: Own
+) -> None:
     """Make container @name with the files of @image, configured @like another; the name is locked.
 
     Raises ContainerError when there is one of that name, ImageError and HostError. Then nothing is left.
@@ -81,10 +95,15 @@ def make(image: Image, manifest: Manifest, *, like: Container, name: str, lxcpat
         made = copy_files(image, manifest, like=like.rootfs(), target=place / ROOTFS)
         rootfs = made.replace(str(place / ROOTFS), str(home / ROOTFS))
         move = Move(like.directory, home, place)
-        lines = [*_edited(like.config_text(), move), *own_lines(name, rootfs, like.nics())]
-        (place / CONFIG).write_text(_text(lines), errors="surrogateescape")
         if (like.directory / CONTAINER_FILE).is_file():
             shutil.copy2(like.directory / CONTAINER_FILE, place / CONTAINER_FILE)
+        add_settings(place / CONTAINER_FILE, own.settings)
+        mounts = "\n".join(mount_lines(like, own.sources))
+        lines = [
+            *_edited(f"{like.config_text()}\n{mounts}", move),
+            *own_lines(name, rootfs, like.nics(), own),
+        ]
+        (place / CONFIG).write_text(_text(lines), errors="surrogateescape")
         for path in (place / CONFIG, place):
             sync(path)
         place.rename(home)
@@ -168,7 +187,16 @@ def remove(home: Path) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def own_lines(name: str, rootfs: str, nics: Iterable[Nic]) -> Iterator[str]:
+def mount_lines(like: Container, sources: Mapping[str, str | None]) -> Iterator[str]:
+    """What is mounted from the host, when it is not all the same as in the configuration of @like."""
+    if sources:
+        yield f"{MOUNT} ="
+        yield "lxc.mount.fstab = /dev/null"  # LXC does not take nothing
+        for line in like.mount_lines(sources):
+            yield f"{MOUNT} = {line}"
+
+
+def own_lines(name: str, rootfs: str, nics: Iterable[Nic], own: Own) -> Iterator[str]:
     """What only the clone @name has: the end of its configuration, because the last line counts."""
     yield f"lxc.rootfs.path = {rootfs}"
     yield f"lxc.uts.name = {name}"
@@ -177,6 +205,11 @@ def own_lines(name: str, rootfs: str, nics: Iterable[Nic]) -> Iterator[str]:
             yield f"{nic.key('hwaddr')} = {new_address()}"
         if nic.pair:
             yield f"{nic.key('veth.pair')} ="  # whatever the kernel gives
+        for member in nic.static if own.network == FRESH else ():
+            yield f"{nic.key(member)} ="
+        bridge = own.bridges.get(nic.name) or own.bridges.get(nic.link)
+        if bridge:
+            yield f"{nic.key('link')} = {bridge}"
 
 
 def _edited(text: str, move: Move) -> Iterator[str]:

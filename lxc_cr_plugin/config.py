@@ -10,14 +10,16 @@ defaults in comments, to copy from.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import UsageError, os_message
 from .schema import violations
-from .trusted import Untrusted, read_trusted
+from .trusted import Untrusted, read_trusted, write_durably
 
 SYSTEM_FILE = Path("/etc/lxc-cr.toml")
 FILE_VARIABLE = "LXC_CR_CONFIG"
@@ -34,6 +36,7 @@ DROP, FLUSH = "drop", "flush"
 REFUSE = "refuse"
 FOLLOW = "follow"
 REMOVE = "remove"
+KEEP = "keep"
 
 # The tag of what `lxc-cr shutdown` makes.
 SHUTDOWN_TAG = "shutdown"
@@ -59,6 +62,7 @@ class Settings(NamedTuple):
     outside_locks: str = REFUSE
     time: str = "continue"
     other_mounts: tuple[str, ...] = ()
+    clone_network: str = FRESH
     resume_at_start: bool = False
     on_failure: str = FAIL
     on_stop: str = "keep"
@@ -90,6 +94,24 @@ def load(*, file: Path | None = None, container: Path | None = None, **over: Any
     if "other_mounts" in values:
         values["other_mounts"] = tuple(values["other_mounts"])
     return Settings(**values)
+
+
+def add_settings(file: Path, values: Mapping[str, Any]) -> None:
+    """Add @values to the configuration file of a container; lists grow. Raises UsageError, OSError."""
+    if not values:
+        return
+    before = read(file, places=False) if file.exists() else {}
+    lists = {
+        key: sorted({*before.get(key, ()), *value})
+        for key, value in values.items()
+        if isinstance(value, list)
+    }
+    # Strings, numbers, booleans and lists of them are written alike in JSON and TOML.
+    text = "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
+        for key, value in {**before, **values, **lists}.items()
+    )
+    write_durably(file, text.encode())
 
 
 def system_file() -> Path | None:

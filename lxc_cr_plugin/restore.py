@@ -19,6 +19,7 @@ from . import image as images
 from . import mount_entries, native, network, pending, snapshot, unfinished
 from .clocks import CONTINUE, POLICIES
 from .completion import complete
+from .config import FRESH, KEEP
 from .container import RUNNING, STOPPED, Container
 from .errors import ContainerError, ImageError, RestartError
 from .journal import RESTART, Entry, Journals, entry_of_this_process
@@ -109,6 +110,7 @@ def restart(
     sources: Mapping[str, str | None] = NO_SOURCES,
     bridges: Mapping[str, str] = NO_SOURCES,
     clone: bool = False,
+    clone_network: str = FRESH,
     fault: str | None = None,
 ) -> Restarted:
     """Restart a stopped container from @image.
@@ -117,7 +119,8 @@ def restart(
     with @full all of them are read to find out. @time_policy is clocks.CONTINUE or WALL. @sources are
     directories of the host to be mounted instead of those of the configuration, by their places;
     @bridges are bridges instead of those, by the name of an interface or of its configured bridge. A
-    @clone may be restarted from the image of another container.
+    @clone may be restarted from the image of another container. @clone_network, config.FRESH or KEEP,
+    says whether a container has the addresses of that one.
 
     If anything raises, the container is stopped, its files and the image are as before. @timeout, in seconds,
     is for the runtime to come to the point where its init is taken over.
@@ -133,7 +136,7 @@ def restart(
             manifest = image.manifest()
             refuse_foreign(container, image, manifest, clone=clone)
             images.verify_records(image, manifest)
-            net = network_of(container, image, manifest)
+            net = network_of(container, image, manifest, clone_network)
         with report.step("journal", "Make the meeting place and write down where it is"):
             place = meeting_place(run_dir)
             journal = undo.enter_context(journals.written(entry_at(place, container)))
@@ -188,7 +191,9 @@ def entry_at(place: Path, container: Container) -> Entry:
     )
 
 
-def network_of(container: Container, image: Image, manifest: Manifest) -> network.State | None:
+def network_of(
+    container: Container, image: Image, manifest: Manifest, clone_network: str
+) -> network.State | None:
     """The network that the container is to have again, None: the host's, or whatever it gets."""
     state = network.load(image, manifest)
     if state is None or container.shares_network():
@@ -196,7 +201,7 @@ def network_of(container: Container, image: Image, manifest: Manifest) -> networ
     network.import_tools()
     if manifest.container["name"] != container.name:
         # Both may run at the same time, on the same bridge.
-        network.forget_identity(state)
+        network.forget_identity(state, addresses=clone_network == KEEP)
     return state
 
 

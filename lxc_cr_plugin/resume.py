@@ -184,6 +184,7 @@ class Supervisor:
             time_policy=policy.time,
             lease=LeasePolicy.parse(policy.lease),
             sources=policy.accepted_sources(),
+            clone_network=policy.clone_network,
             report=session.report,
             fault=session.fault,
         )

@@ -209,6 +209,7 @@ class Session:
             sources={**self.policy.accepted_sources(), **(sources or {})},
             bridges=bridges or {},
             clone=clone,
+            clone_network=self.policy.clone_network,
             report=self.report,
             fault=self.fault,
         )

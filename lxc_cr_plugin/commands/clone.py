@@ -7,12 +7,17 @@ import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..config import FRESH, KEEP
 from ..errors import RestartError, UsageError
 from ..session import Session
 from . import not_negative, replacement
 from .restart import add_mount_argument, sources_of
+
+if TYPE_CHECKING:
+    from ..clone import Own
+    from ..container import Container
 
 HELP = "Make other containers that start from an image, each with its own name, files and network."
 
@@ -45,7 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=replacement,
         action="append",
         default=[],
-        help="as for restart",
+        help="as for restart, and as long as the clone has this configuration",
+    )
+    parser.add_argument(
+        "--network",
+        choices=(FRESH, KEEP),
+        help="whether they keep the addresses that the other container has on interfaces that lead out "
+        "(keep), or begin without them and the routes over them (fresh, the default); MAC addresses are "
+        "always their own",
     )
     add_mount_argument(parser)
 
@@ -67,23 +79,23 @@ def clone_one(session: Session, name: str) -> int:
     """Make one clone, and start it."""
     from ..clone import make, remove, source_of
     from ..container import STOPPED
-    from ..snapshot import KEEP
+    from ..snapshot import KEEP as KEEP_FILES
     from ..store import Reference
 
-    sources = sources_of(session.arguments.mount)
     journals = session.journals()
     store = session.store()
     image = store.resolve(Reference.parse(session.arguments.reference))
     like = source_of(session.of(name=session.arguments.like or image.container).container())
     clone = session.of(name=name)
     container = clone.container()
+    own = own_of(session, like)
     home, lxcpath = container.directory, Path(container.lxcpath)
     with ExitStack() as undo:
         with (
             journals.locked(container=name, lxcpath=container.lxcpath),
             session.report.step("clone", f"Make container '{name}'"),
         ):
-            make(image, image.manifest(), like=like, name=name, lxcpath=lxcpath)
+            make(image, image.manifest(), like=like, name=name, lxcpath=lxcpath, own=own)
             undo.callback(remove, home)
         result: dict[str, Any] = {"command": "clone", "container": name, "path": str(home)}
         text = f"Made container '{name}' from {image.reference()}"
@@ -91,10 +103,7 @@ def clone_one(session: Session, name: str) -> int:
             store.copy(image, container=name)
         else:
             try:
-                bridges = dict(session.arguments.bridge)
-                done = clone.start_from(
-                    image, files=KEEP, bridges=bridges, sources=sources, clone=True
-                )
+                done = clone.start_from(image, files=KEEP_FILES, clone=True)
             except BaseException:
                 if clone.container().state() != STOPPED:
                     undo.pop_all()  # it runs: nobody takes its files away
@@ -104,6 +113,24 @@ def clone_one(session: Session, name: str) -> int:
         undo.pop_all()
     session.report.result(result, text=text)
     return 0
+
+
+def own_of(session: Session, like: Container) -> Own:
+    """What the options say of the clone; raises RestartError when that makes no sense for @like."""
+    from ..clone import Own
+    from ..restore import refuse_unknown
+
+    sources, network = sources_of(session.arguments.mount), session.arguments.network
+    settings = {"clone_network": network} if network else {}
+    own = Own(
+        network=network or session.policy_of(like.directory).clone_network,
+        bridges=dict(session.arguments.bridge),
+        sources=sources,
+        # Its first image is of the other container, and names what that one has mounted.
+        settings=settings | ({"other_mounts": sorted(sources)} if sources else {}),
+    )
+    refuse_unknown(like, own.sources, own.bridges)
+    return own
 
 
 def clone_all(session: Session, names: list[str]) -> int:
@@ -151,4 +178,5 @@ def _command(session: Session, name: str) -> list[str]:
     words += [f"--like={given['like']}"] if given["like"] else []
     words += [f"--bridge={which}={new}" for which, new in session.arguments.bridge]
     words += [f"--mount={text}" for text in session.arguments.mount]
+    words += [f"--network={given['network']}"] if given["network"] else []
     return words + ["--no-start"] * session.arguments.no_start

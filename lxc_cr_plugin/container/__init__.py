@@ -70,6 +70,9 @@ class Container(Protocol):
     def mount_places(self) -> list[str]:
         """Where its configuration has something mounted, relative to its root."""
 
+    def mount_lines(self, sources: Mapping[str, str | None]) -> list[str]:
+        """What its configuration mounts, in fstab(5)'s notation, with these @sources by their places."""
+
     def init_pid(self) -> int:
         """Host pid of its init; raises ContainerError when it does not run."""
 

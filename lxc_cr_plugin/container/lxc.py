@@ -48,6 +48,9 @@ def running(lxcpath: str | None) -> list[str]:
     return sorted(lxc.list_containers(active=True, defined=False, config_path=path))
 
 
+# What gives an interface its addresses.
+STATIC = ("ipv4.address", "ipv4.gateway", "ipv6.address", "ipv6.gateway")
+
 # Entries of lxc.net are numbered; nobody counts further.
 MOST_NICS = 64
 
@@ -85,18 +88,12 @@ class MountEntry(NamedTuple):
     words: list[str]
 
 
-def _mount_others(
-    container: Any, entries: list[MountEntry], sources: Mapping[str, str | None]
-) -> None:
-    """Let LXC mount these @sources, by their places, instead of what its configuration says."""
-    if not any(sources.values()):
-        return
+def _mount_only(container: Any, lines: list[str]) -> None:
+    """Let LXC mount this instead of what its configuration says."""
     container.clear_config_item("lxc.mount.entry")
     container.clear_config_item("lxc.mount.fstab")
-    for entry in entries:
-        source = sources.get(str(PurePosixPath("/") / entry.place))
-        words = [escape(source), *entry.words[1:]] if source else entry.words
-        container.append_config_item("lxc.mount.entry", " ".join(words))
+    for line in lines:
+        container.append_config_item("lxc.mount.entry", line)
 
 
 class LxcContainer:
@@ -146,6 +143,14 @@ class LxcContainer:
     def mount_places(self) -> list[str]:
         return [entry.place for entry in self._mount_entries()]
 
+    def mount_lines(self, sources: Mapping[str, str | None]) -> list[str]:
+        lines = []
+        for entry in self._mount_entries():
+            source = sources.get(str(PurePosixPath("/") / entry.place))
+            words = [escape(source), *entry.words[1:]] if source else entry.words
+            lines.append(" ".join(words))
+        return lines
+
     def _mount_entries(self) -> list[MountEntry]:
         entries = self._items("lxc.mount.entry")
         fstab = self._item("lxc.mount.fstab")
@@ -173,7 +178,10 @@ class LxcContainer:
                 unnamed += kind != "phys"
             address = self._item(f"lxc.net.{number}.hwaddr")
             pair = self._item(f"lxc.net.{number}.veth.pair") if kind == "veth" else ""
-            found.append(Nic(number, kind, name, link, address, pair))
+            members = tuple(
+                member for member in STATIC if any(self._items(f"lxc.net.{number}.{member}"))
+            )
+            found.append(Nic(number, kind, name, link, address, pair, members))
         return found
 
     def cgroup_hint(self) -> str | None:
@@ -243,7 +251,8 @@ class LxcContainer:
                 return 2
             if hook:
                 announce_clocks(container)
-            _mount_others(container, self._mount_entries(), sources)
+            if any(sources.values()):
+                _mount_only(container, self.mount_lines(sources))
             # No arguments: an empty tuple would become an init without argv[0]. What keeps a
             # container for long must not keep our lock; LXC's daemon closes everything anyway.
             started = container.start(daemonize=not foreground, close_fds=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,6 +47,7 @@ class Nic(NamedTuple):
     link: str = ""
     address: str = ""
     pair: str = ""  # the name of its other end, on the host
+    static: tuple[str, ...] = ()  # members that give it addresses and gateways
 
     def key(self, member: str) -> str:
         """The key of @member in the runtime's configuration."""
@@ -238,26 +239,33 @@ def settings_of(
     return settings
 
 
-def forget_identity(state: State) -> None:
-    """Let interfaces that the runtime makes keep the MAC addresses that they get, and what follows.
+def forget_identity(state: State, *, addresses: bool) -> None:
+    """Let interfaces that lead out have the MAC addresses that they get, and what follows from them.
 
-    All other addresses come back: they are the business of who sets up the container's network.
+    Without @addresses they lose all others too, and the routes over them; what is inside keeps its own.
     """
-    from .routing import KERNEL_LINK_LOCAL
+    from . import routing
 
-    names = {
-        link["name"]
-        for link in state["links"]
-        if link["runtime"] and link["kind"] in RANDOM_ADDRESS
-    }
+    names = _outward(state["links"])
     for link in state["links"]:
         if link["name"] in names:
             link["address"] = None
-    state["addresses"] = [
-        row
-        for row in state["addresses"]
-        if row.get("index") not in names or row["attributes"].get("IFA_PROTO") != KERNEL_LINK_LOCAL
-    ]
+    routing.forget_addresses(state, names, all_of_them=not addresses)
+
+
+def _outward(links: Sequence[State]) -> set[str]:
+    """Names of interfaces that others outside see: the runtime's, what stands on them, their bridges."""
+    names = {link["name"] for link in links if link["runtime"] and link["kind"] in RANDOM_ADDRESS}
+    before = 0
+    while len(names) > before:
+        before = len(names)
+        names |= {link["master"] for link in links if link["master"] and link["name"] in names}
+        names |= {
+            link["name"]
+            for link in links
+            if link["kind"] in ("macvlan", "vlan") and link["below"] in names
+        }
+    return names
 
 
 def put_back(pid: int, state: State) -> None:

@@ -213,6 +213,29 @@ def obstacles(state: dict[str, list[Row]]) -> Iterator[Obstacle]:
                 )
 
 
+def forget_addresses(
+    state: dict[str, list[Row]], names: Collection[str], *, all_of_them: bool
+) -> None:
+    """Leave out what the interfaces @names have because of their MAC addresses, or @all_of_them.
+
+    With all of them also the routes over these interfaces, that lead nowhere without an address.
+    """
+    state["addresses"] = [
+        row
+        for row in state["addresses"]
+        if row.get("index") not in names
+        or not (all_of_them or row["attributes"].get("IFA_PROTO") == KERNEL_LINK_LOCAL)
+    ]
+    if all_of_them:
+        state["routes"] = [row for row in state["routes"] if not _links_of(row) & set(names)]
+
+
+def _links_of(route: Row) -> set[str | None]:
+    """The interfaces over which a route leads."""
+    hops = route["attributes"].get("RTA_MULTIPATH") or []
+    return {route["attributes"].get("RTA_OIF"), *(hop["oif"] for hop in hops)}
+
+
 def write_addresses(
     ip: Any, rows: list[Row], numbers: dict[str, int], *, fresh: Collection[str]
 ) -> None:

@@ -89,17 +89,34 @@ def test_three_clones_run_beside_the_original(container, clones_of, bridge):  # 
     assert clones[0].attach("cat", "/root/file") == f"{clones[0].name}\n"
 
 
-def test_a_clone_that_is_not_started(container, clones_of):
+def test_a_clone_that_is_not_started(container, clones_of, make_bridge, tmp_path):  # noqa: F811
+    """What was said of bridges and mounts holds when it is started, and later."""
+    bridges = [make_bridge(letter) for letter in "ab"]
+    places = [tmp_path / name for name in ("shared", "other")]
+    for place in places:
+        place.mkdir()
+        (place / "file").write_text(place.name)
+    connect(container, bridges[0])
+    container.configure(f"lxc.mount.entry = {places[0]} srv/data none bind,create=dir 0 0")
+    (container.directory / "lxc-cr.toml").write_text('on_failure = "fail"\n')
     victim = container.add_victim("ledger")
     container.start()
     victim.ready()
     container.checkpoint("--stop")
     (clone,) = clones_of(1)
-    container.cr("clone", container.name, clone.name, "--no-start")
+    substituted = ["--mount", f"/srv/data={places[1]}", "--bridge", f"eth0={bridges[1]}"]
+    outcome = container.try_cr("clone", container.name, clone.name, "--no-start", "--bridge", "x=y")
+    assert "no network interface or bridge 'x'" in outcome.text
+    container.cr("clone", container.name, clone.name, "--no-start", *substituted)
     assert clone.state == "STOPPED"
     assert container.state == "STOPPED"
     clone.restart()
+    assert clone.attach("cat", "/srv/data/file") == "other"
     victim_of(clone, victim).verify()
+    clone.checkpoint("--stop")
+    clone.start()
+    assert [len(ports(one)) for one in bridges] == [0, 1]
+    assert clone.attach("cat", "/srv/data/file") == "other"
 
 
 def test_clones_with_another_directory_of_the_host(container, clones_of, tmp_path):
@@ -123,15 +140,53 @@ def test_clones_with_another_directory_of_the_host(container, clones_of, tmp_pat
 
 def test_fixed_addresses_are_not_taken_over(container, clones_of, bridge):  # noqa: F811
     fixed = "02:00:00:00:77:01"
-    connect(container, bridge, f"lxc.net.0.hwaddr = {fixed}", f"lxc.net.0.veth.pair = {bridge}p")
+    connect(
+        container,
+        bridge,
+        f"lxc.net.0.hwaddr = {fixed}",
+        f"lxc.net.0.veth.pair = {bridge}p",
+        "lxc.net.0.ipv4.address = 10.78.0.2/24",
+        "lxc.net.0.ipv4.gateway = 10.78.0.1",
+    )
     container.start()
-    in_network_of(container, "ip", "address", "add", "10.77.0.2/24", "dev", "eth0")
+    for line in SET_INSIDE:
+        in_network_of(container, *line.split())
     container.checkpoint()
-    (clone,) = clones_of(1)
-    container.cr("clone", container.name, clone.name)
-    assert mac(container) == fixed
-    assert mac(clone).startswith("00:16:3e:")
-    assert "10.77.0.2" in in_network_of(clone, "ip", "address").stdout
+    fresh, keep = clones_of(2)
+    container.cr("clone", container.name, fresh.name)
+    container.cr("clone", container.name, keep.name, "--network", "keep")
+    assert mac(container) == "02:00:00:00:77:09"
+    assert len({mac(one) for one in (container, fresh, keep)}) == 3
+    assert len({mac_of(one, "mac0") for one in (container, fresh, keep)}) == 3
+    for clone in (fresh, keep):
+        assert mac(clone).startswith("00:16:3e:")
+        addresses = in_network_of(clone, "ip", "address").stdout
+        routes = in_network_of(clone, "ip", "route").stdout
+        for text in ("10.77.0.2/24", "10.78.0.2/24", "fd77::2/64", "10.76.0.2/24"):
+            assert (text in addresses) == (clone is keep), addresses
+        assert "192.168.9.1/24" in addresses
+        for text in ("default via 10.78.0.1", "10.5.0.0/16"):
+            assert (text in routes) == (clone is keep), routes
+        assert "blackhole 10.7.0.0/16" in routes
+
+
+SET_INSIDE = """\
+ip address add 10.77.0.2/24 dev eth0
+ip address add fd77::2/64 dev eth0 nodad
+ip link set eth0 address 02:00:00:00:77:09
+ip route add 10.5.0.0/16 via 10.77.0.1
+ip route add blackhole 10.7.0.0/16
+ip link add mac0 link eth0 type macvlan mode bridge
+ip link set mac0 up
+ip address add 10.76.0.2/24 dev mac0
+ip link add va type veth peer name vb
+ip address add 192.168.9.1/24 dev va
+""".splitlines()
+
+
+def mac_of(container: Container, link: str) -> str:
+    text = in_network_of(container, "ip", "-j", "link", "show", "dev", link).stdout
+    return json.loads(text)[0]["address"]
 
 
 def test_an_unprivileged_clone(laboratory, new_container, clones_of):

@@ -42,6 +42,18 @@ def test_the_packaged_file_shows_the_defaults(file):
     )
 
 
+def test_settings_that_are_added(file):
+    path = file('on_failure = "fresh"\nother_mounts = ["/srv"]\n')
+    config.add_settings(path, {"other_mounts": ['/data/\u00fc"x'], "clone_network": "keep"})
+    found = config.load(file=path)
+    assert found.on_failure == "fresh"
+    assert found.other_mounts == ('/data/\u00fc"x', "/srv")
+    assert found.clone_network == "keep"
+    before = path.read_text()
+    config.add_settings(path, {})
+    assert path.read_text() == before
+
+
 def test_no_file_is_fine():
     assert config.load() == Settings()
 
