@@ -20,7 +20,11 @@ class Subject(NamedTuple):
 
 
 def examine(container: Container) -> Subject:
-    """Where the container's processes are; ContainerError when it does not run or is frozen."""
+    """Where the container's processes are; ContainerError when it does not run or is frozen.
+
+    HostError when we are in a container ourselves.
+    """
+    isolation.refuse_nested()
     if not container.defined():
         raise ContainerError(
             f"There is no container '{container.name}' in {container.lxcpath}",

@@ -7,11 +7,15 @@ its own, and its cgroup and its pid namespace must hold the same processes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .errors import Obstacle
+from .errors import HostError, Obstacle
 from .freezer import PROC
+
+# The inode of the first pid namespace: PROC_PID_INIT_INO of the kernel.
+FIRST_PID_NAMESPACE = 0xEFFFFFFC
 
 NAMESPACES = {
     "pid": "process ids",
@@ -20,6 +24,17 @@ NAMESPACES = {
     "uts": "the host name",
     "net": "the network",
 }
+
+
+def refuse_nested(*, proc: Path = PROC) -> None:
+    """Raise HostError in a container: the engine learns from the kernel which numbers the host gives."""
+    if os.stat(proc / "self/ns/pid").st_ino != FIRST_PID_NAMESPACE:
+        raise HostError(
+            "lxc-cr runs in a container itself, where processes have other numbers than those by which "
+            "the kernel tells of them",
+            hint="Run lxc-cr on the host: only its own containers can be checkpointed, those inside them "
+            "can be restarted",
+        )
 
 
 def obstacles(

@@ -119,17 +119,15 @@ def restart(
     with @full all of them are read to find out. @time_policy is clocks.CONTINUE or WALL. @sources are
     directories of the host to be mounted instead of those of the configuration, by their places;
     @bridges are bridges instead of those, by the name of an interface or of its configured bridge. A
-    @clone may be restarted from the image of another container. @clone_network, config.FRESH or KEEP,
-    says whether a container has the addresses of that one.
+    @clone may have the image of another container, and its addresses if @clone_network is config.KEEP.
 
     If anything raises, the container is stopped, its files and the image are as before. @timeout, in seconds,
     is for the runtime to come to the point where its init is taken over.
     """
     begin = time.monotonic_ns()
     with ExitStack() as undo:
-        lock = undo.enter_context(
-            journals.locked(container=container.name, lxcpath=container.lxcpath)
-        )
+        locked = journals.locked(container=container.name, lxcpath=container.lxcpath)
+        lock = undo.enter_context(locked)
         refuse_running(container)
         refuse_unknown(container, sources, bridges)
         with report.step("manifest", f"Read and check the manifest of {image.reference()}"):

@@ -206,6 +206,10 @@ def test_another_configuration_does_not_pass_by_what_is_pending(hooked, ledger, 
     before = tree_of(hooked.rootfs)
     assert start(hooked, "-f", other).returncode != 0
     assert hooked.state == "STOPPED"
+    for place in (["-P", hooked.laboratory.lxcpath], [f"--lxcpath={hooked.laboratory.lxcpath}"]):
+        command = ["lxc-start", "-F", *place, "-n", hooked.name, "-f", other]
+        assert run(*command, check=False, timeout=60, stdin=subprocess.DEVNULL).returncode != 0
+        assert hooked.state == "STOPPED"
     assert f"remove '{mark_of(hooked)}'" in hooked.log.read_text()
     assert tree_of(hooked.rootfs) == before
     hooked.cr("pending", hooked.name, "--clear")

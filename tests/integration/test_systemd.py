@@ -126,7 +126,7 @@ def test_what_was_saved_resumes_at_boot(machine, new_container, laboratory, stan
 
     Another one, which a rollback had ended when the power failed, goes on as well.
 
-    It is not saved there: the engine looks at processes from the pid namespace of the host.
+    It is not saved there, which is refused: the engine knows processes by the numbers of the host.
     """
     container, other = new_container(), new_container()
     # Before the cut: a file that both have would be a changed one.
@@ -171,6 +171,10 @@ def test_what_was_saved_resumes_at_boot(machine, new_container, laboratory, stan
     runs_on(rolled_back)
     assert moving(rolled_back) > ahead
     rolled_back.verify()
+    command = f"exec {LXC_CR} --json checkpoint {container.name}"
+    said = machine.attach("sh", "-c", command, check=False)
+    assert '"exit_code": 7' in said
+    assert "Run lxc-cr on the host" in said
 
 
 def test_the_units_have_the_places_of_this_installation():
