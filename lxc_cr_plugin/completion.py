@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 
 def complete(
     image: Image, manifest: Manifest, init_pid: int, *, substituted: Collection[str]
-) -> None:
+) -> list[str]:
     """Complete the mounts of the container with this init; nothing in it runs yet.
 
-    Sources of mounts at the places @substituted may be others than they were. Raises RestartError,
+    Sources of mounts at the places @substituted may be others than they were. Returns places where the
+    runtime has mounted something, and nothing was mounted at the checkpoint. Raises RestartError,
     HostError and ImageError: then the restart has failed.
     """
     if not manifest.mounts:
-        return
+        return []
     become_root_of(init_pid)
     now = mounts.read(init_pid)
     entries = [(remount.from_manifest(entry), entry) for entry in manifest.mounts]
@@ -56,6 +57,9 @@ def complete(
         refuse_looser(changed, now)
         if made or changed:
             remount.attach_all(init_pid, made, recorded, ready, changed=changed)
+    # Not unmounted: it may protect something, or be configured since.
+    before = {mount.place for mount in recorded}
+    return [mount.place for mount in now if mount.place not in before]
 
 
 def become_root_of(init_pid: int) -> None:

@@ -154,7 +154,7 @@ def restart(
                     report=report,
                     keep=(lock,),
                     seized=journal.seized,
-                    taken_over=completing(image, manifest, net, substituted=sources),
+                    taken_over=completing(image, manifest, net, substituted=sources, report=report),
                     released=journal.released,
                     fault=fault,
                 )
@@ -204,14 +204,23 @@ def network_of(
 
 
 def completing(
-    image: Image, manifest: Manifest, net: network.State | None, *, substituted: Collection[str]
+    image: Image,
+    manifest: Manifest,
+    net: network.State | None,
+    *,
+    substituted: Collection[str],
+    report: Reporter,
 ) -> Callable[[int], None]:
     """What is done in the engine's process when the container stands and nothing in it runs yet."""
 
     def taken_over(init_pid: int) -> None:
         if net:
             network.put_back(init_pid, net)
-        complete(image, manifest, init_pid, substituted=substituted)
+        for place in complete(image, manifest, init_pid, substituted=substituted):
+            report.warning(
+                f"Something is mounted at '{place}' that was not at the checkpoint: unmounted inside, "
+                "it comes back with every start"
+            )
 
     return taken_over
 

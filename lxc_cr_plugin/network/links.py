@@ -207,12 +207,10 @@ def _create(link: State, peer: State | None, below: int, *, numbered: bool) -> i
         }
     elif below:
         attributes["IFLA_LINK"] = below
-    attributes["IFLA_LINKINFO"] = {
-        "attrs": [
-            ("IFLA_INFO_KIND", link["kind"]),
-            ("IFLA_INFO_DATA", {"attrs": list(data.items())}),
-        ]
-    }
+    info: list[tuple[str, Any]] = [("IFLA_INFO_KIND", link["kind"])]
+    if data:  # pyroute2 has no table of data for a kind without any
+        info.append(("IFLA_INFO_DATA", {"attrs": list(data.items())}))
+    attributes["IFLA_LINKINFO"] = {"attrs": info}
     members = {**MEMBERS, "index": link["index"] if numbered else 0}
     return netlink.send(ifinfmsg, members, attributes, what=rtnl.RTM_NEWLINK, flags=netlink.NEW)
 
