@@ -7,7 +7,6 @@ its own, and its cgroup and its pid namespace must hold the same processes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,7 +27,7 @@ NAMESPACES = {
 
 def refuse_nested(*, proc: Path = PROC) -> None:
     """Raise HostError in a container: the engine learns from the kernel which numbers the host gives."""
-    if os.stat(proc / "self/ns/pid").st_ino != FIRST_PID_NAMESPACE:
+    if (proc / "self/ns/pid").stat().st_ino != FIRST_PID_NAMESPACE:
         raise HostError(
             "lxc-cr runs in a container itself, where processes have other numbers than those by which "
             "the kernel tells of them",
