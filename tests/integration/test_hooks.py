@@ -14,6 +14,7 @@ from lxc_cr_plugin.resources import hook
 
 from .container import LXC_CR, Container, Victim, run, wait_until
 from .test_files import assert_nothing_kept, number_of_next, runs_on
+from .test_power_cut import cut
 from .test_robustness import tree_of
 
 USAGE, CONTAINER, STORE = 2, 3, 8
@@ -195,6 +196,18 @@ def test_nothing_older_than_its_end_stays_pending(hooked, ledger, tmp_path):
     hooked.checkpoint("--stop", "--resume-at-start")
     assert start(hooked).returncode == 0
     assert number_of_next(ledger) > FAR
+    ledger.verify()
+
+
+def test_a_plain_start_after_a_rollback_that_was_cut_off(hooked, ledger):
+    """What ran before it goes on, without any command of lxc-cr."""
+    hooked.checkpoint("--image", f"{hooked.name}:old")
+    run_far(ledger)
+    cut(hooked, "rollback", hooked.name, f"{hooked.name}:old", at="files:brought")
+    assert mark_of(hooked).exists()
+    assert start(hooked).returncode == 0
+    assert number_of_next(ledger) > FAR
+    assert not mark_of(hooked).exists()
     ledger.verify()
 
 

@@ -149,3 +149,37 @@ def test_a_look_at_settings_leaves_limits_and_low_descriptors():
     finally:
         settings.close()
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
+def test_what_a_clone_has_of_its_own():
+    """Whatever others outside see: also the bridge that eth0 is a port of, and a vlan on that."""
+    mine = {**LINK, "address": "02:00:00:00:00:01", "below": None}
+    links = [
+        {**mine, "name": "eth0", "runtime": True, "master": "br0"},
+        {**mine, "name": "br0", "kind": "bridge"},
+        {**mine, "name": "v5", "kind": "vlan", "below": "br0"},
+        {**mine, "name": "va", "below": "vb"},
+    ]
+    addresses = [
+        {"index": name, "attributes": {"IFA_PROTO": proto}}
+        for name in ("br0", "v5", "va")
+        for proto in (None, 3)
+    ]
+    routes = [
+        {"attributes": {"RTA_OIF": "br0"}},
+        {"attributes": {"RTA_MULTIPATH": [{"oif": "va"}, {"oif": "v5"}]}},
+        {"attributes": {"RTA_OIF": "va"}},
+        {"attributes": {}},
+    ]
+    state = {"links": links, "addresses": addresses, "routes": routes}
+    keep, fresh = copy.deepcopy(state), copy.deepcopy(state)
+    network.forget_identity(keep, addresses=True)
+    network.forget_identity(fresh, addresses=False)
+    for one in (keep, fresh):
+        assert [link["name"] for link in one["links"] if link["address"]] == ["va"]
+    assert keep["addresses"] == [
+        row for row in addresses if row["index"] == "va" or not row["attributes"]["IFA_PROTO"]
+    ]
+    assert keep["routes"] == routes
+    assert [row["index"] for row in fresh["addresses"]] == ["va", "va"]
+    assert fresh["routes"] == routes[2:]
