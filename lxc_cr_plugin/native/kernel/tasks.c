@@ -35,6 +35,7 @@ static const struct kernel_field fields[] = {
 	FIELD(pid, "pid"),
 	FIELD(tgid, "tgid"),
 	FIELD(ppid, "real_parent->tgid"),
+	FIELD(parent_thread, "real_parent->pid"),
 	FIELD(exit_state, "exit_state"),
 	FIELD(flags, "flags"),
 	FIELD(exit_code, "exit_code"),

@@ -106,6 +106,8 @@ struct kernel_task {
 	uint64_t it_virt_expires, it_virt_incr;
 	uint64_t it_prof_expires, it_prof_incr;
 	uint32_t protection_keys; /* mm->context: a bit for each that is allocated */
+	int32_t parent_thread;	  /* which of its parent's threads has it; initial pid namespace */
+	uint32_t reserved_parent;
 	int32_t execute_only_key; /* the one the kernel takes by itself, 16 bits; not 1 .. 15: none */
 	uint64_t numa_policy;	  /* struct mempolicy, numa.h; 0: none */
 	uint64_t thread_flags;	  /* TIF_ flags, which every kernel numbers anew */

@@ -66,6 +66,18 @@ static uint32_t mce_policy(uint32_t flags)
 	return flags & PF_MCE_EARLY ? PR_MCE_KILL_EARLY : PR_MCE_KILL_LATE;
 }
 
+/* It comes when the thread ends that has made the child, not when its process does. */
+static void warn_of_death_signal(struct dump *dump, const struct thread *thread)
+{
+	const struct kernel_task *kernel = thread->kernel;
+
+	if (kernel->pdeath_signal && kernel->parent_thread != kernel->ppid)
+		log_say(&dump->log, CR_WARNING,
+			"Thread %d (%s) gets signal %u when one thread of its parent's ends (%d of "
+			"the host); after a restart it is that of the first thread",
+			thread->tid, kernel->comm, kernel->pdeath_signal, kernel->parent_thread);
+}
+
 static struct cr_error *scheduler_dump(struct dump *dump, struct thread *thread, void *state)
 {
 	struct scheduling *scheduling = state;
@@ -90,6 +102,7 @@ static struct cr_error *scheduler_dump(struct dump *dump, struct thread *thread,
 	scheduling->affinity.len = (size_t)len;
 	scheduling->io_priority = (uint32_t)io;
 	scheduling->death_signal = thread->kernel->pdeath_signal;
+	warn_of_death_signal(dump, thread);
 	scheduling->mce_policy = mce_policy(thread->kernel->flags);
 	scheduling->timer_slack = thread->kernel->timer_slack;
 	scheduling->default_slack = thread->kernel->default_timer_slack;
