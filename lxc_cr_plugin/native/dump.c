@@ -26,6 +26,7 @@ static struct cr_error *open_kernel(struct dump *dump)
 	TRY(kernel_peek_open(&dump->peek));
 	kernel_futex_locate(dump->btf, &dump->futex_layout);
 	TRY(kernel_keys_locate(dump->btf, &dump->key_layout));
+	kernel_ptracers_locate(dump->btf, &dump->ptracer_layout);
 	TRY(kernel_reader_open(dump->btf, &dump->kernel));
 	TRY(kernel_probe(dump->kernel, dump->image.pool, &dump->bits));
 	TRY(kernel_file_program_open(dump->btf, &dump->file_program));
@@ -64,6 +65,10 @@ static struct cr_error *survey(struct dump *dump, uint64_t *memory)
 		left = obstacles_end_look(&dump->obstacles);
 	}
 	dump->running = false;
+	if (dump->ptracer_layout.hidden)
+		log_say(&dump->log, CR_WARNING,
+			"What processes have set by PR_SET_PTRACER is not saved: this kernel does "
+			"not show where Yama keeps it (kernel.kptr_restrict, CONFIG_KALLSYMS_ALL)");
 	obstacles_tell(&dump->obstacles, dump->log.listener);
 	return NULL;
 }
@@ -110,6 +115,8 @@ static struct cr_error *collect(struct dump *dump)
 	}
 	TRY(collect_tree(dump, tids.items, tids.count));
 	TRY(isolation_check(dump));
+	TRY(kernel_ptracers_read(&dump->ptracer_layout, dump->peek, dump->image.pool,
+				 &dump->ptracers));
 	TRY(step(dump->options->fault, CHECKPOINT_TREE));
 	TRY(collect_states(dump));
 	TRY(locks_collect(dump));

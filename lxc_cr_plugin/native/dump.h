@@ -16,6 +16,7 @@
 #include "kernel/open_file.h"
 #include "kernel/peek.h"
 #include "kernel/probe.h"
+#include "kernel/ptracers.h"
 #include "kernel/semaphore_undo.h"
 #include "kernel/tasks.h"
 #include "kernel/timers.h"
@@ -59,6 +60,8 @@ struct dump {
 	struct kernel_bits bits;
 	struct kernel_futex_layout futex_layout;
 	struct kernel_key_layout key_layout;
+	struct kernel_ptracer_layout ptracer_layout;
+	struct list ptracers; /* struct kernel_ptracer, of all processes */
 	struct kernel_vma_program *vma_program;
 	struct kernel_file_program *file_program;
 	struct hash attached;	  /* processes from outside that are left out: attached.c */

@@ -36,6 +36,7 @@ struct process_settings {
 	uint32_t mdwe;
 	int32_t autogroup_nice;
 	uint32_t futex_hash, futex_slots;
+	int32_t ptracer;
 };
 
 static const struct field prctl_fields[] = {
@@ -56,6 +57,8 @@ static const struct field prctl_fields[] = {
 	FIELD_UINT(struct process_settings, futex_slots, 0, 1u << 31,
 		   "how many it asked for; 0: the table that all processes share",
 		   .optional = true),
+	FIELD_INT(struct process_settings, ptracer, PTRACER_ANYBODY, MAX_TASKS,
+		  "PR_SET_PTRACER: thread in the container, -1: anybody", .optional = true),
 	FIELD_END,
 };
 
@@ -103,6 +106,23 @@ static struct cr_error *dump_futex_hash(struct dump *dump, const struct kernel_t
 	return NULL;
 }
 
+/* Who sets one that is not there any more has set none. */
+static int32_t find_ptracer(struct dump *dump, const struct process *process)
+{
+	const struct kernel_ptracer *known = dump->ptracers.items;
+	const struct kernel_task *tracer;
+
+	for (size_t i = 0; i < dump->ptracers.count; i++) {
+		if (known[i].tracee != process->host_tgid)
+			continue;
+		if (known[i].tracer == PTRACER_ANYBODY)
+			return PTRACER_ANYBODY;
+		tracer = dump_kernel_task(dump, known[i].tracer);
+		return tracer ? tracer->id.number : 0;
+	}
+	return 0;
+}
+
 static struct cr_error *prctl_dump(struct dump *dump, struct process *process, void *state)
 {
 	struct process_settings *settings = state;
@@ -117,6 +137,7 @@ static struct cr_error *prctl_dump(struct dump *dump, struct process *process, v
 	if (kernel->mm_flags & dump->bits.thp_advised)
 		settings->thp_disable = 2;
 	settings->autogroup_nice = kernel->autogroup_nice;
+	settings->ptracer = find_ptracer(dump, process);
 	settings->coredump_filter = kernel->mm_flags >> DUMP_FILTER_SHIFT & DUMP_FILTER_MASK;
 	settings->oom_score_adj = (int16_t)kernel->oom_score_adj;
 	return NULL;
@@ -205,6 +226,12 @@ static struct cr_error *prctl_restore(struct restore *restore, struct process *p
 	if (settings->mdwe)
 		program_call(p, "refuse to gain PROT_EXEC", SYS_prctl, PR_SET_MDWE, settings->mdwe,
 			     0, 0, 0);
+	if (settings->ptracer) {
+		program_call(p, "let somebody trace it", SYS_prctl, PR_SET_PTRACER,
+			     (uint64_t)(int64_t)settings->ptracer, 0, 0, 0);
+		/* without Yama everybody may who could */
+		program_may_fail(p);
+	}
 	TRY(set_dumpable(restore, settings->dumpable));
 	TRY(write_setting(pid, "coredump_filter", (long)settings->coredump_filter));
 	return set_oom_score(pid, settings->oom_score_adj);

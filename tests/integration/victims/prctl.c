@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 
 #include "victim.h"
@@ -13,7 +14,7 @@
 enum { GET_REGISTRATIONS = 1 << 9, SET_MDWE = 65, GET_MDWE = 66 };
 enum { FUTEX_HASH = 78, SET_SLOTS = 1, GET_SLOTS = 2 };
 
-enum { MAIN_SLACK = 777000, OWN_SLACK = 1234567 };
+enum { MAIN_SLACK = 777000, OWN_SLACK = 1234567, USER = 1234 };
 
 struct settings {
 	int dumpable, pdeathsig, subreaper, keepcaps, thp_disabled, mce_kill;
@@ -22,6 +23,7 @@ struct settings {
 };
 
 static uint32_t *arrived;
+static volatile pid_t *tracer, *tracees;
 
 /* What kernels before 6.4 do not have. */
 static int if_known(long result)
@@ -137,7 +139,7 @@ static void reaper(void *unused)
 	if (middle == 0) {
 		victim_child(orphan_to_be, NULL);
 		victim_wait();
-		victim_meet(arrived, 4);
+		victim_meet(arrived, 7);
 		victim_nap(200);
 		_exit(0);
 	}
@@ -146,6 +148,48 @@ static void reaper(void *unused)
 	check(waitpid(middle, &status, 0) == middle && status == 0, "middle: %#x", status);
 	check(waitpid(-1, &status, 0) > 0, "the orphan did not come: %s", strerror(errno));
 	check(WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1, "the orphan's end: %#x", status);
+}
+
+/* Two of one user; only the first lets the tracer trace it, where that is a matter of Yama's. */
+static void tracee(void *number)
+{
+	int i = *(int *)number;
+
+	must(setresuid(USER, USER, USER));
+	must(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
+	tracees[i] = getpid();
+	while (!*tracer)
+		victim_nap(1);
+	if (i == 0 && prctl(PR_SET_PTRACER, *tracer, 0, 0, 0) < 0)
+		tracees[0] = 0;
+	victim_arrive(arrived);
+	victim_wait();
+	while (*tracer)
+		victim_nap(1);
+}
+
+static bool is_in_force(void)
+{
+	char scope[8] = "0";
+
+	if (access("/proc/sys/kernel/yama/ptrace_scope", R_OK) == 0)
+		victim_read("/proc/sys/kernel/yama/ptrace_scope", scope, sizeof(scope));
+	return *scope == '1';
+}
+
+static void trace(void *unused)
+{
+	(void)unused;
+	must(setresuid(USER, USER, USER));
+	*tracer = getpid();
+	victim_arrive(arrived);
+	victim_wait();
+	if (tracees[0] && is_in_force()) {
+		must(ptrace(PTRACE_SEIZE, tracees[0], 0, 0));
+		check(ptrace(PTRACE_SEIZE, tracees[1], 0, 0) < 0 && errno == EPERM,
+		      "anybody may trace");
+	}
+	*tracer = 0;
 }
 
 static void *slack(void *unused)
@@ -159,21 +203,27 @@ static void *slack(void *unused)
 
 int main(int argc, char **argv)
 {
-	pid_t pids[2];
+	static int numbers[] = {0, 1};
+	pid_t pids[5];
 	pthread_t thread;
 
 	victim_init(argc, argv);
 	arrived = victim_shared(4096);
+	tracer = (pid_t *)arrived + 1;
+	tracees = tracer + 1;
 	must(prctl(PR_SET_TIMERSLACK, MAIN_SLACK));
 	pids[0] = victim_child(not_dumpable, NULL);
 	pids[1] = victim_child(reaper, NULL);
+	for (int i = 0; i < 2; i++)
+		pids[2 + i] = victim_child(tracee, &numbers[i]);
+	pids[4] = victim_child(trace, NULL);
 	check(pthread_create(&thread, NULL, slack, NULL) == 0, "pthread_create");
-	victim_meet(arrived, 4);
+	victim_meet(arrived, 7);
 	victim_ready();
 	arrive_and_compare("main thread");
 	check(pthread_join(thread, NULL) == 0, "join");
-	victim_reap(pids[0]);
-	victim_reap(pids[1]);
+	for (int i = 0; i < 5; i++)
+		victim_reap(pids[i]);
 	victim_ok();
 	return 0;
 }
