@@ -384,6 +384,19 @@ static struct cr_error *check_ids(struct restore *restore)
 		"Set lxc.idmap back to what it was: the image's manifest holds the configuration");
 }
 
+/*
+ * After an execve(2) memory under a protection key is closed to a task, and so to calls that it
+ * makes for us. Its clones have this from it, until they get their own registers.
+ */
+static struct cr_error *open_keys(struct restore *restore)
+{
+	struct bytes xstate;
+
+	TRY(task_get_xstate(restore->init, restore->image.pool, &xstate));
+	return arch_open_keys(xstate.data, xstate.len) ? task_set_xstate(restore->init, &xstate)
+						       : NULL;
+}
+
 struct cr_error *takeover_prepare(struct restore *restore)
 {
 	enum { LOWEST_CHANNEL = 16 };
@@ -399,6 +412,7 @@ struct cr_error *takeover_prepare(struct restore *restore)
 	TRY(map_area(restore));
 	restore->program->base = restore->area;
 	program_begin(restore->program, restore->init);
+	TRY(open_keys(restore));
 	TRY(raise_file_limit(restore));
 	if (watched > highest)
 		highest = watched;

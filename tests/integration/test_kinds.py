@@ -34,7 +34,7 @@ AWAY_SECONDS = 0.8
 
 # Programs that other tests run: with arguments, or on a host that swaps or merges pages.
 NO_KIND = {
-    "endless", "handler_due", "logon_key", "merged", "protection_key", "refused", "suid_dumpable", "swapped",
+    "endless", "handler_due", "logon_key", "merged", "refused", "suid_dumpable", "swapped",
     "wall",
 }  # fmt: skip
 

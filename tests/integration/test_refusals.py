@@ -328,20 +328,3 @@ def test_a_key_for_the_kernel_alone(container):
             process="logon_key",
         )
     victim.verify()
-
-
-def test_a_memory_protection_key(container):
-    """Where the processor has them; where it has none, nobody is refused for them."""
-    victim = container.add_victim("protection_key")
-    container.start()
-    victim.ready()
-    if "none" in victim.lines:
-        assert " pku " not in Path("/proc/cpuinfo").read_text()
-        container.checkpoint()
-    else:
-        assert_refused(
-            container.try_cr("checkpoint", container.name),
-            words="protection key",
-            process="protection_key",
-        )
-    victim.verify()

@@ -14,6 +14,7 @@
 #include "contents.h"
 #include "file.h"
 #include "memory_flags.h"
+#include "memory_keys.h"
 #include "memory_special.h"
 #include "shared_memory.h"
 #include "sysv_shared_memory.h"
@@ -37,6 +38,7 @@ static const struct field vma_fields[] = {
 	FIELD_STRUCT(struct vma, policy, numa_policy_fields, "mbind(2)", .optional = true),
 	FIELD_UINT(struct vma, description, 0, UINT32_MAX,
 		   "open file description that is mapped, 0: one of its own", .optional = true),
+	FIELD_UINT(struct vma, key, 0, MEMORY_KEYS - 1, "memory protection key", .optional = true),
 	FIELD_END,
 };
 
@@ -67,6 +69,11 @@ static const struct field memory_fields[] = {
 		   "guard pages: first page number, count", .optional = true),
 	FIELD_UINT(struct memory_map, lock_future, 0, MCL_FUTURE | MCL_ONFAULT,
 		   "mlockall(2): MCL_FUTURE 2, MCL_ONFAULT 4", .optional = true),
+	FIELD_UINT(struct memory_map, keys, 0, (1 << MEMORY_KEYS) - 1,
+		   "memory protection keys that it has allocated, a bit each", .optional = true),
+	FIELD_UINT(struct memory_map, execute_only_key, 0, MEMORY_KEYS - 1,
+		   "the key that the kernel has taken for memory that can only be executed",
+		   .optional = true),
 	FIELD_UINT(struct memory_map, merge_any, 0, 1, "PR_SET_MEMORY_MERGE", .optional = true),
 	FIELD_END,
 };
@@ -102,7 +109,7 @@ static struct cr_error *translate_flags(struct dump *dump, uint64_t *flags)
 {
 	uint64_t droppable;
 
-	if (!(*flags & ~(VM_RESTORED | VM_IMPLIED)) && !(*flags & VM_DROPPABLE))
+	if (!(*flags & ~(VM_RESTORED | VM_IMPLIED | VM_PKEY)) && !(*flags & VM_DROPPABLE))
 		return NULL;
 	TRY(memory_droppable(dump, &droppable));
 	if (droppable && *flags & droppable)
@@ -120,10 +127,7 @@ static struct cr_error *check_flags(const struct proc_map *map, uint64_t flags)
 	if (flags & (VM_PFNMAP | VM_IO | VM_MIXEDMAP))
 		return refuse_map(map, "device_mapping", "shows device memory",
 				  "Close the device before the checkpoint");
-	if (flags & VM_PKEY)
-		return refuse_map(map, "protection_key", "is under a memory protection key",
-				  "Not supported yet; end the process before the checkpoint");
-	if (flags & ~(VM_RESTORED | VM_IMPLIED))
+	if (flags & ~(VM_RESTORED | VM_IMPLIED | VM_PKEY))
 		return refuse_map(map, "memory", "has a property that is not known here",
 				  "Not supported yet: update lxc-cr");
 	return NULL;
@@ -252,6 +256,7 @@ static struct cr_error *dump_vma(struct dump *dump, struct process *process,
 			  (map->execute ? PROT_EXEC : 0);
 	vma->type = type_of(map);
 	vma->flags = flags & (VM_RESTORED | VM_MAYWRITE);
+	vma->key = vma->type == VMA_SPECIAL ? 0 : (flags & VM_PKEY) >> VM_PKEY_SHIFT;
 	vma->offset = map->inode && vma->type != VMA_ANONYMOUS ? map->offset : 0;
 	vma->name = map->name;
 	vma->kernel_file = known->file;
@@ -364,24 +369,6 @@ static struct cr_error *dump_defaults(struct dump *dump, struct process *process
 	return dump_merging(dump, process, memory);
 }
 
-/* Key 0 is everybody's; the kernel takes one by itself for memory that can only be executed. */
-static struct cr_error *check_keys(const struct process *process)
-{
-	const struct kernel_task *kernel = process_leader(process)->kernel;
-	uint32_t own = kernel->protection_keys & ~1u;
-	struct cr_error *error;
-
-	if (kernel->execute_only_key > 0 && kernel->execute_only_key < 16)
-		own &= ~(1u << kernel->execute_only_key);
-	if (!own)
-		return NULL;
-	error = error_new(CR_UNSUPPORTED,
-			  "Process %d (%s) has allocated memory protection keys (0x%x)",
-			  process->pid, process->stat.comm, own);
-	return error_remedy(error_object(error, "protection_key"),
-			    "Not supported yet; end the process before the checkpoint");
-}
-
 /* Somebody else's record has it all. */
 static struct cr_error *dump_shared(struct process *process, struct memory_map *memory)
 {
@@ -404,7 +391,7 @@ static struct cr_error *memory_dump(struct dump *dump, struct process *process, 
 	if (!sharing_is_first(process, SHARE_MEMORY))
 		return dump_shared(process, memory);
 	process->memory = memory;
-	TRY(check_keys(process));
+	memory_keys_dump(process, memory);
 	memory->start_code = stat->start_code;
 	memory->end_code = stat->end_code;
 	memory->start_data = stat->start_data;

@@ -29,6 +29,7 @@ struct vma {
 	uint64_t file_size; /* of the file at checkpoint: a mapped file must not have changed */
 	uint64_t file_mtime; /* ns */
 	struct numa_policy policy;
+	uint32_t key;	      /* memory protection key */
 	uint32_t description; /* the open file description that is mapped; 0: any will do */
 	uint64_t kernel_file; /* dump only: struct file of the kernel */
 };
@@ -45,8 +46,10 @@ struct memory_map {
 	struct list extents;  /* struct extent, by page, ascending: contents of private pages */
 	struct list guards;   /* struct guard, by page, ascending: MADV_GUARD_INSTALL */
 	uint32_t lock_future; /* mlockall(2): MCL_FUTURE, MCL_ONFAULT */
-	uint32_t merge_any;   /* prctl(2) PR_SET_MEMORY_MERGE */
-	struct list birth;    /* restart only: what it is filled with first, memory_birth.c */
+	uint32_t keys;	      /* memory protection keys it has allocated, a bit each */
+	uint32_t execute_only_key; /* the one that the kernel has taken; 0: none */
+	uint32_t merge_any;	   /* prctl(2) PR_SET_MEMORY_MERGE */
+	struct list birth;	   /* restart only: what it is filled with first, memory_birth.c */
 	/* dump only: first and last of its children that share pages with it, once copied */
 	struct process *eldest, *youngest;
 	bool has_kin; /* dump only: another process may share pages copy-on-write */

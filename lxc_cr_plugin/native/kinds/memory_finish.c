@@ -10,6 +10,7 @@
 #include "../sharing.h"
 #include "memory.h"
 #include "memory_flags.h"
+#include "memory_keys.h"
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
@@ -98,5 +99,6 @@ struct cr_error *memory_finish(struct restore *restore, struct process *process)
 		program_call(p, "merge equal pages", SYS_prctl, PR_SET_MEMORY_MERGE, 1, 0, 0, 0);
 	if (memory->lock_future)
 		program_call(p, "lock future memory", SYS_mlockall, memory->lock_future);
+	TRY(memory_keys_restore(restore, memory));
 	return program_run(p);
 }

@@ -32,7 +32,8 @@
 #define VM_MERGEABLE	0x80000000ull
 
 /* The memory protection key, four bits. */
-#define VM_PKEY (0xfull << 32)
+#define VM_PKEY_SHIFT 32
+#define VM_PKEY	      (0xfull << VM_PKEY_SHIFT)
 
 /* MAP_DROPPABLE, as images have it; the kernel's own bit is found out: memory_droppable(). */
 #define VM_DROPPABLE (1ull << 40)

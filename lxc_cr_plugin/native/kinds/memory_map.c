@@ -17,6 +17,7 @@
 #include "file.h"
 #include "memory.h"
 #include "memory_flags.h"
+#include "memory_keys.h"
 #include "memory_special.h"
 #include "sysv_shared_memory.h"
 
@@ -205,7 +206,7 @@ static uint64_t first_protection(const struct vma *vma)
 	bool was_writable = vma->flags & VM_ACCOUNT &&
 			    (vma->type == VMA_ANONYMOUS || vma->type == VMA_FILE_PRIVATE);
 
-	return vma->protection | (was_writable ? PROT_WRITE : 0);
+	return memory_protection_without_keys(vma) | (was_writable ? PROT_WRITE : 0);
 }
 
 /* An open file that mappings follow on; one open serves neighbours of the same file. */
@@ -339,10 +340,12 @@ static struct cr_error *map_missing(struct restore *restore, struct process *pro
 			if (!same_backing(&our[i], t))
 				continue;
 			TRY(map_part(restore, process, &our[i], at, begin, &open));
-			if (t->protection != our[i].protection) {
+			uint32_t wanted = memory_protection_without_keys(&our[i]);
+
+			if (memory_protection_without_keys(t) != wanted) {
 				TRY(program_reserve(restore->program, 2, 0));
 				program_call(restore->program, "protect memory", SYS_mprotect,
-					     begin, end - begin, our[i].protection);
+					     begin, end - begin, wanted);
 			}
 			at = end;
 		}
@@ -358,11 +361,13 @@ static struct cr_error *protect(struct restore *restore, struct process *process
 	struct program *p = restore->program;
 
 	for (size_t i = 0; i < process->memory->vmas.count; i++, vma++) {
-		if (vma->type == VMA_SPECIAL || first_protection(vma) == vma->protection)
+		uint32_t wanted = memory_protection_without_keys(vma);
+
+		if (vma->type == VMA_SPECIAL || first_protection(vma) == wanted)
 			continue;
 		TRY(program_reserve(p, 1, 0));
 		program_call(p, "protect memory", SYS_mprotect, vma->start, vma->end - vma->start,
-			     vma->protection);
+			     wanted);
 	}
 	return program_run(p);
 }

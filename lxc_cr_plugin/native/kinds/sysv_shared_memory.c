@@ -11,6 +11,7 @@
 
 #include "../cleanup.h"
 #include "memory_flags.h"
+#include "memory_keys.h"
 #include "sysv.h"
 
 #ifndef SHM_DEST
@@ -239,7 +240,8 @@ struct cr_error *sysv_map(struct restore *restore, struct process *process, cons
 			     size - offset - len);
 	program_call(p, "move it into place", SYS_mremap, at + offset, len, len,
 		     MREMAP_MAYMOVE | MREMAP_FIXED, start);
-	program_call(p, "protect it", SYS_mprotect, start, len, vma->protection);
+	program_call(p, "protect it", SYS_mprotect, start, len,
+		     memory_protection_without_keys(vma));
 	return program_run(p);
 }
 

@@ -4,6 +4,7 @@
 #ifndef CR_ARCH_H
 #define CR_ARCH_H
 
+#include <cpuid.h>
 #include <elf.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -127,6 +128,27 @@ static inline long arch_find_syscall(const uint8_t *code, size_t len)
 			return (long)i;
 	}
 	return -1;
+}
+
+/*
+ * Make @xstate, an XSAVE area of this processor's, say that memory under any protection key may be
+ * used (PKRU). False: the processor has no keys, or @len bytes do not reach that far.
+ */
+static inline bool arch_open_keys(uint8_t *xstate, size_t len)
+{
+	enum { FEATURES_LEAF = 7, OSPKE = 1 << 4, XSTATE_LEAF = 0xd, PKRU = 9, XSTATE_BV = 512 };
+	uint32_t size, offset, c, d, present = 1u << PKRU, all = 0;
+	uint64_t components;
+
+	if (!__get_cpuid_count(FEATURES_LEAF, 0, &size, &offset, &c, &d) || !(c & OSPKE) ||
+	    !__get_cpuid_count(XSTATE_LEAF, PKRU, &size, &offset, &c, &d) || size < sizeof(all) ||
+	    offset + sizeof(all) > len)
+		return false;
+	memcpy(&components, xstate + XSTATE_BV, sizeof(components));
+	components |= present;
+	memcpy(xstate + XSTATE_BV, &components, sizeof(components));
+	memcpy(xstate + offset, &all, sizeof(all));
+	return true;
 }
 
 /* Segment registers and bases that a hostile image could set to something the kernel refuses or
