@@ -117,6 +117,8 @@ def checkpoint(
         with report.step("journal", "Write down what is about to happen"):
             journal = undo.enter_context(journals.written(entry_for(container, subject)))
 
+        if net:
+            net.refresh()
         committed: list[Image] = []
 
         def commit(numbers: CheckpointResult) -> None:

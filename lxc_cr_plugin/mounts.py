@@ -77,7 +77,12 @@ class Mount(NamedTuple):
 
 def read(pid: int | str, *, proc: Path = PROC) -> tuple[Mount, ...]:
     """The mounts that process @pid sees, in the order in which they were made."""
-    return parse((proc / str(pid) / "mountinfo").read_bytes())
+    return parse(table(pid, proc=proc))
+
+
+def table(pid: int | str, *, proc: Path = PROC) -> bytes:
+    """The same as the kernel tells it: to find out whether something has changed."""
+    return (proc / str(pid) / "mountinfo").read_bytes()
 
 
 def parse(data: bytes) -> tuple[Mount, ...]:

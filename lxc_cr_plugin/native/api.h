@@ -169,12 +169,16 @@ struct cr_error *cr_image_check(int image_fd, const struct cr_listener *listener
  * its ctime from now on. cr_sync_filesystem: syncfs(2). cr_descriptor_of: a copy of a descriptor of
  * another process, by which a leased file is read without breaking the lease. cr_exchange: two names
  * change what they are names of, at once.
+ * cr_read_all: read the start of each of these files into buffer, one behind the other; lengths gets
+ * how long each is, a negative errno for one that cannot be read. -ENOBUFS: more than room bytes.
  */
 int cr_open_beneath(int root_fd, const char *path, int flags, int mode);
 int cr_write_back(int fd);
 int cr_sync_filesystem(int fd);
 int cr_descriptor_of(int pid, int fd);
 int cr_exchange(int one_dir, const char *one, int other_dir, const char *other);
+int cr_read_all(const int *fds, size_t count, size_t longest, uint8_t *buffer, size_t room,
+		int32_t *lengths);
 
 /* Paths in a file tree have at least one byte less; the kernel itself takes 4096 at once. */
 enum { CR_LONGEST_PATH = 16384 };

@@ -91,3 +91,21 @@ int cr_descriptor_of(int pid, int fd)
 	close(pidfd);
 	return copy;
 }
+
+int cr_read_all(const int *fds, size_t count, size_t longest, uint8_t *buffer, size_t room,
+		int32_t *lengths)
+{
+	for (size_t i = 0; i < count; i++) {
+		ssize_t length;
+
+		if (room < longest)
+			return -ENOBUFS;
+		length = pread(fds[i], buffer, longest, 0);
+		lengths[i] = length < 0 ? -errno : (int32_t)length;
+		if (length > 0) {
+			buffer += length;
+			room -= (size_t)length;
+		}
+	}
+	return 0;
+}

@@ -11,7 +11,6 @@ fifth of a second to import, so it is imported where it is needed.
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -23,17 +22,13 @@ from ..schema import violations
 if TYPE_CHECKING:
     from ..manifest import Manifest
     from ..store import Image
+    from .ears import Ears
     from .sysctl import Settings
 
 NAME = "network.json"
 
 # What a reader of an image with a network must know.
 FEATURE = "network"
-
-# Multicast groups of rtnetlink that tell of changes: links, neighbours, addresses, routes and rules of
-# IPv4 and IPv6 (RTMGRP_..., and RTNLGRP_IPV6_RULE as a bit). Of nfnetlink: NFNLGRP_NFTABLES.
-ROUTE_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
-NFTABLES_GROUP = 1 << 6
 
 State = dict[str, Any]
 
@@ -67,7 +62,7 @@ class Watch:
         import_tools()
         self._nics = [nic.name for nic in nics]
         self._settings: Settings | None = None
-        self._ears: list[socket.socket] = []
+        self._ears: Ears | None = None
         self._state: State = {}
         with ExitStack() as undo:
             self._namespace = undo.enter_context(Namespace(pid))
@@ -77,63 +72,61 @@ class Watch:
     def close(self) -> None:
         """Leave the namespace."""
         self._scope.close()
-        for ear in self._ears:
-            ear.close()
+        if self._ears:
+            self._ears.close()
         if self._settings:
             self._settings.close()
 
     def _prepare(self) -> None:
-        from . import nft
+        from .ears import Ears
 
-        for protocol, groups in (
-            (socket.NETLINK_ROUTE, ROUTE_GROUPS),
-            (nft.NETLINK_NETFILTER, NFTABLES_GROUP),
-        ):
-            if protocol == nft.NETLINK_NETFILTER and not nft.is_supported():
-                continue
-            ear = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
-            ear.bind((0, groups))
-            self._ears.append(ear)
+        self._ears = Ears()
         self._state = self._read()
 
     def _read(self) -> State:
-        from pyroute2 import IPRoute
-
         from . import links, nft, routing, sysctl
 
         if self._settings:
             self._settings.close()
         self._settings = sysctl.Settings(sysctl.paths())
-        with IPRoute() as ip:
-            found = links.read(ip, of_runtime=self._nics)
-            names = {link["index"]: link["name"] for link in found}
-            rest = routing.read(ip, names)
+        self._settings.take()
+        found = links.read(of_runtime=self._nics)
+        rest = routing.read({link["index"]: link["name"] for link in found})
         return {
             "links": found,
             **rest,
-            "settings": self._settings.read(),
             "filter": nft.read(),
         }
 
+    def refresh(self) -> None:
+        """Take again what has changed, so that `freeze` has less to do; all tasks run."""
+        self._namespace.call(self._renew)
+
     def freeze(self) -> None:
         """Make it the state of this instant; all tasks stand. UnsupportedError for what has come since."""
-        self._namespace.call(self._renew)
-        found = self._found()
-        if found:
-            raise UnsupportedError(
-                found[0].message, hint=found[0].hint, object=found[0].object, obstacles=tuple(found)
-            )
+        if self._namespace.call(self._renew):
+            found = self._found()
+            if found:
+                raise UnsupportedError(
+                    found[0].message,
+                    hint=found[0].hint,
+                    object=found[0].object,
+                    obstacles=tuple(found),
+                )
 
-    def _renew(self) -> None:
+    def _renew(self) -> bool:
+        """Whether more has changed than values of settings and what packets change."""
         from . import nft
 
-        heard = [_heard(ear) for ear in self._ears]
-        if any(heard) or not self._settings:
+        if not self._ears or not self._settings:
+            return False
+        if self._ears.heard(neighbours=bool(self._state["neighbours"])):
             self._state = self._read()
-            return
-        self._state["settings"] = self._settings.read()
+            return True
+        self._settings.take()
         if nft.is_lively(self._state["filter"]):
             self._state["filter"] = nft.read()
+        return False
 
     def obstacles(self) -> list[Obstacle]:
         """What a restart could not put back."""
@@ -158,7 +151,9 @@ class Watch:
         from . import nft
 
         self._namespace.call(lambda: nft.check(self._state["filter"]))
-        text = json.dumps({"format": 1, **self._state}, indent=1, sort_keys=True)
+        settings = self._settings.values() if self._settings else {}
+        state = {"format": 1, **self._state, "settings": settings}
+        text = json.dumps(state, indent=1, sort_keys=True)
         (directory / NAME).write_text(text + "\n")
 
 
@@ -178,17 +173,6 @@ def _legacy_tables() -> list[Obstacle]:
         )
         for name in found
     ]
-
-
-def _heard(ear: socket.socket) -> bool:
-    """Whether a message of a change waits, or was lost."""
-    try:
-        ear.recv(1)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # ENOBUFS: too many of them
-    return True
 
 
 def load(image: Image, manifest: Manifest) -> State | None:
@@ -281,37 +265,31 @@ def put_back(pid: int, state: State) -> None:
 
 
 def _put_back(state: State) -> None:
-    from pyroute2 import IPRoute
-
     from . import links, nft, routing, sysctl
 
     try:
-        with IPRoute() as ip:
-            links.write(ip, state["links"])
-            # No search for duplicates of addresses that were in use a moment ago: it takes a second.
-            settings = state["settings"]
-            unsearched = {name: "0" for name in settings if name.endswith("/accept_dad")}
-            sysctl.write({**settings, **unsearched})
-            links.bring_up(ip, state["links"])
-            numbers = {link["name"]: link["index"] for link in links.read(ip, of_runtime=[])}
-            fresh = {link["name"] for link in state["links"] if link["address"] is None}
-            routing.write_addresses(ip, state["addresses"], numbers, fresh=fresh)
-            routing.write_rest(ip, state, numbers)
-            sysctl.write({name: settings[name] for name in unsearched})
+        links.write(state["links"])
+        # No search for duplicates of addresses that were in use a moment ago: it takes a second.
+        settings = state["settings"]
+        unsearched = {name: "0" for name in settings if name.endswith("/accept_dad")}
+        sysctl.write({**settings, **unsearched})
+        links.bring_up(state["links"])
+        numbers = {link["name"]: link["index"] for link in links.read(of_runtime=[])}
+        fresh = {link["name"] for link in state["links"] if link["address"] is None}
+        routing.write_addresses(state["addresses"], numbers, fresh=fresh)
+        routing.write_rest(state, numbers)
+        sysctl.write({name: settings[name] for name in unsearched})
         nft.write(state["filter"])
     except LxcCrError:
         raise
     except Exception as error:
-        # The kernel's refusals are pyroute2's own exceptions; what it cannot encode gives any.
+        # What pyroute2 cannot encode gives any.
         raise HostError(f"The network of the image cannot be put back: {error!r}") from error
 
 
 def import_tools() -> None:
     """Import what `put_back` needs, so that it need not be done while the container waits."""
-    try:
-        import pyroute2  # noqa: F401
-    except ImportError as error:
-        raise HostError(
-            f"pyroute2, which reads and sets up networks, does not load: {error}",
-            hint="Install it: pip install pyroute2",
-        ) from error
+    from . import links, nft, routing, sysctl  # noqa: F401
+    from .netlink import classes
+
+    classes()

@@ -54,9 +54,9 @@ FALLBACK = (
 )
 
 
-def read(ip: Any, *, of_runtime: list[str]) -> list[State]:
+def read(*, of_runtime: list[str]) -> list[State]:
     """All interfaces; @of_runtime are the names of those that the runtime makes."""
-    messages = list(ip.get_links())
+    messages = netlink.dump(netlink.LINK)
     names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in messages}
     return [_state(message, names, of_runtime) for message in messages]
 
@@ -140,33 +140,59 @@ def refuse_unknown(links: list[State]) -> None:
                 )
 
 
-def write(ip: Any, wanted: list[State]) -> None:
+class Present(dict[str, State]):
+    """The interfaces that there are now, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read()
+
+    def read(self) -> None:
+        """Look again."""
+        self.clear()
+        self.update({link["name"]: link for link in read(of_runtime=[])})
+
+    def index(self, name: str | None) -> int:
+        """The number of the interface @name; 0: there is none."""
+        return int(self[name]["index"]) if name and name in self else 0
+
+
+def write(wanted: list[State]) -> None:
     """Make the interfaces what they were, all down but lo; addresses and routes come later.
 
     Raises RestartError when the runtime has not made one, HostError when this kernel cannot.
     """
-    present = {link["name"]: link for link in read(ip, of_runtime=[])}
-    names = {link["name"] for link in wanted}
-    for name in present.keys() - names:
-        if name not in FALLBACK:
-            ip.link("del", index=present[name]["index"])
+    present = Present()
+    for name in present.keys() - {link["name"] for link in wanted} - set(FALLBACK):
+        _send(name, {"index": present.index(name)}, {}, what=netlink.LINK.delete)
+    present.read()
     pending = [link for link in wanted if link["name"] not in present]
     while pending:
-        left = [link for link in pending if not _make(ip, link, wanted)]
+        left = [link for link in pending if not _make(present, link, wanted)]
         if len(left) == len(pending):
             raise RestartError(f"Network interface '{left[0]['name']}' has nothing to stand on")
         pending = left
     for link in wanted:
-        _adjust(ip, link)
+        _adjust(present, link)
     for link in wanted:
-        if link["master"]:
-            ip.link("set", index=index_of(ip, link["name"]), master=index_of(ip, link["master"]))
+        if link["master"] and link["name"] in present:
+            master = {"IFLA_MASTER": present.index(link["master"])}
+            _send(link["name"], {"index": present.index(link["name"])}, master)
 
 
-def _make(ip: Any, link: State, wanted: list[State]) -> bool:
+def _send(name: str, members: State, attributes: State, *, what: int = netlink.LINK.new) -> None:
+    """Change (or delete) the interface @name; raises HostError."""
+    number = netlink.send(netlink.LINK, {**MEMBERS, **members}, attributes, what=what)
+    if number:
+        raise HostError(
+            f"Failed to set up network interface '{name}': {os.strerror(number)}", errno=number
+        )
+
+
+def _make(present: Present, link: State, wanted: list[State]) -> bool:
     """Make @link; False when what it stands on is not there yet, True when it is there."""
     name, kind = link["name"], link["kind"]
-    if index_of(ip, name):
+    if name in present:
         return True  # the other end of a pair that was made
     if link["runtime"]:
         if name in FALLBACK:
@@ -175,7 +201,7 @@ def _make(ip: Any, link: State, wanted: list[State]) -> bool:
             f"LXC has made no network interface '{name}'",
             hint="Let the container's lxc.net say what it said at the checkpoint",
         )
-    below = index_of(ip, link["below"])
+    below = present.index(link["below"])
     if kind in ("macvlan", "vlan") and not below:
         return False
     peer = next((one for one in wanted if one["name"] == link["below"]), None)
@@ -189,14 +215,12 @@ def _make(ip: Any, link: State, wanted: list[State]) -> bool:
             hint="The kernel lacks a module, perhaps",
             errno=number,
         )
+    present.read()
     return True
 
 
 def _create(link: State, peer: State | None, below: int, *, numbered: bool) -> int:
     """Make @link, with its number or any; the errno, 0 for success."""
-    from pyroute2.netlink import rtnl
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
     data: dict[str, Any] = dict(link["data"])
     attributes: dict[str, Any] = {"IFLA_IFNAME": link["name"]}
     if link["kind"] == "veth" and peer:
@@ -212,46 +236,38 @@ def _create(link: State, peer: State | None, below: int, *, numbered: bool) -> i
         info.append(("IFLA_INFO_DATA", {"attrs": list(data.items())}))
     attributes["IFLA_LINKINFO"] = {"attrs": info}
     members = {**MEMBERS, "index": link["index"] if numbered else 0}
-    return netlink.send(ifinfmsg, members, attributes, what=rtnl.RTM_NEWLINK, flags=netlink.NEW)
+    return netlink.send(netlink.LINK, members, attributes, what=netlink.LINK.new, flags=netlink.NEW)
 
 
-def _adjust(ip: Any, link: State) -> None:
+def _adjust(present: Present, link: State) -> None:
     """Everything but being up and having a master."""
-    index = index_of(ip, link["name"])
-    if not index:
+    name = link["name"]
+    if name not in present:
         return
-    present = next(state for state in read(ip, of_runtime=[]) if state["index"] == index)
-    options: dict[str, Any] = {}
-    for key, option in (
-        ("address", "address"),
-        ("mtu", "mtu"),
-        ("queue", "txqlen"),
-        ("group", "group"),
-    ):
-        if link[key] is not None and link[key] != present[key]:
-            options[option] = link[key]
-    if link["alias"] != present["alias"]:
-        options["ifalias"] = link["alias"] or ""
-    if (link["flags"] ^ present["flags"]) & FLAGS:
-        options["flags"], options["change"] = link["flags"] & FLAGS, FLAGS
-    if options:
-        try:
-            ip.link("set", index=index, **options)
-        except Exception as error:
-            raise HostError(
-                f"Failed to set up network interface '{link['name']}': {error}"
-            ) from error
+    now = present[name]
+    members: State = {"index": now["index"]}
+    attributes = {
+        attribute: link[key]
+        for key, attribute in (
+            ("address", "IFLA_ADDRESS"),
+            ("mtu", "IFLA_MTU"),
+            ("queue", "IFLA_TXQLEN"),
+            ("group", "IFLA_GROUP"),
+        )
+        if link[key] is not None and link[key] != now[key]
+    }
+    if link["alias"] != now["alias"]:
+        attributes["IFLA_IFALIAS"] = link["alias"] or ""
+    if (link["flags"] ^ now["flags"]) & FLAGS:
+        members |= {"flags": link["flags"] & FLAGS, "change": FLAGS}
+    if attributes or "flags" in members:
+        _send(name, members, attributes)
 
 
-def bring_up(ip: Any, wanted: list[State]) -> None:
+def bring_up(wanted: list[State]) -> None:
     """Up or down, as each was."""
+    present = Present()
     for link in wanted:
-        index = index_of(ip, link["name"])
+        index = present.index(link["name"])
         if index:
-            ip.link("set", index=index, flags=link["flags"] & UP, change=UP)
-
-
-def index_of(ip: Any, name: str | None) -> int:
-    """The number of the interface @name; 0: there is none."""
-    found = ip.link_lookup(ifname=name) if name else []
-    return int(found[0]) if found else 0
+            _send(link["name"], {"index": index, "flags": link["flags"] & UP, "change": UP}, {})

@@ -1,30 +1,162 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""One message to the kernel's routing netlink, encoded by pyroute2's tables."""
+"""The kernel's routing netlink: messages are encoded and decoded by pyroute2's tables.
+
+Of the calling thread's network namespace. pyroute2's sockets are left out: its package loads all of
+itself when it is imported, which takes longer than the restart of a small container.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
 import socket
 import struct
-from typing import Any
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ..errors import HostError
+
+PACKAGE = "pyroute2"
 
 # NLM_F_REQUEST | NLM_F_ACK; NLM_F_CREATE with EXCL, with REPLACE, because the kernel makes some addresses
-# by itself meanwhile, and with APPEND, for routes that differ only in where they lead.
+# by itself meanwhile, and with APPEND, for routes that differ only in where they lead. NLM_F_DUMP.
 REQUEST = 0x1 | 0x4
 NEW = 0x400 | 0x200
 NEW_ADDRESS = 0x400 | 0x100
 NEW_ROUTE = 0x400 | 0x800
+DUMP = 0x300
+
+# NLM_F_DUMP_INTR: it has changed meanwhile.
+INTERRUPTED = 0x10
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+HEADER = struct.Struct("=IHHII")
+
+# The kernel fills buffers of up to 32 KiB; a single message is longer when an interface has much to tell.
+BUFFER = 1 << 18
+
+
+class Table(NamedTuple):
+    """A sort of message: pyroute2's module and class, and RTM_NEW..., RTM_DEL..., RTM_GET..."""
+
+    name: str
+    new: int
+
+    @property
+    def delete(self) -> int:
+        """RTM_DEL..."""
+        return self.new + 1
+
+    @property
+    def get(self) -> int:
+        """RTM_GET..."""
+        return self.new + 2
+
+
+LINK = Table("ifinfmsg", 16)
+ADDRESS = Table("ifaddrmsg", 20)
+ROUTE = Table("rtmsg", 24)
+NEIGHBOUR = Table("ndmsg", 28)
+RULE = Table("fibmsg", 32)
+
+TABLES = (LINK, ADDRESS, ROUTE, NEIGHBOUR, RULE)
+
+
+@lru_cache
+def classes() -> dict[str, Any]:
+    """pyroute2's classes of all TABLES; raises HostError when it does not load.
+
+    A package that is found but not executed lets its modules be imported one by one. Nothing of it
+    stays where others, who import all of it, would find it.
+    """
+    before = {name: module for name, module in sys.modules.items() if _is_ours(name)}
+    try:
+        spec = importlib.util.find_spec(PACKAGE)
+        if spec is None:
+            raise ImportError(f"there is no {PACKAGE}")
+        if not before:
+            sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
+        modules = {
+            table.name: importlib.import_module(f"{PACKAGE}.netlink.rtnl.{table.name}")
+            for table in TABLES
+        }
+        return {name: getattr(module, name) for name, module in modules.items()}
+    except (ImportError, AttributeError) as error:
+        raise HostError(
+            f"{PACKAGE}, which reads and sets up networks, does not load: {error}",
+            hint=f"Install it: pip install {PACKAGE}",
+        ) from error
+    finally:
+        for name in [name for name in sys.modules if _is_ours(name) and name not in before]:
+            del sys.modules[name]
+
+
+def _is_ours(module: str) -> bool:
+    return module == PACKAGE or module.startswith(f"{PACKAGE}.")
+
+
+def dump(table: Table, family: int = socket.AF_UNSPEC) -> list[Any]:
+    """Everything of one sort, as decoded messages; raises HostError."""
+    while True:
+        with _request(table, {"family": family}, {}, what=table.get, flags=DUMP) as netlink:
+            found, whole = _collect(table, netlink)
+        if whole:
+            return found
+
+
+def _collect(table: Table, netlink: socket.socket) -> tuple[list[Any], bool]:
+    """All parts of an answer, and whether nothing has changed between them."""
+    found: list[Any] = []
+    whole = True
+    while True:
+        for kind, flags, message in messages(netlink.recv(BUFFER)):
+            whole = whole and not flags & INTERRUPTED
+            if kind == NLMSG_DONE:
+                return found, whole
+            if kind == NLMSG_ERROR:
+                number = -int(struct.unpack_from("=i", message, HEADER.size)[0])
+                raise HostError(
+                    f"Failed to read the network ({table.name}): {os.strerror(number)}",
+                    errno=number,
+                )
+            decoded = classes()[table.name](message)
+            decoded.decode()
+            found.append(decoded)
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, flags and bytes of each message in what was received at once."""
+    at = 0
+    while at + HEADER.size <= len(data):
+        length, kind, flags, _, _ = HEADER.unpack_from(data, at)
+        yield kind, flags, data[at : at + length]
+        at += max(HEADER.size, length + 3 & ~3)
 
 
 def send(
-    kind: Any, members: dict[str, Any], attributes: dict[str, Any], *, what: int, flags: int
+    table: Table, members: dict[str, Any], attributes: dict[str, Any], *, what: int, flags: int = 0
 ) -> int:
-    """Send a message of pyroute2's class @kind; the errno of the kernel's answer, 0 for success."""
-    message = kind()
+    """Send a message; the errno of the kernel's answer, 0 for success."""
+    with _request(table, members, attributes, what=what, flags=flags) as netlink:
+        # Behind the header: the negative errno.
+        return -int(struct.unpack_from("=i", netlink.recv(BUFFER), HEADER.size)[0])
+
+
+def _request(
+    table: Table, members: dict[str, Any], attributes: dict[str, Any], *, what: int, flags: int
+) -> socket.socket:
+    message = classes()[table.name]()
     message.load({**members, "attrs": list(attributes.items())})
     message["header"] = {"type": what, "flags": REQUEST | flags, "sequence_number": 1}
     message.encode()
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    try:
         netlink.bind((0, 0))
         netlink.send(bytes(message.data))
-        # Behind the header of 16 bytes: the negative errno.
-        return -int(struct.unpack_from("=i", netlink.recv(1 << 16), 16)[0])
+    except BaseException:
+        netlink.close()
+        raise
+    return netlink

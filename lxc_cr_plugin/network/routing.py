@@ -33,6 +33,7 @@ class Sort(NamedTuple):
     """One sort of message: members of its header, attributes that are kept, and those that only tell."""
 
     what: str
+    table: netlink.Table
     members: tuple[str, ...]
     kept: frozenset[str]
     telling: frozenset[str]
@@ -41,6 +42,7 @@ class Sort(NamedTuple):
 
 ADDRESS = Sort(
     "address",
+    netlink.ADDRESS,
     ("family", "prefixlen", "scope", "index"),
     frozenset(
         {
@@ -60,6 +62,7 @@ ADDRESS = Sort(
 )
 ROUTE = Sort(
     "route",
+    netlink.ROUTE,
     ("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "type", "flags"),
     frozenset(
         {
@@ -83,6 +86,7 @@ ROUTE = Sort(
 )
 RULE = Sort(
     "rule",
+    netlink.RULE,
     ("family", "dst_len", "src_len", "tos", "table", "action", "flags"),
     frozenset(
         {
@@ -111,6 +115,7 @@ RULE = Sort(
 )
 NEIGHBOUR = Sort(
     "neighbour",
+    netlink.NEIGHBOUR,
     ("family", "ifindex", "state", "flags", "ndm_type"),
     frozenset({"NDA_DST", "NDA_LLADDR"}),
     frozenset({"NDA_PROBES", "NDA_CACHEINFO", "NDA_PROTOCOL", "NDA_FLAGS_EXT"}),
@@ -118,23 +123,26 @@ NEIGHBOUR = Sort(
 )
 
 
-def read(ip: Any, names: dict[int, str]) -> dict[str, list[Row]]:
+def read(names: dict[int, str]) -> dict[str, list[Row]]:
     """Everything; @names are the interfaces by number."""
     return {
-        "addresses": [_address(_row(message, ADDRESS, names)) for message in ip.get_addr()],
+        "addresses": [
+            _address(_row(message, ADDRESS, names)) for message in netlink.dump(netlink.ADDRESS)
+        ],
         "routes": [
             _route(_row(message, ROUTE, names), names)
-            for message in ip.get_routes()
+            for family in FAMILIES
+            for message in netlink.dump(netlink.ROUTE, family)
             if message["proto"] != KERNEL and not message["flags"] & CLONED
         ],
         "rules": [
             _row(message, RULE, names)
-            for message in ip.get_rules()
+            for message in netlink.dump(netlink.RULE)
             if message["family"] in FAMILIES
         ],
         "neighbours": [
             _row(message, NEIGHBOUR, names)
-            for message in ip.get_neighbours()
+            for message in netlink.dump(netlink.NEIGHBOUR)
             if message["family"] in FAMILIES
             and (message["state"] & PERMANENT or message["flags"] & PROXY)
         ],
@@ -236,19 +244,14 @@ def _links_of(route: Row) -> set[str | None]:
     return {route["attributes"].get("RTA_OIF"), *(hop["oif"] for hop in hops)}
 
 
-def write_addresses(
-    ip: Any, rows: list[Row], numbers: dict[str, int], *, fresh: Collection[str]
-) -> None:
+def write_addresses(rows: list[Row], numbers: dict[str, int], *, fresh: Collection[str]) -> None:
     """The addresses that there were and no others, but for the kernel's own on @fresh interfaces."""
-    from pyroute2.netlink import rtnl
-    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-
     names = {number: name for name, number in numbers.items()}
-    present = read(ip, names)["addresses"]
+    present = read(names)["addresses"]
     raw = {_identity(row): row for row in present}
     unsure = {
         _identity(_address(_row(message, ADDRESS, names)))
-        for message in ip.get_addr()
+        for message in netlink.dump(netlink.ADDRESS)
         if (message.get_attr("IFA_FLAGS") or 0) & (TENTATIVE | DADFAILED)
     }
     wanted = {_identity(row): row for row in rows}
@@ -257,16 +260,15 @@ def write_addresses(
         if own and row["index"] in fresh:
             continue
         if key not in wanted or wanted[key] != row or key in unsure:
-            _send(ifaddrmsg, ADDRESS, row, numbers=numbers, what=rtnl.RTM_DELADDR, flags=0)
+            _send(ADDRESS, row, numbers=numbers, what=netlink.ADDRESS.delete)
             del present[present.index(row)]
     for row in rows:
         if row not in present and row["index"] in numbers:
             _send(
-                ifaddrmsg,
                 ADDRESS,
                 _with_times(row),
                 numbers=numbers,
-                what=rtnl.RTM_NEWADDR,
+                what=netlink.ADDRESS.new,
                 flags=NEW_ADDRESS,
             )
 
@@ -283,25 +285,18 @@ def _with_times(row: Row) -> Row:
     return {**row, "attributes": {**row["attributes"], "IFA_FLAGS": flags, "IFA_CACHEINFO": times}}
 
 
-def write_rest(ip: Any, state: dict[str, list[Row]], numbers: dict[str, int]) -> None:
+def write_rest(state: dict[str, list[Row]], numbers: dict[str, int]) -> None:
     """Routes, rules and neighbours that there were, and no others."""
-    from pyroute2.netlink import rtnl
-    from pyroute2.netlink.rtnl.fibmsg import fibmsg
-    from pyroute2.netlink.rtnl.ndmsg import ndmsg
-    from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-    present = read(ip, {number: name for name, number in numbers.items()})
-    for key, sort, message, delete, new in (
-        ("routes", ROUTE, rtmsg, rtnl.RTM_DELROUTE, rtnl.RTM_NEWROUTE),
-        ("rules", RULE, fibmsg, rtnl.RTM_DELRULE, rtnl.RTM_NEWRULE),
-        ("neighbours", NEIGHBOUR, ndmsg, rtnl.RTM_DELNEIGH, rtnl.RTM_NEWNEIGH),
-    ):
+    present = read({number: name for name, number in numbers.items()})
+    for key, sort in SORTS:
+        if sort is ADDRESS:
+            continue
         for row in present[key]:
             if row not in state[key]:
-                _send(message, sort, row, numbers=numbers, what=delete, flags=0)
+                _send(sort, row, numbers=numbers, what=sort.table.delete)
         missing = [row for row in state[key] if row not in present[key]]
-        flags = NEW_ROUTE if key == "routes" else NEW
-        _send_all(missing, partial(_send, message, sort, numbers=numbers, what=new, flags=flags))
+        flags = NEW_ROUTE if sort is ROUTE else NEW
+        _send_all(missing, partial(_send, sort, numbers=numbers, what=sort.table.new, flags=flags))
 
 
 def _send_all(rows: list[Row], send: Callable[[Row], None]) -> None:
@@ -319,9 +314,7 @@ def _send_all(rows: list[Row], send: Callable[[Row], None]) -> None:
         rows = left
 
 
-def _send(
-    kind: Any, sort: Sort, row: Row, *, numbers: dict[str, int], what: int, flags: int
-) -> None:
+def _send(sort: Sort, row: Row, *, numbers: dict[str, int], what: int, flags: int = 0) -> None:
     members: dict[str, Any] = {member: row[member] for member in sort.members if member in row}
     attributes = dict(row["attributes"])
     for key in sort.links:
@@ -332,7 +325,7 @@ def _send(
         attributes["RTA_MULTIPATH"] = [
             {**hop, "oif": numbers.get(hop["oif"], 0)} for hop in attributes["RTA_MULTIPATH"]
         ]
-    number = netlink.send(kind, members, attributes, what=what, flags=flags)
+    number = netlink.send(sort.table, members, attributes, what=what, flags=flags)
     if number:
         raise HostError(
             f"Failed to change a network {sort.what} ({attributes}): {os.strerror(number)}",

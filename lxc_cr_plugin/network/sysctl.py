@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import HostError, ImageError, os_message
+from ..native.reading import Reading
 
 ROOT = Path("/proc/sys/net")
 
@@ -56,14 +57,19 @@ class Settings:
         for name in names:
             with suppress(FileNotFoundError, PermissionError):
                 self._fds[name] = _above(os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+        self._reading = Reading(list(self._fds.values()), longest=LONGEST)
 
-    def read(self) -> dict[str, str]:
-        """Their values now."""
-        values = {}
-        for name, fd in self._fds.items():
-            with suppress(OSError):
-                values[name] = os.pread(fd, LONGEST, 0).decode(errors="replace").rstrip("\n")
-        return values
+    def take(self) -> None:
+        """Read them now, for `values`."""
+        self._reading.take()
+
+    def values(self) -> dict[str, str]:
+        """What they were when they were taken last."""
+        return {
+            name: content.decode(errors="replace").rstrip("\n")
+            for name, content in zip(self._fds, self._reading.contents(), strict=True)
+            if content is not None
+        }
 
     def close(self) -> None:
         """Close them, and take the limit back."""
@@ -85,7 +91,8 @@ def read(names: Iterable[str]) -> dict[str, str]:
     """The values of @names, for once."""
     settings = Settings(names)
     try:
-        return settings.read()
+        settings.take()
+        return settings.values()
     finally:
         settings.close()
 

@@ -64,7 +64,8 @@ class WholeCapture:
     ) -> None:
         self._init_pid = init_pid
         self._configured = container.mount_places()
-        self._mounts = mounts.read(init_pid)
+        self._table = mounts.table(init_pid)
+        self._mounts = mounts.parse(self._table)
         (staging / manifests.CONTENTS).mkdir(mode=0o700)
         self._rootfs: Capture | None = None
         if files != NONE:
@@ -83,7 +84,7 @@ class WholeCapture:
 
     def freeze(self) -> None:
         """Take the files of this instant; all tasks stand."""
-        if mounts.read(self._init_pid) != self._mounts:
+        if mounts.table(self._init_pid) != self._table:
             raise CheckpointError(
                 "Something was mounted or unmounted in the container during the checkpoint",
                 hint="Try again",

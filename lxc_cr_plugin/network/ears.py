@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Whether the calling thread's network has changed: the kernel tells who listens."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from . import nft
+from .netlink import NEIGHBOUR, messages
+from .routing import PERMANENT, PROXY
+
+# Multicast groups of rtnetlink that tell of changes: links, neighbours, addresses, routes and rules of
+# IPv4 and IPv6 (RTMGRP_..., and RTNLGRP_IPV6_RULE as a bit). Of nfnetlink: NFNLGRP_NFTABLES.
+ROUTE_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
+NFTABLES_GROUP = 1 << 6
+
+# State and flags in struct ndmsg, behind the header of a message.
+NDMSG = struct.Struct("=16x8xHB")
+
+
+class Ears:
+    """Sockets that hear of every change from now on. close() them."""
+
+    def __init__(self) -> None:
+        self._sockets = [_listen(socket.NETLINK_ROUTE, ROUTE_GROUPS)]
+        if nft.is_supported():
+            self._sockets.append(_listen(nft.NETLINK_NETFILTER, NFTABLES_GROUP))
+
+    def heard(self, *, neighbours: bool) -> bool:
+        """Whether something has changed since the last time.
+
+        Neighbours come and go by themselves all the time; unless @neighbours, only those count that
+        somebody has set.
+        """
+        heard = [_heard(ear, neighbours=neighbours) for ear in self._sockets]
+        return any(heard)
+
+    def close(self) -> None:
+        """Close them."""
+        for ear in self._sockets:
+            ear.close()
+
+
+def _listen(protocol: int, groups: int) -> socket.socket:
+    ear = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
+    ear.bind((0, groups))
+    return ear
+
+
+def _heard(ear: socket.socket, *, neighbours: bool) -> bool:
+    found = False
+    while True:
+        try:
+            data = ear.recv(1 << 16)
+        except BlockingIOError:
+            return found
+        except OSError:
+            found = True  # ENOBUFS: too many of them
+        else:
+            found = found or any(
+                neighbours or not _passes_by(kind, message) for kind, _, message in messages(data)
+            )
+
+
+def _passes_by(kind: int, message: bytes) -> bool:
+    """Whether it tells of a neighbour that nobody has set."""
+    if kind not in (NEIGHBOUR.new, NEIGHBOUR.delete) or len(message) < NDMSG.size:
+        return False
+    state, flags = NDMSG.unpack_from(message)
+    return not state & PERMANENT and not flags & PROXY
