@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <fcntl.h>
 #include <linux/btf.h>
+#include <search.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -26,6 +27,8 @@ struct btf {
 	size_t strings_size;
 	uint32_t *offsets; /* [id]: of its struct btf_type in types; [0] is void */
 	uint32_t count;
+	struct hsearch_data *
+		structs; /* ids by name: there are ten thousand, some are asked for under the stop */
 };
 
 /* Newer headers widen both fields into bits that were zero before. */
@@ -267,13 +270,26 @@ bool btf_locate(const struct btf *btf, uint32_t root, const char *path, struct b
 	return true;
 }
 
+static bool is_named(const struct btf *btf, uint32_t id, unsigned int kind)
+{
+	const struct btf_type *type = type_of(btf, id);
+
+	return type && info_kind(type->info) == kind && *name_of(btf, type->name_off);
+}
+
+static uint32_t find_struct(const struct btf *btf, const char *name)
+{
+	ENTRY wanted = {.key = (char *)(uintptr_t)name}, *found;
+
+	return hsearch_r(wanted, FIND, &found, btf->structs) ? (uint32_t)(uintptr_t)found->data : 0;
+}
+
 uint32_t btf_find(const struct btf *btf, unsigned int kind, const char *name)
 {
+	if (kind == BTF_KIND_STRUCT)
+		return find_struct(btf, name);
 	for (uint32_t id = 1; id < btf->count; id++) {
-		const struct btf_type *type = type_of(btf, id);
-
-		if (type && info_kind(type->info) == kind &&
-		    strcmp(name_of(btf, type->name_off), name) == 0)
+		if (is_named(btf, id, kind) && strcmp(btf_name(btf, id), name) == 0)
 			return id;
 	}
 	return 0;
@@ -364,6 +380,28 @@ static struct cr_error *index_types(struct btf *btf)
 	return NULL;
 }
 
+/* Of several of one name the first counts: entering a name again changes nothing. */
+static struct cr_error *index_structs(struct btf *btf)
+{
+	size_t count = 0;
+
+	for (uint32_t id = 1; id < btf->count; id++)
+		count += is_named(btf, id, BTF_KIND_STRUCT);
+	btf->structs = calloc(1, sizeof(*btf->structs));
+	if (!btf->structs || !hcreate_r(count + count / 4 + 1, btf->structs))
+		return error_nomem();
+	for (uint32_t id = 1; id < btf->count; id++) {
+		ENTRY entry = {.key = (char *)(uintptr_t)btf_name(btf, id),
+			       .data = (void *)(uintptr_t)id},
+		      *found;
+
+		if (is_named(btf, id, BTF_KIND_STRUCT) &&
+		    !hsearch_r(entry, ENTER, &found, btf->structs))
+			return error_nomem();
+	}
+	return NULL;
+}
+
 static struct cr_error *read_btf(struct btf *btf)
 {
 	_cleanup_close_ int fd = open(btf_file, O_RDONLY | O_CLOEXEC);
@@ -403,6 +441,7 @@ struct cr_error *btf_open(struct btf **ret)
 	TRY(read_btf(btf));
 	TRY(find_sections(btf));
 	TRY(index_types(btf));
+	TRY(index_structs(btf));
 	*ret = steal_pointer(&btf);
 	return NULL;
 }
@@ -411,6 +450,9 @@ void btf_close(struct btf *btf)
 {
 	if (!btf)
 		return;
+	if (btf->structs)
+		hdestroy_r(btf->structs); /* a table that was never made is all zeros */
+	free(btf->structs);
 	free(btf->offsets);
 	free(btf->data);
 	free(btf);
