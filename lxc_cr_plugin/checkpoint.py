@@ -117,8 +117,6 @@ def checkpoint(
         with report.step("journal", "Write down what is about to happen"):
             journal = undo.enter_context(journals.written(entry_for(container, subject)))
 
-        if net:
-            net.refresh()
         committed: list[Image] = []
 
         def commit(numbers: CheckpointResult) -> None:
@@ -147,6 +145,7 @@ def checkpoint(
                     scope=scope,
                     commit=commit,
                     capture=together(net, taken),
+                    rehearse=lambda: rehearse(net, taken),
                     listener=report,
                     keep=(lock,),
                     fault=fault,
@@ -233,6 +232,17 @@ def together(*parts: network.Watch | WholeCapture | None) -> Callable[[], None]:
                 part.freeze()
 
     return freeze
+
+
+def rehearse(*parts: network.Watch | WholeCapture | None) -> None:
+    """Do what is done under the stop once before it.
+
+    Since the engine was forked off, the first store into each page of our memory takes a page fault;
+    and what has changed meanwhile is of no concern then.
+    """
+    for part in parts:
+        if part:
+            part.rehearse()
 
 
 def watch_network(

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import (
@@ -191,6 +192,7 @@ def checkpoint(
     commit: Callable[[CheckpointResult], None],
     listener: Listener,
     capture: Callable[[], None] | None = None,
+    rehearse: Callable[[], None] | None = None,
     keep: tuple[int, ...] = (),
     scope: Scope = DEFAULT_SCOPE,
     fault: str | None = None,
@@ -198,7 +200,8 @@ def checkpoint(
     """Checkpoint @target into the directory @image_fd.
 
     @capture is called while all tasks stand, to take the files of that instant, those in tmpfs too;
-    the engine collects the rest meanwhile. It must be quick. If it raises, the container runs on. @commit is called
+    the engine collects the rest meanwhile. It must be quick. If it raises, the container runs on.
+    @rehearse is called shortly before, when the engine has its own memory. @commit is called
     once all files of the engine are durable. With @stop the container stands still during that call:
     if it returns, the engine ends the container; if it raises, the container runs on and the
     exception is passed on. @keep lists descriptors that the engine holds until its end (a lock, say);
@@ -233,14 +236,29 @@ def checkpoint(
             notice.close_write()
             verdict.close_read()
             if capture:
-                _wait_for(engine, notice, b"S")
-                _capture(capture, engine, verdict)
+                # The collector of garbage may take longer than everything else that happens then.
+                with _no_garbage_collection():
+                    if rehearse:
+                        rehearse()
+                    _wait_for(engine, notice, b"S")
+                    _capture(capture, engine, verdict)
                 _tell(verdict, b"F")
             _wait_for(engine, notice, b"W")
             commit(_checkpoint_result(numbers))
             _tell(verdict, b"C")
             engine.finish()
     return _checkpoint_result(numbers)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _capture(capture: Callable[[], None], engine: EngineProcess, verdict: Pipe) -> None:

@@ -98,7 +98,7 @@ class Watch:
             "filter": nft.read(),
         }
 
-    def refresh(self) -> None:
+    def rehearse(self) -> None:
         """Take again what has changed, so that `freeze` has less to do; all tasks run."""
         self._namespace.call(self._renew)
 

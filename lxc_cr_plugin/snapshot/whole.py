@@ -82,18 +82,25 @@ class WholeCapture:
         if self._rootfs:
             self._rootfs.prepare(check_space=check_space)
 
+    def rehearse(self) -> None:
+        """Find out early when something was mounted since; raises CheckpointError."""
+        self._refuse_other_mounts()
+
     def freeze(self) -> None:
         """Take the files of this instant; all tasks stand."""
-        if mounts.table(self._init_pid) != self._table:
-            raise CheckpointError(
-                "Something was mounted or unmounted in the container during the checkpoint",
-                hint="Try again",
-            )
+        self._refuse_other_mounts()
         point("freeze")
         if self._rootfs:
             self._rootfs.freeze()
         self._volatile.freeze()
         point("frozen")
+
+    def _refuse_other_mounts(self) -> None:
+        if mounts.table(self._init_pid) != self._table:
+            raise CheckpointError(
+                "Something was mounted or unmounted in the container during the checkpoint",
+                hint="Try again",
+            )
 
     def finish(self, *, ended: bool) -> Captured:
         """Complete it. With @ended no task will run any more."""
