@@ -67,10 +67,12 @@ def plainly_valid(value: Any, rules: dict[str, Any], *, root: dict[str, Any]) ->
         "$ref": lambda name: plainly_valid(value, _definition(name, root), root=root),
         "type": lambda names: _has_type(value, names),
         "const": lambda wanted: value == wanted and type(value) is type(wanted),
-        "enum": lambda allowed: isinstance(value, str) and value in allowed,
-        "pattern": lambda text: isinstance(value, str) and bool(re.search(text, value)),
-        "minLength": lambda least: isinstance(value, str) and len(value) >= least,
-        "maxLength": lambda most: isinstance(value, str) and len(value) <= most,
+        "enum": lambda allowed: any(value == one and type(value) is type(one) for one in allowed),
+        "anyOf": lambda choices: any(plainly_valid(value, one, root=root) for one in choices),
+        # These say nothing about what is no string; "type" does.
+        "pattern": lambda text: not isinstance(value, str) or bool(re.search(text, value)),
+        "minLength": lambda least: not isinstance(value, str) or len(value) >= least,
+        "maxLength": lambda most: not isinstance(value, str) or len(value) <= most,
         "minimum": lambda least: _is_int(value) and value >= least,
         "maximum": lambda most: _is_int(value) and value <= most,
         "minItems": lambda least: isinstance(value, list) and len(value) >= least,
@@ -92,14 +94,23 @@ def plainly_valid(value: Any, rules: dict[str, Any], *, root: dict[str, Any]) ->
         ),
         "additionalProperties": lambda allowed: (
             not isinstance(value, dict)
-            or allowed is True
-            or value.keys() <= rules.get("properties", {}).keys()
+            or all(
+                _is_allowed(value[name], allowed, root=root)
+                for name in value.keys() - rules.get("properties", {}).keys()
+            )
+        ),
+        "propertyNames": lambda names: (
+            not isinstance(value, dict) or all(plainly_valid(n, names, root=root) for n in value)
         ),
     }
     return all(
         keyword in REMARKS or (keyword in checks and checks[keyword](argument))
         for keyword, argument in rules.items()
     )
+
+
+def _is_allowed(value: Any, allowed: bool | dict[str, Any], *, root: dict[str, Any]) -> bool:
+    return allowed if isinstance(allowed, bool) else plainly_valid(value, allowed, root=root)
 
 
 def _definition(name: str, root: dict[str, Any]) -> dict[str, Any]:

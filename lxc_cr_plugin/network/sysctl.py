@@ -45,10 +45,11 @@ def paths() -> list[str]:
 class Settings:
     """The settings @names, open: to read them again takes a tenth of opening them. close() it.
 
-    One that is gone, or cannot be read until it is set, is left out.
+    One that is gone, or cannot be read until it is set, is left out. With @aside their descriptors
+    are not in the way of libnftables.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], *, aside: bool = True) -> None:
         # Hundreds of them. Nothing but the engine inherits the limit: a container that this process
         # starts later would have it too, and its init for ever.
         self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -56,7 +57,8 @@ class Settings:
         self._fds = {}
         for name in names:
             with suppress(FileNotFoundError, PermissionError):
-                self._fds[name] = _above(os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+                fd = os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+                self._fds[name] = _above(fd) if aside else fd
         self._reading = Reading(list(self._fds.values()), longest=LONGEST)
 
     def take(self) -> None:
@@ -87,16 +89,6 @@ def _above(fd: int) -> int:
     return fd
 
 
-def read(names: Iterable[str]) -> dict[str, str]:
-    """The values of @names, for once."""
-    settings = Settings(names)
-    try:
-        settings.take()
-        return settings.values()
-    finally:
-        settings.close()
-
-
 def write(wanted: dict[str, str]) -> None:
     """Change what differs. Raises HostError when a setting stays another one."""
     for name in wanted:
@@ -104,11 +96,16 @@ def write(wanted: dict[str, str]) -> None:
             raise ImageError(f"'{name}' is no setting of a network")
     # Some write to others: twice, and those that write to many first.
     order = sorted(wanted, key=lambda name: (not any(part in f"/{name}" for part in FIRST), name))
-    for last in (False, True):
-        present = read(order)
-        for name in order:
-            if name in present and present[name] != wanted[name]:
-                _write(name, wanted[name], last=last)
+    settings = Settings(order, aside=False)
+    try:
+        for last in (False, True):
+            settings.take()
+            present = settings.values()
+            for name in order:
+                if name in present and present[name] != wanted[name]:
+                    _write(name, wanted[name], last=last)
+    finally:
+        settings.close()
 
 
 def _write(name: str, value: str, *, last: bool) -> None:

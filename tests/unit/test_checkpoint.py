@@ -104,7 +104,7 @@ class Bench:
 def bench(tmp_path, monkeypatch):
     bench = Bench(tmp_path)
     monkeypatch.setattr(check, "find_cgroups", lambda init_pid: bench.cgroups)
-    monkeypatch.setattr(mounts, "read", lambda pid: ())
+    monkeypatch.setattr(mounts, "table", lambda pid, **_: b"")
     monkeypatch.setattr(check.isolation, "obstacles", lambda **_: [])
     monkeypatch.setattr(check.mounts, "obstacles", lambda **_: [])
     monkeypatch.setattr(native, "checkpoint", lambda **options: bench.engine(**options))

@@ -14,7 +14,7 @@ from lxc_cr_plugin.run import fork
 from lxc_cr_plugin.schema import plainly_valid, violations, violations_of
 from tests.unit.images import make_manifest, write_files
 
-SCHEMAS = ("config.json", "manifest.json")
+SCHEMAS = ("config.json", "manifest.json", "network.json")
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
@@ -51,7 +51,9 @@ rules = st.recursive(
             "type": st.sampled_from(["object", "array"]),
             "properties": st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
             "items": inner,
-            "additionalProperties": st.booleans(),
+            "additionalProperties": st.booleans() | inner,
+            "propertyNames": inner,
+            "anyOf": st.lists(inner, min_size=1, max_size=2),
         },
     ),
     max_leaves=5,
@@ -79,7 +81,7 @@ def test_the_schemas_are_schemas(name):
 def test_the_short_cut_knows_every_keyword_of_our_schemas(name):
     known = {
         "$ref", "type", "const", "enum", "pattern", "maxLength", "minimum", "maximum", "maxItems",
-        "items", "required", "properties", "additionalProperties",
+        "items", "required", "properties", "additionalProperties", "propertyNames", "anyOf",
         "$schema", "$defs", "title", "description",
     }  # fmt: skip
 
@@ -87,8 +89,11 @@ def test_the_short_cut_knows_every_keyword_of_our_schemas(name):
         yield from rule
         for inner in (*rule.get("properties", {}).values(), *rule.get("$defs", {}).values()):
             yield from keywords(inner)
-        if "items" in rule:
-            yield from keywords(rule["items"])
+        for keyword in ("items", "propertyNames", "additionalProperties"):
+            if isinstance(rule.get(keyword), dict):
+                yield from keywords(rule[keyword])
+        for inner in rule.get("anyOf", ()):
+            yield from keywords(inner)
 
     assert set(keywords(json.loads(data_file(f"schema/{name}").read_text()))) <= known
 
@@ -98,11 +103,21 @@ def test_valid_documents_do_not_import_jsonschema(tmp_path):
     write_files(tmp_path)
     manifest = json.loads(make_manifest(tmp_path).encode())
     files = {"backend": "dir", "view": "0" * 64, "entries": 1, "size": 2, "stood": 3}
+    link = {
+        "name": "lo", "index": 1, "kind": None, "runtime": True, "address": "00:00", "mtu": 65536,
+        "queue": 1000, "group": 0, "alias": None, "flags": 1, "below": None, "master": "br0",
+        "qdisc": None, "data": {},
+    }  # fmt: skip
+    network = {
+        "format": 1, "links": [link], "addresses": [{"family": 2, "attributes": {}}], "routes": [],
+        "rules": [], "neighbours": [], "settings": {"core/somaxconn": "4096"}, "filter": "",
+    }  # fmt: skip
 
     def work():
         for name in [name for name in sys.modules if name.startswith("jsonschema")]:
             del sys.modules[name]
         assert violations({"restart_timeout": 3}, schema="config.json") == []
+        assert violations(network, schema="network.json") == []
         for rootfs in (None, files):
             assert violations({**manifest, "rootfs": rootfs}, schema="manifest.json") == []
         return 2 if "jsonschema" in sys.modules else 0
