@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "task.h"
 
+#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -109,20 +111,43 @@ struct cr_error *task_wait_for(pid_t tid, uint64_t timeout_ns, struct stop *ret)
 	}
 }
 
+/* Time that it has had on a processor, ns; 0: this kernel does not tell. */
+static uint64_t time_run(int proc)
+{
+	char text[64] = "";
+	_cleanup_close_ int file = openat(proc, "schedstat", O_RDONLY | O_CLOEXEC);
+
+	if (file < 0 || read(file, text, sizeof(text) - 1) <= 0)
+		return 0;
+	return strtoull(text, NULL, 10);
+}
+
+/*
+ * On a busy machine it may be long until a task runs at all, so it is not a time of the clock that
+ * says that it has passed by: it takes microseconds to enter a call again. A wait on the way there
+ * that nothing interrupts (D) is not the one.
+ */
 struct cr_error *task_wait_asleep(pid_t tid)
 {
-	enum { TRIES = 2000 };
+	enum { ENOUGH = 1000000, PATIENCE = 2000000000, LONGEST_PAUSE = 500000 };
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC), before;
+	struct timespec pause = {.tv_nsec = 1000};
 	_cleanup_close_ int proc = -1;
 
 	TRY(proc_open(tid, tid, &proc));
-	for (int i = 0; i < TRIES; i++) {
+	before = time_run(proc);
+	for (;;) {
 		struct proc_stat stat;
 
 		TRY(proc_stat(proc, &stat));
-		if (stat.state != 'R')
+		if (!strchr("RD", stat.state) || time_run(proc) - before > ENOUGH ||
+		    clock_ns(CLOCK_MONOTONIC) - begin > PATIENCE)
 			return NULL;
+		/* it may need the processor that we are on */
+		nanosleep(&pause, NULL);
+		if (pause.tv_nsec < LONGEST_PAUSE)
+			pause.tv_nsec *= 2;
 	}
-	return NULL;
 }
 
 struct cr_error *task_handler_is_due(pid_t tid, bool *ret)

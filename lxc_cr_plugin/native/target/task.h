@@ -47,7 +47,7 @@ struct cr_error *task_wait(pid_t tid, struct stop *ret);
 /* The same, for at most @timeout_ns: CR_HOST when it has not stopped by then. */
 struct cr_error *task_wait_for(pid_t tid, uint64_t timeout_ns, struct stop *ret);
 
-/* Blocks until the running task sleeps in the kernel, or for some milliseconds. */
+/* Blocks until the running task sleeps in the kernel, or has run for longer than that takes. */
 struct cr_error *task_wait_asleep(pid_t tid);
 
 /* Does a signal wait for the stopped task that it has a handler for? */
