@@ -16,6 +16,8 @@
 #include "clock_ns.h"
 #include "kinds/lease.h"
 #include "kinds/lock.h"
+#include "kinds/pidfd.h"
+#include "kinds/socket_wait.h"
 #include "sharing.h"
 
 #ifndef CLONE_NEWTIME
@@ -178,35 +180,22 @@ static struct cr_error *write_offsets(const struct restore *restore, int proc)
 
 /* ---- when the release will be ---- */
 
-static int by_size(const void *a, const void *b)
+/* What the smallest program of a task takes on this machine, when nothing comes between. */
+static struct cr_error *measure(struct restore *restore)
 {
-	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+	enum { SAMPLES = 16 };
+	int64_t least = INT64_MAX;
 
-	return (x > y) - (x < y);
-}
+	for (int i = 0; i < SAMPLES; i++) {
+		int64_t begin = host_ns(CLOCK_MONOTONIC), took;
 
-/* What the smallest program of a task takes on this machine now, not counting when it was away. */
-static struct cr_error *measure(struct restore *restore, int64_t *ret)
-{
-	enum { MOST = 16 };
-	int64_t took[MOST], sum = 0;
-	int count = 0, counted;
-
-	for_each (struct process *, process, &restore->image.processes) {
-		int64_t begin = host_ns(CLOCK_MONOTONIC);
-
-		if (count == MOST)
-			break;
-		restore_begin(restore, process);
+		program_begin(restore->program, restore->init);
 		program_call(restore->program, "measure the time of a call", SYS_getpid);
 		TRY(program_run(restore->program));
-		took[count++] = host_ns(CLOCK_MONOTONIC) - begin;
+		took = host_ns(CLOCK_MONOTONIC) - begin;
+		least = took < least ? took : least;
 	}
-	qsort(took, (size_t)count, sizeof(took[0]), by_size);
-	counted = (count * 3 + 3) / 4;
-	for (int i = 0; i < counted; i++)
-		sum += took[i];
-	*ret = sum / counted;
+	restore->clocks.program = least;
 	return NULL;
 }
 
@@ -220,6 +209,35 @@ static int64_t estimate_rest(const struct restore *restore, int64_t program)
 			   OF_OBJECT * (int64_t)image->objects.count;
 
 	return BASE + programs * program + (int64_t)leases_prepare_ns(restore);
+}
+
+/*
+ * From when only threads are missing to the release, in programs. How much slower a busy machine is
+ * shows in what has just been done for all processes; it is not waited for more than twice the time,
+ * for it may be idle again by then.
+ */
+static int64_t estimate_end(const struct restore *restore)
+{
+	enum { BASE = 500000, OF_PROCESS = 8, OF_THREAD = 11, DONE = 25, LEAST = 100, MOST = 200 };
+	const struct image *image = &restore->image;
+	int64_t processes = (int64_t)image->processes.count, program = restore->clocks.program;
+	int64_t load = 100 * restore->clocks.took / (DONE * program * processes);
+	int64_t rest = program * (OF_PROCESS * processes + OF_THREAD * (int64_t)image->threads) +
+		       (int64_t)clocks_arming_ns(restore);
+
+	load = load < LEAST ? LEAST : load > MOST ? MOST : load;
+	return BASE + rest * load / 100;
+}
+
+uint64_t clocks_arming_ns(const struct restore *restore)
+{
+	enum { BASE = 500000, OF_PROCESS = 16, OF_THREAD = 2, EACH_WAITER = 200000 };
+	const struct image *image = &restore->image;
+	uint64_t programs = OF_PROCESS * image->processes.count + OF_THREAD * image->threads;
+
+	return BASE + programs * (uint64_t)restore->clocks.program +
+	       EACH_WAITER * (lock_waiters_count(restore) + socket_waits_count(restore)) +
+	       leases_prepare_ns(restore);
 }
 
 /* From the hook to the release; mostly copying of memory. */
@@ -299,12 +317,23 @@ static struct cr_error *unshare_in(struct restore *restore, pid_t pid, int proc)
 	return NULL;
 }
 
+/* A pidfd may stand for any thread, or be of a process that has ended and whose number must be free. */
+static bool has_pidfd(const struct image *image)
+{
+	for_each (struct object *, object, &image->objects) {
+		if (object->kind == &pidfd_kind)
+			return true;
+	}
+	return false;
+}
+
 struct cr_error *clocks_prepare(struct restore *restore, pid_t pid)
 {
 	struct container_clocks *clocks = &restore->clocks;
 	struct proc_status status;
 	_cleanup_close_ int proc = -1;
 
+	clocks->program = 15000; /* until it is measured, if ever */
 	TRY(read_boot(restore));
 	clocks->own = needs_own(restore);
 	if (!clocks->own)
@@ -314,6 +343,7 @@ struct cr_error *clocks_prepare(struct restore *restore, pid_t pid)
 	/* later, init has what the bounding set lets it have */
 	clocks->late_entry =
 		!shares_memory(&restore->image) && status.cap_bounding & (1ull << CAP_SYS_ADMIN);
+	clocks->last_entry = clocks->late_entry && !has_pidfd(&restore->image);
 	if (clocks->late_entry)
 		return NULL;
 	TRY(explain(unshare_in(restore, pid, proc)));
@@ -325,7 +355,13 @@ struct cr_error *clocks_prepare(struct restore *restore, pid_t pid)
 
 /* ---- late: everybody by itself ---- */
 
-static struct cr_error *enter(struct restore *restore, pid_t tid, int namespace)
+static void append_close(struct restore *restore)
+{
+	program_call(restore->program, "close the channel", SYS_close,
+		     (uint64_t)restore->channel.theirs);
+}
+
+static struct cr_error *enter(struct restore *restore, pid_t tid, int namespace, bool and_close)
 {
 	struct program *p = restore->program;
 	uint64_t received;
@@ -337,6 +373,8 @@ static struct cr_error *enter(struct restore *restore, pid_t tid, int namespace)
 	program_indirect(p, 0);
 	program_call(p, "close the time namespace", SYS_close, received);
 	program_indirect(p, 0);
+	if (and_close)
+		append_close(restore);
 	return program_run(p);
 }
 
@@ -378,25 +416,48 @@ struct cr_error *clocks_enter_early(struct restore *restore)
 		return NULL;
 	/* before Linux 6.3 execve(2) changes it for nobody: init does that while it is alone */
 	TRY(open_made(restore, false, &namespace));
-	return explain(enter(restore, restore->init, namespace));
+	return explain(enter(restore, restore->init, namespace, false));
+}
+
+/* Of tables that several share, when the last of them has got the namespace by it. */
+static struct cr_error *close_shared_channels(struct restore *restore)
+{
+	for_each (struct process *, process, &restore->image.processes) {
+		if (!sharing_is_first(process, SHARE_FILES))
+			continue;
+		restore_begin(restore, process);
+		append_close(restore);
+		TRY(program_run(restore->program));
+	}
+	return NULL;
+}
+
+static bool share_files(const struct image *image)
+{
+	for_each (struct process *, process, &image->processes) {
+		if (!sharing_is_first(process, SHARE_FILES))
+			return true;
+	}
+	return false;
 }
 
 struct cr_error *clocks_enter(struct restore *restore)
 {
 	_cleanup_close_ int namespace = -1;
-	int64_t program;
+	bool last = restore->clocks.last_entry, shared = share_files(&restore->image);
 
 	if (!restore->clocks.own || !restore->clocks.late_entry)
 		return NULL;
 	program_begin(restore->program, restore->init);
 	program_call(restore->program, "make a time namespace", SYS_unshare, CLONE_NEWTIME);
 	TRY(explain(program_run(restore->program)));
-	TRY(measure(restore, &program));
-	choose_offsets(restore, estimate_rest(restore, program));
+	TRY(measure(restore));
+	choose_offsets(restore, last ? estimate_end(restore)
+				     : estimate_rest(restore, restore->clocks.program));
 	TRY(open_made(restore, true, &namespace));
 	for_each (struct process *, process, &restore->image.processes)
-		TRY(error_task(
-			explain(enter(restore, process_leader(process)->host_tid, namespace)),
-			process->pid, ""));
-	return NULL;
+		TRY(error_task(explain(enter(restore, process_leader(process)->host_tid, namespace,
+					     last && !shared)),
+			       process->pid, ""));
+	return last && shared ? close_shared_channels(restore) : NULL;
 }

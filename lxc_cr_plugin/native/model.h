@@ -91,6 +91,9 @@ struct kind {
 					 const void *state);
 	struct cr_error *(*restore_process)(struct restore *restore, struct process *process,
 					    const void *state);
+	/* SCOPE_PROCESS: when its threads stand too */
+	struct cr_error *(*restore_with_threads)(struct restore *restore, struct process *process,
+						 const void *state);
 	/* SCOPE_PROCESS: once more at the end, when the instant of release is known: deadlines, limits */
 	struct cr_error *(*restore_at_release)(struct restore *restore, struct process *process,
 					       const void *state);

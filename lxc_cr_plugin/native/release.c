@@ -21,13 +21,7 @@
 /* R: soon, but so that everything can be armed before. */
 static void choose_release(struct restore *restore)
 {
-	enum { BASE = 500000, EACH = 60000, EACH_WAITER = 200000 };
-
-	restore->release =
-		clock_ns(CLOCK_MONOTONIC) + BASE +
-		EACH * (restore->image.threads + restore->image.processes.count) +
-		EACH_WAITER * (lock_waiters_count(restore) + socket_waits_count(restore)) +
-		leases_prepare_ns(restore);
+	restore->release = clock_ns(CLOCK_MONOTONIC) + clocks_arming_ns(restore);
 	clocks_settle(restore);
 }
 

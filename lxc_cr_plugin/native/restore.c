@@ -166,6 +166,18 @@ static struct cr_error *restore_thread(struct restore *restore, struct thread *t
 	return program_run(restore->program);
 }
 
+static struct cr_error *restore_threads(struct restore *restore, struct process *process)
+{
+	restore_begin(restore, process);
+	for (unsigned int k = 0; k < kinds_count(); k++) {
+		if (kinds[k]->restore_with_threads)
+			TRY(kinds[k]->restore_with_threads(restore, process, process->states[k]));
+	}
+	for_each (struct thread *, thread, &process->threads)
+		TRY(restore_thread(restore, thread));
+	return NULL;
+}
+
 /* Of threads that have descriptors or directories of their own. */
 static struct cr_error *restore_own_tables(struct restore *restore, struct process *process)
 {
@@ -193,27 +205,48 @@ static struct cr_error *restore_process(struct restore *restore, struct process 
 	}
 	TRY(program_run(restore->program));
 	TRY(restore_own_tables(restore, process));
-	TRY(leases_restore(restore, process));
-	for_each (struct thread *, thread, &process->threads)
-		TRY(restore_thread(restore, thread));
+	return leases_restore(restore, process);
+}
+
+static struct cr_error *make_threads(struct restore *restore)
+{
+	TRY(keys_begin(restore));
+	for_each (struct process *, process, &restore->image.processes) {
+		restore_begin(restore, process);
+		TRY(error_task(keyrings_join(restore, process), process->pid, ""));
+		TRY(error_task(clone_threads(restore, process), process->pid, ""));
+	}
 	return NULL;
 }
 
-/* Every thread stands before the first file is opened: a pidfd may stand for any. */
 static struct cr_error *finish_tree(struct restore *restore)
 {
 	for_each (struct process *, process, &restore->image.processes) {
 		TRY(error_task(memory_finish(restore, process), process->pid, ""));
 		TRY(error_task(program_run(restore->program), process->pid, ""));
+		restore_begin(restore, process);
+		TRY(error_task(login_restore(restore, process), process->pid, ""));
 	}
+	if (restore->clocks.last_entry)
+		return NULL;
 	TRY(clocks_enter(restore));
-	TRY(keys_begin(restore));
-	for_each (struct process *, leader, &restore->image.processes) {
-		restore_begin(restore, leader);
-		TRY(error_task(login_restore(restore, leader), leader->pid, ""));
-		TRY(error_task(keyrings_join(restore, leader), leader->pid, ""));
-		TRY(error_task(clone_threads(restore, leader), leader->pid, ""));
+	return make_threads(restore);
+}
+
+/* The release is planned as late as can be: nobody enters the clocks who has a second thread. */
+static struct cr_error *restore_all(struct restore *restore)
+{
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
+
+	for_each (struct process *, process, &restore->image.processes)
+		TRY(error_task(restore_process(restore, process), process->pid, ""));
+	restore->clocks.took = (int64_t)(clock_ns(CLOCK_MONOTONIC) - begin);
+	if (restore->clocks.last_entry) {
+		TRY(clocks_enter(restore));
+		TRY(make_threads(restore));
 	}
+	for_each (struct process *, owner, &restore->image.processes)
+		TRY(error_task(restore_threads(restore, owner), owner->pid, ""));
 	return NULL;
 }
 
@@ -221,8 +254,7 @@ static struct cr_error *restore_states(struct restore *restore)
 {
 	TRY(locks_restore_mapped(restore));
 	TRY(leases_restore_mapped(restore));
-	for_each (struct process *, process, &restore->image.processes)
-		TRY(error_task(restore_process(restore, process), process->pid, ""));
+	TRY(restore_all(restore));
 	TRY(keys_finish(restore));
 	for_each (struct process *, leader, &restore->image.processes)
 		TRY(terminal_foreground(restore, leader));

@@ -12,8 +12,11 @@
 struct container_clocks {
 	bool same_boot;	  /* this host has been up since before T0 */
 	bool own;	  /* they are in a time namespace of their own, */
-	bool late_entry;  /* which is entered when all processes stand */
+	bool late_entry;  /* which is entered when all processes stand, */
+	bool last_entry;  /* before their threads do, with all that is of processes in place */
 	ino_t namespace;  /* else: that which init has entered by its execve */
+	int64_t took;	  /* by what is of processes, ns */
+	int64_t program;  /* what the smallest program of a task takes, ns */
 	uint64_t planned; /* R that the namespace was made for, ns; 0: any will do */
 	uint64_t late;	  /* by which R has come after that */
 	int64_t passed;	  /* since T0, that everything which is armed has lost */

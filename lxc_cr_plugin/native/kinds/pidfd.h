@@ -4,6 +4,8 @@
 
 #include "../restore.h"
 
+extern const struct kind pidfd_kind;
+
 /* When all pidfds are open: the processes that stand for dead ones end. */
 struct cr_error *pidfd_finish(struct restore *restore);
 

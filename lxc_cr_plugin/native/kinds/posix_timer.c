@@ -485,6 +485,6 @@ const struct kind posix_timer_kind = {
 	.fields = posix_timer_fields,
 	.check_process = posix_timer_check,
 	.dump_process = posix_timer_dump,
-	.restore_process = posix_timer_restore,
+	.restore_with_threads = posix_timer_restore,
 	/* armed at the release, before the pending signals: release.c */
 };

@@ -81,6 +81,6 @@ const struct kind rlimits_kind = {
 	.size = sizeof(struct limits),
 	.fields = rlimits_fields,
 	.dump_process = rlimits_dump,
-	.restore_process = rlimits_restore,
+	.restore_with_threads = rlimits_restore, /* they bind who makes threads */
 	.restore_at_release = rlimits_restore_soft,
 };

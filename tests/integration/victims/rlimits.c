@@ -43,7 +43,7 @@ static void child(void *unused)
 	int fds = 0;
 
 	(void)unused;
-	lower(RLIMIT_NOFILE, 20, 30);
+	lower(RLIMIT_NOFILE, 20, 20);
 	lower(RLIMIT_CORE, 0, 0);
 	lower(RLIMIT_FSIZE, 1 << 20, 1 << 21);
 	lower(RLIMIT_STACK, 1 << 20, 1 << 22);
@@ -51,10 +51,12 @@ static void child(void *unused)
 	lower(RLIMIT_AS, 1UL << 32, 1UL << 33);
 	lower(RLIMIT_CPU, 3600, 7200);
 	lower(RLIMIT_MEMLOCK, 4096, 8192);
-	arrive_and_compare("child");
+	/* no number is free */
 	while (dup(1) >= 0 && fds < 100)
 		fds++;
 	check(errno == EMFILE && fds < 20, "limit of descriptors does not hold: %d", fds);
+	arrive_and_compare("child");
+	check(dup(1) < 0 && errno == EMFILE, "limit of descriptors does not hold any more");
 }
 
 int main(int argc, char **argv)
