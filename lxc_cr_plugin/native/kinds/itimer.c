@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -108,16 +109,35 @@ static void arm_cpu(struct program *p, int which, const struct interval_timer *t
 	arm(p, which, timer, remaining);
 }
 
+/*
+ * One that came due while the container was away fires now, once. setitimer(2) takes no moment that
+ * has passed, so that the rhythm is kept by the next expiry, and the signal of this one is sent as the
+ * kernel sends it: that a thread which is not the first one may not do.
+ */
+static void arm_real(struct restore *restore, const struct process *process,
+		     const struct interval_timer *timer)
+{
+	int64_t span = restore_span(restore, timer->remaining);
+	int64_t interval = (int64_t)timer->interval;
+	siginfo_t info = {.si_signo = SIGALRM, .si_code = SI_KERNEL};
+
+	if (span > 0 || !interval || process_leader(process)->tid != process->pid) {
+		arm(restore->program, ITIMER_REAL, timer, span > 0 ? (uint64_t)span : 1);
+		return;
+	}
+	arm(restore->program, ITIMER_REAL, timer, (uint64_t)(interval - -span % interval));
+	program_call(restore->program, "fire an interval timer", SYS_rt_sigqueueinfo,
+		     (uint64_t)process->pid, SIGALRM,
+		     program_data(restore->program, &info, sizeof(info)));
+}
+
 static struct cr_error *itimer_restore(struct restore *restore, struct process *process,
 				       const void *state)
 {
 	const struct interval_timers *timers = state;
-	uint64_t left = restore_left(restore, timers->real.remaining);
 
-	(void)process;
-	/* one that came due while the container was away fires now, once */
 	if (timers->real.remaining)
-		arm(restore->program, ITIMER_REAL, &timers->real, left ? left : 1);
+		arm_real(restore, process, &timers->real);
 	arm_cpu(restore->program, ITIMER_VIRTUAL, &timers->virtual);
 	arm_cpu(restore->program, ITIMER_PROF, &timers->prof);
 	return NULL;

@@ -207,13 +207,33 @@ static void check_count(int64_t count, int64_t since, const char *name)
 	      (long long)count, (long long)expected);
 }
 
+/* An interval timer fires in its old rhythm, once at once for what it missed. */
+static void keep_rhythm(void *argument)
+{
+	int64_t begun = now(CLOCK_MONOTONIC), late;
+	struct itimerval time = {{1, 0}, {1, 0}};
+	sigset_t set;
+
+	(void)argument;
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	must(setitimer(ITIMER_REAL, &time, NULL));
+	victim_arrive(&shared->arrived);
+	victim_wait();
+	check(signals(SIGALRM) == 1, "an interval timer that missed some");
+	must(sigwaitinfo(&set, NULL));
+	late = (now(CLOCK_MONOTONIC) - begun) % second;
+	check(late < second / 5, "an interval timer fired %lld ms after its moment",
+	      (long long)late / 1000000);
+}
+
 int main(int argc, char **argv)
 {
 	int once, late, date, monotonic_ticks, boottime_ticks, once_signal = SIGRTMIN,
 							       period_signal = SIGRTMIN + 1;
 	struct itimerval soon = {.it_value = {SHORT, 0}};
 	struct wait all[2 * WAITS];
-	pid_t pids[2 * WAITS], heart;
+	pid_t pids[2 * WAITS], heart, rhythm;
 	int64_t begun, monotonic, boottime, gone;
 	sigset_t set;
 
@@ -240,7 +260,8 @@ int main(int argc, char **argv)
 		all[i] = (struct wait){i / 2, i % 2 ? LONG : SHORT};
 		pids[i] = victim_child(run, &all[i]);
 	}
-	victim_meet(&shared->arrived, 2 * WAITS);
+	rhythm = victim_child(keep_rhythm, NULL);
+	victim_meet(&shared->arrived, 2 * WAITS + 1);
 	victim_ready();
 	victim_wait();
 
@@ -257,6 +278,7 @@ int main(int argc, char **argv)
 	check(signals(SIGALRM) == 1, "an interval timer that came due");
 	for (int i = 0; i < 2 * WAITS; i++)
 		victim_reap(pids[i]);
+	victim_reap(rhythm);
 	kill(heart, SIGKILL);
 	victim_ok();
 	return 0;
