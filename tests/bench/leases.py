@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """How exact is what a restart leaves to a lease that is being broken? A picture of the errors.
 
+    make leases
     .venv/bin/python tests/bench/leases.py [--errors N] [--picture docs/lease-error.svg]
 
 A victim with a dozen broken leases is restarted again and again. The next checkpoint says what is
