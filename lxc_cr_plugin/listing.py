@@ -260,6 +260,8 @@ def _lease_words(fields: dict[str, Any]) -> str:
         left = fields.get(f"{pending}_remaining")
         if fields.get(pending) and isinstance(left, int):
             words.append(f"being broken {what}, {left / 1e9:.3f} s left")
+    if fields.get("guessed"):
+        words.append("which nobody told: the whole time was taken")
     return ", ".join(words)
 
 

@@ -287,6 +287,7 @@ static void dump_deinit(struct dump *dump)
 	kernel_epolls_close(dump->kernel_epolls);
 	kernel_dnotify_close(dump->kernel_dnotify);
 	kernel_open_files_close(dump->kernel_open_files);
+	lease_trace_close(dump->lease_trace);
 	kernel_locks_close(dump->kernel_locks);
 	kernel_file_program_close(dump->file_program);
 	kernel_reader_close(dump->kernel);

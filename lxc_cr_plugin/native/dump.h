@@ -11,6 +11,7 @@
 #include "kernel/files.h"
 #include "kernel/futex_hash.h"
 #include "kernel/keys.h"
+#include "kernel/lease_trace.h"
 #include "kernel/locks.h"
 #include "kernel/numa.h"
 #include "kernel/open_file.h"
@@ -84,7 +85,10 @@ struct dump {
 	struct list pipes;	  /* struct noted_pipe: outsiders.c */
 	void *pipe_ends;	  /* tsearch(3) tree of the first end of each pipe: pipe.c */
 	void *known_paths;	  /* tsearch(3) tree: known_paths.c */
-	struct kernel_locks *kernel_locks;	     /* NULL: nobody has locked anything yet */
+	struct kernel_locks *kernel_locks; /* NULL: nobody has locked anything yet */
+	bool locks_by_proc; /* this kernel does not describe its locks: locks_shown.c */
+	bool lease_trace_tried;
+	struct lease_trace *lease_trace;	     /* NULL until it is needed, or cannot be had */
 	struct kernel_dnotify *kernel_dnotify;	     /* NULL until somebody watches a directory */
 	struct hash notices;			     /* kinds/dnotify.c */
 	struct kernel_open_files *kernel_open_files; /* NULL: a mapping keeps no lock */

@@ -17,10 +17,22 @@
 #include "kinds/registers.h"
 #include "locks_noted.h"
 
+/* Where the kernel's type information does not describe locks, what /proc shows must do. */
 static struct cr_error *need_kernel(struct dump *dump)
 {
-	return dump->kernel_locks ? NULL
-				  : kernel_locks_open(dump->btf, dump->peek, &dump->kernel_locks);
+	struct cr_error *error;
+
+	if (dump->kernel_locks || dump->locks_by_proc)
+		return NULL;
+	error = locks_without_members(dump)
+			? error_new(CR_HOST, "Left out on purpose")
+			: kernel_locks_open(dump->btf, dump->peek, &dump->kernel_locks);
+	if (!error || error->code != CR_HOST)
+		return error;
+	dump->locks_by_proc = true;
+	log_say(&dump->log, CR_INFO, "Locks are read from /proc: %s", error->message);
+	cr_error_free(error);
+	return NULL;
 }
 
 void locks_begin(struct dump *dump)
@@ -48,6 +60,7 @@ static struct cr_error *note(struct dump *dump, const struct descriptor *descrip
 		.path = descriptor->path,
 		.fd = descriptor->fd,
 		.waited = waited,
+		.flags = descriptor->flags,
 	};
 	return NULL;
 }
@@ -70,12 +83,6 @@ const char *locks_name(struct dump *dump, const struct noted_file *noted)
 }
 
 /* ---- whose it is ---- */
-
-/* All descriptions of one inode that were noted. */
-struct noted_files {
-	struct noted_file *items;
-	size_t count;
-};
 
 /* Whom locks may belong to, by the kernel's addresses; process numbers are those of this host. */
 struct owners {
@@ -270,7 +277,7 @@ static struct cr_error *look_at_lock(struct dump *dump, const struct owners *own
 	return dump->running ? NULL : save(dump, lock, file, owner);
 }
 
-static struct cr_error *read_locks(struct dump *dump, uint64_t context, struct list *ret)
+static struct cr_error *read_kernel(struct dump *dump, uint64_t context, struct list *ret)
 {
 	enum { TRIES = 8 };
 	struct cr_error *error = NULL;
@@ -284,13 +291,23 @@ static struct cr_error *read_locks(struct dump *dump, uint64_t context, struct l
 	return error;
 }
 
-struct cr_error *locks_leased(struct dump *dump, uint64_t context, bool *ret)
+static struct cr_error *read_locks(struct dump *dump, const struct noted_files *files,
+				   struct list *ret)
+{
+	TRY(need_kernel(dump));
+	return dump->locks_by_proc ? locks_read_shown(dump, files, ret)
+				   : read_kernel(dump, files->items->context, ret);
+}
+
+struct cr_error *locks_leased(struct dump *dump, uint64_t context, ino_t inode, bool *ret)
 {
 	const struct kernel_lock *lock;
 	struct list locks = {0};
 
 	TRY(need_kernel(dump));
-	TRY(read_locks(dump, context, &locks));
+	if (dump->locks_by_proc)
+		return locks_leased_shown(dump, inode, ret);
+	TRY(read_kernel(dump, context, &locks));
 	lock = locks.items;
 	*ret = false;
 	for (size_t i = 0; i < locks.count; i++)
@@ -360,7 +377,7 @@ static struct cr_error *look_at_group(struct dump *dump, const struct owners *ow
 	struct list locks = {0};
 	bool concerns;
 
-	TRY(read_locks(dump, files->items->context, &locks));
+	TRY(read_locks(dump, files, &locks));
 	TRY(concern_us(dump, owners, files, &locks, &concerns));
 	lock = locks.items;
 	for (size_t n = 0; concerns && n < locks.count; n++)
@@ -400,12 +417,12 @@ struct cr_error *locks_check(struct dump *dump)
 
 /* ---- queues ---- */
 
-static struct cr_error *queue_at(struct dump *dump, uint64_t context)
+static struct cr_error *queue_at(struct dump *dump, const struct noted_files *files)
 {
 	struct list locks = {0};
 	const struct kernel_lock *lock;
 
-	TRY(read_locks(dump, context, &locks));
+	TRY(read_locks(dump, files, &locks));
 	lock = locks.items;
 	for (size_t i = 0; i < locks.count; i++) {
 		if (lock[i].waits && lock[i].sleeper && !(lock[i].flags & KERNEL_FL_LEASE))
@@ -418,8 +435,7 @@ struct cr_error *locks_queue(struct dump *dump)
 {
 	for (size_t i = 0; i < dump->locked_files.count;) {
 		struct noted_files group = group_at(dump, i);
-		struct cr_error *error =
-			group.items->concerns ? queue_at(dump, group.items->context) : NULL;
+		struct cr_error *error = group.items->concerns ? queue_at(dump, &group) : NULL;
 
 		/* the file may have been closed meanwhile */
 		if (error && error->code == CR_MEMORY)

@@ -18,8 +18,8 @@ struct cr_error *locks_note_mapping(struct dump *dump, struct process *process,
 				    const struct proc_map *map, const struct kernel_vma *known);
 /* Whether the container has a lock on an inode of this number, as far as it was noted. */
 bool locks_noted(const struct dump *dump, ino_t inode);
-/* Does the inode with these locks have a lease, so that nobody may open it? */
-struct cr_error *locks_leased(struct dump *dump, uint64_t context, bool *ret);
+/* Does the inode of number @inode, with these locks, have a lease, so that nobody may open it? */
+struct cr_error *locks_leased(struct dump *dump, uint64_t context, ino_t inode, bool *ret);
 /* After the look, tasks running: refuse locks that nothing noted explains. locks_unseen.c */
 struct cr_error *locks_check_unseen(struct dump *dump);
 /* After the look, tasks running: refuse what could not be saved. */

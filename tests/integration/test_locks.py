@@ -159,6 +159,78 @@ def test_time_of_one_lease(broken):
     assert_exact([left(lease) + more.get(at, 0) - left(after[at]) for at, lease in before.items()])
 
 
+# Places of the test hook: what the engine then does without.
+MEMBERS, ALL = "without-lock-members", "without-lock-members+tracefs"
+
+
+@contextlib.contextmanager
+def tracefs(path: Path) -> Iterator[Path]:
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tracefs", "none", path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+def test_times_by_a_trace(broken, tmp_path):
+    """A kernel that does not describe its leases tells what it traces: types and times are the same."""
+    broken.checkpoint()
+    known = leases(broken)
+    outcome = broken.cr("checkpoint", broken.name, "--stop", LXC_CR_FAULT=MEMBERS)
+    assert "read from /proc" in outcome.text
+    traced = leases(broken)
+    assert known.keys() == traced.keys()
+    for place, lease in known.items():
+        same = ("type", "downgrade", "unlock", "mapped")
+        assert [traced[place].get(name) for name in same] == [lease.get(name) for name in same]
+        assert not traced[place].get("guessed")
+    assert_exact([left(lease) - left(traced[place]) for place, lease in known.items()])
+    with tracefs(tmp_path / "tracefs") as path:
+        assert not list(path.glob("instances/lxc-cr-*"))
+    assert broken.try_cr("restart", broken.name).code == 0
+
+
+def test_times_that_nobody_tells(broken):
+    """Then the holder is favoured, which is said at the checkpoint and stands in the image."""
+    outcome = broken.cr("checkpoint", broken.name, "--stop", LXC_CR_FAULT=ALL)
+    assert "the whole lease-break-time is taken, 40 s" in outcome.text
+    guessed = leases(broken)
+    assert len(guessed) == 12
+    assert all(lease["guessed"] and left(lease) == WHOLE for lease in guessed.values())
+    shown = subprocess.run(
+        [argument for argument in broken.command("inspect", broken.name) if argument != "--json"],
+        env=broken.laboratory.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.count("nobody told") == len(guessed)
+    assert broken.try_cr("restart", broken.name).code == 0
+
+
+def test_locks_as_proc_shows_them(container):
+    """Locks and leases at rest need nothing else; who waits for OFD locks in which order is not shown."""
+    victims = [container.add_victim(name) for name in ("lock", "lease", "lease_forced")]
+    container.start()
+    for victim in victims:
+        victim.ready()
+    container.cr("checkpoint", container.name, "--stop", LXC_CR_FAULT=ALL)
+    container.restart()
+    for victim in victims:
+        victim.verify()
+
+
+def test_an_order_that_is_not_shown(container):
+    victim = container.add_victim("lock_waiter")
+    container.start()
+    victim.ready()
+    outcome = container.try_cr("checkpoint", container.name, LXC_CR_FAULT=MEMBERS)
+    assert outcome.code == 4
+    assert "does not tell in which order" in outcome.text
+    victim.verify()
+
+
 DELEGATION = 1024 + 16  # F_SETDELEG, since Linux 6.19
 
 

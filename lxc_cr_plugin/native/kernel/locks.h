@@ -37,7 +37,8 @@ struct kernel_lock {
 	pid_t sleeper;	/* thread that waits, initial pid namespace; 0: it was just woken */
 	uint64_t start, end;		     /* not of leases; bytes, both inclusive */
 	uint64_t break_time, downgrade_time; /* leases: jiffies, valid while PENDING */
-	int32_t fd;			     /* leases: the number that a signal tells; -1: none */
+	int32_t fd;   /* leases: the number that a signal tells; -1: none, or not known */
+	bool guessed; /* leases that are being broken: times unknown, the type perhaps */
 };
 
 struct kernel_locks;

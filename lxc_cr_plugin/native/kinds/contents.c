@@ -30,7 +30,7 @@ struct cr_error *sight_open(struct dump *dump, const struct sight *sight, struct
 	bool leased = false;
 
 	if (sight->locks)
-		TRY(locks_leased(dump, sight->locks, &leased));
+		TRY(locks_leased(dump, sight->locks, sight->stat.st_ino, &leased));
 	contents->lent = leased;
 	if (leased)
 		return descriptor_borrow(dump, sight->process, sight->locks, ret);

@@ -27,7 +27,8 @@ struct lease {
 	uint32_t object;
 	bool downgrade, unlock; /* being broken: by who wants to read, to write */
 	uint64_t downgrade_remaining, unlock_remaining; /* ns */
-	bool mapped; /* only a mapping keeps the description: fd is the number that it had */
+	bool guessed; /* nobody told what was left: the whole time was taken */
+	bool mapped;  /* only a mapping keeps the description: fd is the number that it had */
 };
 
 static const struct field lease_fields[] = {
@@ -42,6 +43,9 @@ static const struct field lease_fields[] = {
 		   "ns at the checkpoint until it is taken down by force"),
 	FIELD_UINT(struct lease, unlock_remaining, 0, INT64_MAX / 4,
 		   "ns at the checkpoint until it is taken away by force"),
+	FIELD_BOOL(struct lease, guessed,
+		   "what was left was not known: lease-break-time was taken, and perhaps the type",
+		   .optional = true),
 	FIELD_BOOL(struct lease, mapped,
 		   "only a mapping or a message keeps the description; fd: the number that it had",
 		   .optional = true),
@@ -57,6 +61,28 @@ static struct cr_error *remaining_of(struct dump *dump, uint64_t deadline, uint6
 	TRY(kernel_last_tick(dump->peek, &last));
 	end = kernel_tick_to_ns(&last, deadline);
 	*ret = end > dump->clocks.monotonic ? end - dump->clocks.monotonic : 0;
+	return NULL;
+}
+
+/* In favour of the holder, and said so. */
+static struct cr_error *remaining_guessed(struct dump *dump, const struct process *owner,
+					  struct lease *lease)
+{
+	uint64_t whole;
+	char *text;
+
+	TRY(proc_read(AT_FDCWD, "/proc/sys/fs/lease-break-time", dump->image.pool, &text, NULL));
+	whole = strtoul(text, NULL, 10) * 1000000000u;
+	lease->guessed = true;
+	if (lease->downgrade)
+		lease->downgrade_remaining = whole;
+	if (lease->unlock)
+		lease->unlock_remaining = whole;
+	log_say(&dump->log, CR_WARNING,
+		"Somebody breaks the lease that process %d (%s) has by descriptor %d; this host "
+		"does "
+		"not tell how much time is left: the whole lease-break-time is taken, %lu s",
+		owner->pid, owner->stat.comm, lease->fd, whole / 1000000000u);
 	return NULL;
 }
 
@@ -88,6 +114,8 @@ struct cr_error *lease_dump(struct dump *dump, const struct kernel_lock *lock,
 	/* the times stay when the flags are gone */
 	lease->downgrade = lock->flags & KERNEL_FL_DOWNGRADE_PENDING;
 	lease->unlock = lock->flags & KERNEL_FL_UNLOCK_PENDING;
+	if (lock->guessed)
+		return remaining_guessed(dump, owner, lease);
 	if (lease->downgrade)
 		TRY(remaining_of(dump, lock->downgrade_time, &lease->downgrade_remaining));
 	if (lease->unlock)
