@@ -85,12 +85,16 @@ static struct cr_error *open_trace(struct dump *dump)
 	return NULL;
 }
 
-/* Nobody else has the file open. */
-static bool is_alone(const struct noted_files *files, const struct noted_file *file)
+/* Nobody else has the file open, as far as the container goes. */
+static bool is_alone(const struct dump *dump, const struct noted_file *file)
 {
-	for (size_t i = 0; i < files->count; i++) {
-		if (files->items[i].file != file->file)
-			return false;
+	for_each (struct process *, process, &dump->image.tables) {
+		const struct kernel_file *open = process->open_files.items;
+
+		for (size_t i = 0; i < process->open_files.count; i++) {
+			if (open[i].locks == file->context && open[i].file != file->file)
+				return false;
+		}
 	}
 	return true;
 }
@@ -99,26 +103,25 @@ static bool is_alone(const struct noted_files *files, const struct noted_file *f
  * Only a write lease becomes a read lease. Of one that is to go, the type is not shown: who can only
  * read mostly has a read lease, and with others who have the file open it is none for writing.
  */
-static void guess(const struct noted_files *files, const struct noted_file *file,
+static void guess(const struct dump *dump, const struct noted_file *file,
 		  const struct shown_lock *shown, struct kernel_lock *lock)
 {
 	bool downgrade = !strcmp(shown->type, "READ");
 	bool writes = (file->flags & O_ACCMODE) != O_RDONLY;
 
 	lock->flags |= downgrade ? KERNEL_FL_DOWNGRADE_PENDING : KERNEL_FL_UNLOCK_PENDING;
-	lock->type = downgrade || (writes && is_alone(files, file)) ? F_WRLCK : F_RDLCK;
+	lock->type = downgrade || (writes && is_alone(dump, file)) ? F_WRLCK : F_RDLCK;
 	lock->guessed = true;
 }
 
-static struct cr_error *look_at_break(struct dump *dump, const struct noted_files *files,
-				      const struct noted_file *file, const struct shown_lock *shown,
-				      struct kernel_lock *lock)
+static struct cr_error *look_at_break(struct dump *dump, const struct noted_file *file,
+				      const struct shown_lock *shown, struct kernel_lock *lock)
 {
 	_cleanup_close_ int fd = -1;
 	struct cr_error *error;
 
 	TRY(open_trace(dump));
-	guess(files, file, shown, lock);
+	guess(dump, file, shown, lock);
 	if (!dump->lease_trace || dump->running)
 		return NULL;
 	TRY(task_get_fd(file->process->host_pid, file->fd, &fd));
@@ -160,7 +163,7 @@ static struct cr_error *take(struct dump *dump, const struct noted_files *files,
 	lock.file = file->file;
 	lock.owner = posix ? process_leader(file->process)->kernel->files : file->file;
 	if (lock.flags == KERNEL_FL_LEASE && shown->breaking)
-		TRY(look_at_break(dump, files, file, shown, &lock));
+		TRY(look_at_break(dump, file, shown, &lock));
 	return append(dump, ret, &lock);
 }
 

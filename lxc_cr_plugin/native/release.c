@@ -7,6 +7,7 @@
 #include "clock_ns.h"
 #include "clocks.h"
 #include "kinds/lease.h"
+#include "kinds/lease_outside.h"
 #include "kinds/lock.h"
 #include "kinds/memory.h"
 #include "kinds/posix_timer.h"
@@ -160,5 +161,7 @@ struct cr_error *release_all(struct restore *restore)
 	TRY(lock_waiters_restore(restore));
 	TRY(socket_waits_restore(restore));
 	wait_until(restore->release);
-	return detach_all(restore);
+	TRY(detach_all(restore));
+	leases_outside_tell(restore);
+	return NULL;
 }

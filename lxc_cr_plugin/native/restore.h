@@ -51,8 +51,10 @@ struct restore {
 	bool seccomp_suspended;	       /* filters are not in force while we build */
 	struct list leases;	       /* struct object *: kinds/lease.c */
 	struct list leases_by_pid;     /* the same, of one process after the other */
-	struct hash breaking;	   /* leases that are being broken, by their file: kinds/lease.c */
-	struct hash lease_choices; /* what the user wants, by the lease's file */
+	struct hash breaking;	    /* leases that are being broken, by their file: kinds/lease.c */
+	struct hash lease_choices;  /* what the user wants, by the lease's file */
+	struct list leases_outside; /* struct shown_lock: kinds/lease_outside.c */
+	uint64_t leases_outside_since; /* when they were read, CLOCK_MONOTONIC ns; 0: never */
 	struct lease_break_time *lease_break_time; /* NULL: nothing is being broken */
 	uint64_t release; /* R, CLOCK_MONOTONIC ns: every remaining time counts from here */
 	struct container_clocks clocks;

@@ -6,9 +6,11 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import statistics
 import struct
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ WHOLE = 40 * 10**9
 
 GENERATIONS = 4
 
-READ = 0  # F_RDLCK
+READ, WRITE = 0, 1  # F_RDLCK, F_WRLCK
 
 HOST_ERROR = 7
 
@@ -209,13 +211,30 @@ def test_times_that_nobody_tells(broken):
     assert broken.try_cr("restart", broken.name).code == 0
 
 
+@pytest.fixture
+def soon():
+    """For a victim that waits for the end of a lease."""
+    LEASE_BREAK_TIME.write_text("5")
+    yield
+    LEASE_BREAK_TIME.write_text(str(WHOLE // 10**9))
+
+
+@pytest.mark.usefixtures("soon")
 def test_locks_as_proc_shows_them(container):
-    """Locks and leases at rest need nothing else; who waits for OFD locks in which order is not shown."""
+    """Locks and leases at rest need nothing else; a trace tells what is left of those that are not."""
     victims = [container.add_victim(name) for name in ("lock", "lease", "lease_forced")]
     container.start()
     for victim in victims:
         victim.ready()
-    container.cr("checkpoint", container.name, "--stop", LXC_CR_FAULT=ALL)
+    container.cr("checkpoint", container.name, LXC_CR_FAULT=ALL)
+    # One is alone with its file, the other has let a reader in.
+    assert sorted(
+        lease["type"] for lease in leases(container).values() if lease.get("guessed")
+    ) == [
+        READ,
+        WRITE,
+    ]
+    container.cr("checkpoint", container.name, "--stop", LXC_CR_FAULT=MEMBERS)
     container.restart()
     for victim in victims:
         victim.verify()
@@ -326,6 +345,56 @@ def test_a_restart_that_is_killed_between_the_two_writes(broken):
     with watched(LEASE_BREAK_TIME) as seen:
         assert broken.try_cr("restart", broken.name, LXC_CR_FAULT="restart-lease~50").code == 0
     assert seen > {WHOLE // 10**9}
+
+
+F_SETLEASE = 1024
+
+
+@contextlib.contextmanager
+def leased(path: Path) -> Iterator[None]:
+    """Somebody outside has a read lease, and does not mind its signal."""
+    path.write_text("leased")
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    file = path.open()
+    try:
+        fcntl.fcntl(file, F_SETLEASE, fcntl.F_RDLCK)
+        yield
+    finally:
+        file.close()
+        signal.signal(signal.SIGIO, before)
+
+
+def break_lease(path: Path) -> None:
+    with pytest.raises(BlockingIOError):
+        os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """On a file system that really has leases, whatever /tmp is."""
+    with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as path:
+        yield Path(path)
+
+
+def test_a_lease_outside_that_got_our_time(broken, outside):
+    """It is named; one that was broken before is not."""
+    hit, before = outside / "hit", outside / "before"
+    broken.checkpoint("--stop")
+    with leased(hit), leased(before):
+        break_lease(before)
+        with (
+            broken.spawn("restart", broken.name, LXC_CR_FAULT="restart-lease~20") as restart,
+            restart.stdout,
+        ):
+            wait_until(lambda: int(LEASE_BREAK_TIME.read_text()) != WHOLE // 10**9, what="ours")
+            break_lease(hit)
+            text = restart.stdout.read()
+            assert restart.wait() == 0, text
+    warnings = [
+        line for line in text.splitlines() if "lease-break-time was the container's" in line
+    ]
+    assert [str(path) in "".join(warnings) for path in (hit, before)] == [True, False], text
+    assert f"process {os.getpid()} of the host" in warnings[0]
 
 
 def test_the_lock_is_of_root_alone_and_not_waited_for_for_ever(broken):

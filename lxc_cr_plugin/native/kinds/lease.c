@@ -20,6 +20,7 @@
 #include "file_owner.h"
 #include "files.h"
 #include "lease_break_time.h"
+#include "lease_outside.h"
 
 struct lease {
 	uint32_t type; /* before it was broken: F_RDLCK, F_WRLCK */
@@ -345,6 +346,7 @@ static struct cr_error *restore_forced(struct restore *restore, const struct lea
 	if (file->fd < 0)
 		TRY(file->kind->restore_file(restore, file, file->state));
 	TRY(set_passing(restore, lease, F_WRLCK));
+	TRY(leases_outside_look(restore));
 	TRY(lease_break_time_open(restore->options->fault, &time));
 	error = force_down(file, time);
 	lease_break_time_close(time);
@@ -418,9 +420,10 @@ uint64_t leases_prepare_ns(const struct restore *restore)
 struct cr_error *leases_prepare(struct restore *restore)
 {
 	for_each (struct object *, object, &restore->leases) {
-		if (is_breaking(object))
-			return lease_break_time_open(restore->options->fault,
-						     &restore->lease_break_time);
+		if (!is_breaking(object))
+			continue;
+		TRY(leases_outside_look(restore));
+		return lease_break_time_open(restore->options->fault, &restore->lease_break_time);
 	}
 	return NULL;
 }
