@@ -4,10 +4,8 @@
  * their call again afterwards), so who comes first is decided by who is let go first.
  */
 #include <fcntl.h>
-#include <string.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
-#include <time.h>
 
 #include "../cleanup.h"
 #include "lock.h"
@@ -41,37 +39,6 @@ bool lock_wait_of(const struct arch_regs *regs, struct lock_waiter *ret)
 	return true;
 }
 
-/*
- * Whether a task sleeps in one of the functions of fs/locks.c that wait for a lock; which of them the
- * compiler has inlined into others is not known. A mutex on the way there is not the queue.
- */
-static bool stands_in_queue(int proc)
-{
-	static const char *const waits[] = {"lock_inode_wait", "lock_file_wait", "fcntl_setlk",
-					    "sys_flock"};
-	char where[64] = "";
-	_cleanup_close_ int file = openat(proc, "wchan", O_RDONLY | O_CLOEXEC);
-	bool found = false;
-
-	if (file < 0 || read(file, where, sizeof(where) - 1) <= 0)
-		return false;
-	for (size_t i = 0; !found && i < sizeof(waits) / sizeof(waits[0]); i++)
-		found = strstr(where, waits[i]);
-	return found;
-}
-
-static struct cr_error *await_queue(pid_t tid)
-{
-	enum { TRIES = 500 };
-	struct timespec pause = {.tv_nsec = 100000};
-	_cleanup_close_ int proc = -1;
-
-	TRY(proc_open(tid, tid, &proc));
-	for (int i = 0; i < TRIES && !stands_in_queue(proc); i++)
-		nanosleep(&pause, NULL);
-	return NULL;
-}
-
 struct cr_error *lock_waiter_release(pid_t tid)
 {
 	bool due;
@@ -81,7 +48,8 @@ struct cr_error *lock_waiter_release(pid_t tid)
 	if (due)
 		return NULL;
 	TRY(task_detach(tid, 0));
-	return await_queue(tid);
+	/* in the queue, before the next one is let go */
+	return task_wait_asleep(tid);
 }
 
 size_t lock_waiters_count(const struct restore *restore)
