@@ -26,10 +26,11 @@ static void clone_as(struct program *p, const char *what, pid_t tid, uint64_t fl
 	struct clone_args args = {
 		.flags = flags,
 		.exit_signal = (uint64_t)exit_signal,
-		.set_tid_size = 1,
+		.set_tid_size = tid != 0,
 	};
 
-	args.set_tid = program_data(p, &tid, sizeof(tid));
+	if (tid)
+		args.set_tid = program_data(p, &tid, sizeof(tid));
 	program_call(p, what, SYS_clone3, program_data(p, &args, sizeof(args)), sizeof(args));
 }
 

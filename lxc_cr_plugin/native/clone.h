@@ -14,7 +14,7 @@ struct helper {
 
 /* The program's task gets what a clone of it, which is to become @child, begins with. */
 struct cr_error *clone_prepare(struct restore *restore, const struct thread *child);
-/* The program's task makes one process; *ret: its number on this host. */
+/* The program's task makes one process, @pid 0: of any number; *ret: its number on this host. */
 struct cr_error *clone_process(struct restore *restore, pid_t pid, uint64_t flags, int exit_signal,
 			       pid_t *ret);
 /* The helper ends, and whoever cloned it waits for it: no trace, no signal. */

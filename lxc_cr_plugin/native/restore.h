@@ -40,8 +40,8 @@ struct restore {
 	struct list core_firsts;       /* pid_t, the first of each group: kinds/core_group.c */
 	struct hash orphans;	       /* struct list *, those of a session and adopter: tree.c */
 	struct list standing;	       /* struct process *: tree.c */
-	struct list helpers;	       /* struct helper: tree.c */
-	struct hash helped_groups;     /* who has joined first: tree.c */
+	struct list helpers;	       /* struct helper: groups.c */
+	struct hash helped_groups;     /* those which helpers keep, by number: groups.c */
 	pid_t spare_pid;	       /* no task of the image has it */
 	void *pipes;		       /* tsearch(3) tree of struct standing_pipe: kinds/pipe.c */
 	struct hash senders;	       /* struct helper, by pid: kinds/unix_queue.c */

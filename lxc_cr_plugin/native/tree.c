@@ -8,6 +8,7 @@
 
 #include "births.h"
 #include "clone.h"
+#include "groups.h"
 #include "job_control.h"
 #include "kinds/memory.h"
 #include "kinds/process.h"
@@ -35,7 +36,7 @@ static bool is_orphan(const struct process *process)
 	return process->parent && process_leader(process)->birth->way == BIRTH_ORPHAN;
 }
 
-/* Sessions and groups that the process leads itself. */
+/* The session that the process leads itself. */
 static void lead(struct restore *restore, const struct process *process)
 {
 	const struct process_identity *identity = identity_of(process);
@@ -46,8 +47,6 @@ static void lead(struct restore *restore, const struct process *process)
 		/* the runtime may have done it for init */
 		if (!process->parent)
 			program_may_fail(p);
-	} else if (identity->pgid == identity->pid) {
-		program_call(p, "make a process group", SYS_setpgid, 0, 0);
 	}
 }
 
@@ -236,60 +235,6 @@ static struct cr_error *find_orphans(struct restore *restore, const struct list 
 	return NULL;
 }
 
-/* ---- process groups whose leader is dead ---- */
-
-/* A helper with the dead leader's pid makes the group; it stays until everybody has joined. */
-static struct cr_error *make_group(struct restore *restore, struct process *member, pid_t pgid)
-{
-	struct helper *helper =
-		list_append(restore->image.pool, &restore->helpers, sizeof(*helper));
-	struct program *p = restore->program;
-
-	if (!helper)
-		return error_nomem();
-	TRY(hash_add(restore->image.pool, &restore->helped_groups, (uint64_t)pgid, 0, member));
-	helper->pid = pgid;
-	helper->parent = process_leader(member)->host_tid;
-	program_begin(p, helper->parent);
-	TRY(clone_process(restore, pgid, 0, 0, &helper->host_pid));
-	program_begin(p, helper->host_pid);
-	program_call(p, "make a process group", SYS_setpgid, 0, 0);
-	return program_run(p);
-}
-
-static struct cr_error *join_group(struct restore *restore, struct process *process)
-{
-	const struct process_identity *identity = identity_of(process);
-	pid_t pgid = identity->pgid;
-
-	/* leaders made theirs when they were born */
-	if (!pgid || pgid == identity->pid || identity->sid == identity->pid)
-		return NULL;
-	/* the group of a session whose leader is dead came with the session */
-	if (pgid != identity->sid && !image_process(&restore->image, pgid) &&
-	    !hash_find(&restore->helped_groups, (uint64_t)pgid, 0))
-		TRY(make_group(restore, process, pgid));
-	restore_begin(restore, process);
-	program_call(restore->program, "join its process group", SYS_setpgid, 0, (uint64_t)pgid);
-	return program_run(restore->program);
-}
-
-static struct cr_error *join_groups(struct restore *restore, const struct list *processes)
-{
-	for_each (struct process *, process, processes)
-		TRY(error_task(join_group(restore, process), process->pid, ""));
-	return NULL;
-}
-
-static struct cr_error *end_helpers(struct restore *restore)
-{
-	const struct helper *helper = restore->helpers.items;
-
-	for (size_t i = 0; i < restore->helpers.count; i++)
-		TRY(clone_end_helper(restore, &helper[i]));
-	return NULL;
-}
-
 /* ---- the tree ---- */
 
 static struct cr_error *build_process(struct restore *restore, struct process *process)
@@ -390,9 +335,7 @@ struct cr_error *tree_build(struct restore *restore)
 	TRY(replace_session_outside(restore));
 	TRY(births_plan(&restore->image));
 	TRY(build_all(restore));
-	TRY(join_groups(restore, &image->processes));
-	TRY(join_groups(restore, &image->zombies));
-	TRY(end_helpers(restore));
+	TRY(groups_restore(restore));
 	TRY(end_zombies(restore));
 	return job_control_restore(restore);
 }
