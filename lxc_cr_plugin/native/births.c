@@ -115,11 +115,18 @@ static void find_reapers(const struct list *processes)
 	}
 }
 
+/* Whoever makes a session later is born in one all the same, and so are children from before. */
+static bool fits_session(const struct process *child, const struct process *maker)
+{
+	return maker->session == child->session ||
+	       (leads_session(child) && (maker->session == child->parent->session ||
+					 !process_leader(child)->birth->makes_before));
+}
+
 static bool can_adopt(const struct process *child, const struct process *maker)
 {
 	return child->exit_signal == SIGCHLD && is_below(maker, child->parent) &&
-	       is_next_reaper(child->parent, maker) &&
-	       (maker->session == child->session || leads_session(child));
+	       is_next_reaper(child->parent, maker) && fits_session(child, maker);
 }
 
 /* Is @maker itself made by @child, at last? */
@@ -167,6 +174,8 @@ static void default_maker(struct thread *thread)
 		birth->way = BIRTH_ORPHAN;
 	} else if (process->parent) {
 		birth->maker = process_leader(process->parent);
+		if (stage_of(process) == STAGE_BEFORE)
+			birth->maker->birth->makes_before = true;
 	}
 }
 

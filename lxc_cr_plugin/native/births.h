@@ -47,6 +47,7 @@ struct birth {
 	/* while it is being found out */
 	struct list sharers[SHARE_SORTS]; /* of who is first: struct thread *, the others */
 	bool shares, reached;
+	bool makes_before;	 /* STAGE_BEFORE is not empty */
 	uint32_t roots, orphans; /* 1 << enum share */
 	uint32_t serial, depth;
 	size_t below;
