@@ -26,8 +26,8 @@ struct filler {
 	struct collapse *ahead; /* who makes huge pages for what is filled now, or NULL */
 };
 
-/* Pages that are made huge and filled in one go. */
-enum { AHEAD = 1024 };
+/* Pages that are made huge in one go, and that are filled in one go behind that. */
+enum { HUGE_AT_ONCE = 1024, FILL_AT_ONCE = 16384 };
 
 static void wait_collapsed(struct collapse *collapse, uint64_t page);
 
@@ -103,33 +103,42 @@ static struct cr_error *write_part(void *context, uint64_t begin, uint64_t end)
 	return write_forced(run->filler, &local, &remote, put > 0 ? (size_t)put : 0);
 }
 
+enum { GRAIN = 2048 };
+
+/* Page faults, not copying, are what takes the time there. */
+static struct cr_error *fill_long(const struct filler *filler, uint64_t page, uint64_t count,
+				  uint64_t index)
+{
+	for (uint64_t done = 0, step; done < count; done += step) {
+		struct long_run run = {filler, page + done, index + done};
+
+		step = filler->ahead && count - done > FILL_AT_ONCE ? FILL_AT_ONCE : count - done;
+		wait_collapsed(filler->ahead, page + done + step);
+		TRY(parallel(step, GRAIN, write_part, &run));
+	}
+	return NULL;
+}
+
 static struct cr_error *fill_pages(struct filler *filler, uint64_t page, uint64_t count,
 				   uint64_t index)
 {
 	static const uint8_t zeros[PAGE];
-	enum { MOST = sizeof(filler->local) / sizeof(filler->local[0]), GRAIN = 2048 };
+	enum { MOST = sizeof(filler->local) / sizeof(filler->local[0]) };
 
-	/* page faults, not copying, are what takes the time there */
-	if (count >= 2 * GRAIN && index != EXTENT_ZERO && !filler->ahead) {
-		struct long_run run = {filler, page, index};
-
-		return parallel(count, GRAIN, write_part, &run);
-	}
+	if (count >= 2 * GRAIN && index != EXTENT_ZERO)
+		return fill_long(filler, page, count, index);
 	for (uint64_t done = 0, step; done < count; done += step) {
 		struct iovec *local = &filler->local[filler->count],
 			     *remote = &filler->remote[filler->count];
 
 		step = index == EXTENT_ZERO ? 1 : count - done;
-		if (filler->ahead && step > AHEAD)
-			step = AHEAD;
-		wait_collapsed(filler->ahead, page + done + step);
 		local->iov_base =
 			index == EXTENT_ZERO
 				? (void *)zeros
 				: page_store_page(&filler->restore->image.pages, index + done);
 		remote->iov_base = (void *)((page + done) * PAGE);
 		local->iov_len = remote->iov_len = step * PAGE;
-		if (++filler->count == MOST || filler->ahead)
+		if (++filler->count == MOST)
 			TRY(flush(filler));
 	}
 	return NULL;
@@ -189,6 +198,11 @@ static struct cr_error *collapse_range(struct collapse *collapse, uint64_t begin
 	return NULL;
 }
 
+static bool may_be_huge(const struct vma *vma)
+{
+	return vma->type == VMA_ANONYMOUS && !(vma->flags & (VM_NOHUGEPAGE | VM_HUGETLB));
+}
+
 static struct cr_error *collapse_in(struct collapse *collapse, const struct vma *vma)
 {
 	const struct extent *extent = collapse->extent;
@@ -196,12 +210,12 @@ static struct cr_error *collapse_in(struct collapse *collapse, const struct vma 
 
 	begin = begin < vma->start ? vma->start : begin;
 	end = end > vma->end ? vma->end : end;
-	if (vma->type != VMA_ANONYMOUS || vma->flags & (VM_NOHUGEPAGE | VM_HUGETLB))
+	if (!may_be_huge(vma))
 		return NULL;
 	begin = (begin + ARCH_HUGE_PAGE - 1) & ~(uint64_t)(ARCH_HUGE_PAGE - 1);
 	end &= ~(uint64_t)(ARCH_HUGE_PAGE - 1);
 	for (uint64_t at = begin, next; at < end; at = next) {
-		next = end - at < AHEAD * PAGE ? end : at + AHEAD * PAGE;
+		next = end - at < HUGE_AT_ONCE * PAGE ? end : at + HUGE_AT_ONCE * PAGE;
 		TRY(collapse_range(collapse, at, next));
 		collapsed_to(collapse, next / PAGE);
 	}
@@ -225,7 +239,8 @@ static void collapse_begin(struct collapse *collapse)
 {
 	pthread_mutex_init(&collapse->lock, NULL);
 	pthread_cond_init(&collapse->moved, NULL);
-	collapse->started = collapse->extent->count >= 2 * AHEAD &&
+	collapse->started = collapse->extent->count >= 2 * FILL_AT_ONCE &&
+			    may_be_huge(collapse->vma) &&
 			    pthread_create(&collapse->thread, NULL, collapse_all, collapse) == 0;
 	if (!collapse->started)
 		collapse_all(collapse);
