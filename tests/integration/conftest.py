@@ -24,8 +24,13 @@ LEASE_BREAK_TIME = Path("/proc/sys/fs/lease-break-time")
 
 
 def pytest_configure(config):
-    """A run that is told to end (timeout(1), a CI's own limit) still removes its containers."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """A run that is told to end (timeout(1), a CI's own limit) still removes its containers.
+
+    One in the background of a shell ignores control-C, and so would all programs of its containers:
+    a shell never takes that back.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -315,6 +315,8 @@ static struct cr_error *fill_fresh(struct filler *filler, const struct vma *vma,
 	};
 	struct cr_error *error, *other;
 
+	if (extent->count < ARCH_HUGE_PAGE / PAGE)
+		return fill_pages(filler, extent->page, extent->count, extent->index);
 	TRY(flush(filler));
 	collapse_begin(&collapse);
 	filler->ahead = collapse.started ? &collapse : NULL;
