@@ -317,16 +317,6 @@ static struct cr_error *unshare_in(struct restore *restore, pid_t pid, int proc)
 	return NULL;
 }
 
-/* A pidfd may stand for any thread, or be of a process that has ended and whose number must be free. */
-static bool has_pidfd(const struct image *image)
-{
-	for_each (struct object *, object, &image->objects) {
-		if (object->kind == &pidfd_kind)
-			return true;
-	}
-	return false;
-}
-
 struct cr_error *clocks_prepare(struct restore *restore, pid_t pid)
 {
 	struct container_clocks *clocks = &restore->clocks;
@@ -343,7 +333,8 @@ struct cr_error *clocks_prepare(struct restore *restore, pid_t pid)
 	/* later, init has what the bounding set lets it have */
 	clocks->late_entry =
 		!shares_memory(&restore->image) && status.cap_bounding & (1ull << CAP_SYS_ADMIN);
-	clocks->last_entry = clocks->late_entry && !has_pidfd(&restore->image);
+	/* a pidfd may stand for any thread, or need the number of a process that has ended free */
+	clocks->last_entry = clocks->late_entry && !image_holds(&restore->image, &pidfd_kind);
 	if (clocks->late_entry)
 		return NULL;
 	TRY(explain(unshare_in(restore, pid, proc)));

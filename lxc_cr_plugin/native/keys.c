@@ -273,20 +273,11 @@ static struct cr_error *list_keys(struct restore *restore)
 	return NULL;
 }
 
-static bool has_keys(const struct image *image)
-{
-	for_each (struct object *, object, &image->objects) {
-		if (object->kind == &key_kind)
-			return true;
-	}
-	return false;
-}
-
 struct cr_error *keys_begin(struct restore *restore)
 {
 	struct key_maker *maker;
 
-	if (!has_keys(&restore->image))
+	if (!image_holds(&restore->image, &key_kind))
 		return NULL;
 	maker = restore->key_maker = pool_alloc(restore->image.pool, sizeof(*maker));
 	if (!maker)

@@ -103,6 +103,15 @@ struct cr_error *image_number_thread(struct image *image, struct thread *thread,
 	return hash_add(image->pool, &image->numbers, OF_THREAD, (uint64_t)number, thread);
 }
 
+bool image_holds(const struct image *image, const struct kind *kind)
+{
+	for_each (struct object *, object, &image->objects) {
+		if (object->kind == kind)
+			return true;
+	}
+	return false;
+}
+
 struct process *image_process(const struct image *image, pid_t number)
 {
 	return hash_find(&image->numbers, OF_PROCESS, (uint64_t)number);

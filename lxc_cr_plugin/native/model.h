@@ -220,6 +220,9 @@ struct process *image_living(const struct image *image, pid_t number);
 struct process *image_group_member(const struct image *image, pid_t group);
 struct thread *image_thread(const struct image *image, pid_t number);
 
+/* Whether one of its objects is of this kind. */
+bool image_holds(const struct image *image, const struct kind *kind);
+
 /* The state of @kind (by its own struct), NULL when there is none. */
 void *process_state(const struct process *process, const struct kind *kind);
 void *thread_state(const struct thread *thread, const struct kind *kind);

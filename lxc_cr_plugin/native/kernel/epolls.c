@@ -74,14 +74,6 @@ void kernel_epolls_close(struct kernel_epolls *epolls)
 	free(epolls);
 }
 
-static uint64_t number_at(const uint8_t *raw, uint32_t offset)
-{
-	uint64_t number;
-
-	memcpy(&number, raw + offset, sizeof(number));
-	return number;
-}
-
 static void decode(const struct layout *layout, const uint8_t *raw, uint64_t address,
 		   struct kernel_epoll_entry *ret)
 {
@@ -89,11 +81,11 @@ static void decode(const struct layout *layout, const uint8_t *raw, uint64_t add
 
 	memcpy(&event, raw + layout->event, sizeof(event));
 	memcpy(&ret->fd, raw + layout->fd, sizeof(ret->fd));
-	ret->file = number_at(raw, layout->file);
+	ret->file = u64_at(raw, layout->file);
 	ret->events = event.events;
 	ret->data = event.data.u64;
 	/* an entry that is in no list points to itself */
-	ret->listed = number_at(raw, layout->list) != address + layout->list;
+	ret->listed = u64_at(raw, layout->list) != address + layout->list;
 }
 
 static struct cr_error *push(struct pool *pool, struct list *left, uint64_t address)
@@ -129,8 +121,8 @@ struct cr_error *kernel_epoll_read(struct kernel_epolls *epolls, uint64_t file, 
 		address = ((uint64_t *)left.items)[--left.count];
 		TRY(kernel_peek(epolls->peek, address, raw, layout->size));
 		decode(layout, raw, address, entry);
-		TRY(push(pool, &left, number_at(raw, layout->left)));
-		TRY(push(pool, &left, number_at(raw, layout->right)));
+		TRY(push(pool, &left, u64_at(raw, layout->left)));
+		TRY(push(pool, &left, u64_at(raw, layout->right)));
 	}
 	return NULL;
 }

@@ -153,22 +153,6 @@ static struct cr_error *changed(void)
 	return error_new(CR_GONE, "Locks changed while they were read");
 }
 
-static uint64_t u64_at(const uint8_t *raw, uint32_t offset)
-{
-	uint64_t value;
-
-	memcpy(&value, raw + offset, sizeof(value));
-	return value;
-}
-
-static uint32_t u32_at(const uint8_t *raw, uint32_t offset)
-{
-	uint32_t value;
-
-	memcpy(&value, raw + offset, sizeof(value));
-	return value;
-}
-
 /* Who sleeps on the wait queue of a request: the request is on that thread's stack or its own. */
 static struct cr_error *find_sleeper(struct walk *walk, uint64_t address, const uint8_t *raw,
 				     pid_t *ret)

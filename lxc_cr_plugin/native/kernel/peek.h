@@ -9,6 +9,7 @@
 #define CR_KERNEL_PEEK_H
 
 #include <stdint.h>
+#include <string.h>
 
 #include "../error.h"
 
@@ -35,5 +36,22 @@ struct kernel_tick {
 struct cr_error *kernel_last_tick(struct kernel_peek *peek, struct kernel_tick *ret);
 /* When the clock of ticks shows @jiffies, ns; 0: before the host was up. */
 uint64_t kernel_tick_to_ns(const struct kernel_tick *last, uint64_t jiffies);
+
+/* Members of a struct whose bytes were read; they need not be aligned. */
+static inline uint32_t u32_at(const uint8_t *raw, uint32_t offset)
+{
+	uint32_t value;
+
+	memcpy(&value, raw + offset, sizeof(value));
+	return value;
+}
+
+static inline uint64_t u64_at(const uint8_t *raw, uint32_t offset)
+{
+	uint64_t value;
+
+	memcpy(&value, raw + offset, sizeof(value));
+	return value;
+}
 
 #endif

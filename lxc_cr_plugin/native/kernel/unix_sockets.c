@@ -152,22 +152,6 @@ struct cr_error *kernel_unix_socket_read(struct kernel_unix_sockets *sockets, ui
 
 /* ---- what waits ---- */
 
-static uint32_t number_at(const uint8_t *raw, uint32_t offset)
-{
-	uint32_t number;
-
-	memcpy(&number, raw + offset, sizeof(number));
-	return number;
-}
-
-static uint64_t address_at(const uint8_t *raw, uint32_t offset)
-{
-	uint64_t address;
-
-	memcpy(&address, raw + offset, sizeof(address));
-	return address;
-}
-
 static bool was_peeked(const struct layout *layout, const uint8_t *raw)
 {
 	uint32_t word = 0;
@@ -205,15 +189,15 @@ static struct cr_error *read_message(struct kernel_unix_sockets *sockets, const 
 {
 	const struct layout *layout = &sockets->layout;
 	const uint8_t *control = raw + layout->control;
-	uint64_t pid = address_at(control, layout->pid);
+	uint64_t pid = u64_at(control, layout->pid);
 
-	ret->unread = number_at(raw, layout->len) - number_at(control, layout->consumed);
+	ret->unread = u32_at(raw, layout->len) - u32_at(control, layout->consumed);
 	ret->peeked = was_peeked(layout, raw);
 	ret->credentials = pid;
-	ret->uid = number_at(control, layout->uid);
-	ret->gid = number_at(control, layout->gid);
+	ret->uid = u32_at(control, layout->uid);
+	ret->gid = u32_at(control, layout->gid);
 	TRY(read_number(sockets, pid, level, &ret->pid));
-	return read_rights(sockets, address_at(control, layout->rights), pool, &ret->files);
+	return read_rights(sockets, u64_at(control, layout->rights), pool, &ret->files);
 }
 
 struct cr_error *kernel_unix_queue_read(struct kernel_unix_sockets *sockets, uint64_t sock,
@@ -234,7 +218,7 @@ struct cr_error *kernel_unix_queue_read(struct kernel_unix_sockets *sockets, uin
 			return error_new(CR_GONE, "A queue changed while it was read");
 		TRY(kernel_peek(sockets->peek, node, raw, sockets->layout.size));
 		TRY(read_message(sockets, raw, level, pool, message));
-		node = address_at(raw, sockets->layout.next);
+		node = u64_at(raw, sockets->layout.next);
 	}
 	return NULL;
 }
