@@ -175,8 +175,9 @@ void cr_tree_forget(struct cr_tree_look *look)
 
 static bool is_same(const struct cr_tree_entry *a, const struct cr_tree_entry *b)
 {
-	return a->inode == b->inode && a->ctime == b->ctime && a->mtime == b->mtime &&
-	       a->mode == b->mode && (!S_ISREG(a->mode) || a->size == b->size);
+	return a->inode == b->inode && a->device == b->device && a->ctime == b->ctime &&
+	       a->mtime == b->mtime && a->mode == b->mode &&
+	       (!S_ISREG(a->mode) || a->size == b->size);
 }
 
 static size_t place_of(const struct cr_tree_entry *entry, size_t mask)

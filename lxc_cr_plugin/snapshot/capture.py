@@ -43,9 +43,15 @@ LEASE = re.compile(
 # A file as far as lstat(2) tells it from another one or another state: inode, ctime, mtime, size, mode.
 Key = tuple[int, int, int, int, int]
 
+# The same in one tree: subvolumes of btrfs have the same numbers, each for itself, and a device each.
+Place = tuple[int, Key]
+
 
 class Known(NamedTuple):
-    """What earlier images know: rows by the state they were seen in, and where contents lie."""
+    """What earlier images know: rows by the state they were seen in, and where contents lie.
+
+    A state that one image has seen with different contents, in several subvolumes, is not among them.
+    """
 
     rows: dict[Key, Row]
     contents: dict[bytes, Path]
@@ -67,8 +73,12 @@ def key_of(status: AnyStatus) -> Key:
     return (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, size, status.st_mode)
 
 
+def place_of(status: AnyStatus) -> Place:
+    """The same in its tree."""
+    return (status.st_dev, key_of(status))
+
+
 def _inode_of(status: AnyStatus) -> tuple[int, int]:
-    # Subvolumes of btrfs have the same numbers, each for itself.
     return (status.st_dev, status.st_ino)
 
 
@@ -98,7 +108,7 @@ class Capture:
         self._tree = tree
         self._target = target
         self._known = known
-        self._readings: dict[Key, Reading] = {}
+        self._readings: dict[Place, Reading] = {}
         self._before: TreeLook | None = None
         self._now: TreeLook | None = None
         self._scan: Scan = {}
@@ -121,7 +131,7 @@ class Capture:
             )
         )
         for number, (path, status) in enumerate(found):
-            if not self._is_known(key_of(status)) and not self._read(path, status, standing=False):
+            if not self._is_known(status) and not self._read(path, status, standing=False):
                 self._before.forget(number)
 
     def freeze(self) -> None:
@@ -132,8 +142,7 @@ class Capture:
         if self._before:
             found = self._now.changed(self._before, since=self._believed_before)
         for path, status in found:
-            key = key_of(status)
-            if not self._is_known(key) or key[1] >= self._believed_before:
+            if not self._is_known(status) or status.st_ctime_ns >= self._believed_before:
                 self._read(path, status, standing=True)
 
     def finish(self, *, ended: bool) -> View:
@@ -141,8 +150,8 @@ class Capture:
         if self._now:
             self._scan = dict(self._now.entries())
         # What was read while it ran and is of another state by now is of no use.
-        wanted = {key_of(status) for status in self._scan.values()}
-        readings = {key: self._store(self._readings[key]) for key in wanted}
+        wanted = {place_of(status) for status in self._scan.values()}
+        readings = {place: self._store(self._readings[place]) for place in wanted}
         self._tidy()
         names = Counter(map(_inode_of, self._scan.values()))
         groups = {inode: n + 1 for n, inode in enumerate(i for i in names if names[i] > 1)}
@@ -151,20 +160,20 @@ class Capture:
             for path, status in self._scan.items()
         )
 
-    def _is_known(self, key: Key) -> bool:
-        if key in self._readings:
+    def _is_known(self, status: AnyStatus) -> bool:
+        place = place_of(status)
+        if place in self._readings:
             return True
-        row = self._known.rows.get(key)
+        row = self._known.rows.get(key_of(status))
         if row is None:
             return False
         if self._target and row.digest and row.digest not in self._known.contents:
             return False
-        self._readings[key] = Reading(row.xattrs, row.data, row.digest)
+        self._readings[place] = Reading(row.xattrs, row.data, row.digest)
         return True
 
     def _read(self, path: str, status: AnyStatus, *, standing: bool) -> bool:
         """Read what is at @path; False when it is not there any more, unless all are @standing."""
-        key = key_of(status)
         try:
             if stat.S_ISREG(status.st_mode):
                 reading = self._read_regular(path, status, standing=standing)
@@ -184,7 +193,7 @@ class Capture:
                 if error.errno in VANISHED
                 else None,
             ) from error
-        self._readings[key] = reading._replace(sure=not standing)
+        self._readings[place_of(status)] = reading._replace(sure=not standing)
         return True
 
     def _read_regular(self, path: str, status: AnyStatus, *, standing: bool) -> Reading:
@@ -286,12 +295,12 @@ class Capture:
         self,
         path: str,
         status: AnyStatus,
-        readings: dict[Key, Reading],
+        readings: dict[Place, Reading],
         *,
         link: int,
         ended: bool,
     ) -> Row:
-        reading = readings[key_of(status)]
+        reading = readings[place_of(status)]
         is_node = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
         return Row(
             path=path,

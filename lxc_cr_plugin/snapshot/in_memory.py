@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError, os_message
 from ..native.tree_take import Arena, Held, Taken
-from .capture import Capture, Known, Reading, key_of, leases
+from .capture import Capture, Known, Reading, leases, place_of
 from .tree import SHADOWS, AnyStatus, Tree
 from .view import INLINE, View
 
@@ -59,9 +59,9 @@ class MemoryCapture(Capture):
     def finish(self, *, ended: bool) -> View:
         if self._now and self._taken:
             for number, (_, status) in enumerate(self._now.entries()):
-                key, held = key_of(status), self._taken[number]
-                if held and key not in self._readings:
-                    self._readings[key] = self._reading(status, held)
+                place, held = place_of(status), self._taken[number]
+                if held and place not in self._readings:
+                    self._readings[place] = self._reading(status, held)
         return super().finish(ended=ended)
 
     def _reading(self, status: AnyStatus, held: Held) -> Reading:

@@ -190,8 +190,23 @@ def known(images: list[Image]) -> capture.Known:
             path = image.path / manifests.CONTENTS / digest.hex()
             if path.exists():
                 contents.setdefault(digest, path)
-        for row in found.rows.values():
-            key = capture.key_of_row(row)
-            if key:
-                rows.setdefault(key, row)
+        for key, row in unambiguous(found).items():
+            rows.setdefault(key, row)
     return capture.Known(rows, contents)
+
+
+def unambiguous(found: view.View) -> dict[capture.Key, view.Row]:
+    """Rows by the state that they were seen in, without states that several contents had.
+
+    Subvolumes have the same numbers, and what was made at the same tick of the clock the same times.
+    """
+    rows: dict[capture.Key, view.Row] = {}
+    ambiguous = set()
+    for row in found.rows.values():
+        key = capture.key_of_row(row)
+        if key is None:
+            continue
+        first = rows.setdefault(key, row)
+        if first is not row and not first._replace(path=row.path).is_like(row):
+            ambiguous.add(key)
+    return {key: row for key, row in rows.items() if key not in ambiguous}

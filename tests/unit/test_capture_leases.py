@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from lxc_cr_plugin.errors import CheckpointError
-from lxc_cr_plugin.snapshot.capture import Capture, Known, leases
+from lxc_cr_plugin.snapshot.capture import Capture, Known, key_of, leases
 from lxc_cr_plugin.snapshot.tree import Tree
+from lxc_cr_plugin.snapshot.tree_backend import unambiguous
+from lxc_cr_plugin.snapshot.view import Stamp, View
 
 from ..integration.filesystems import loop_filesystem
 
@@ -117,7 +119,7 @@ def test_a_holder_who_cannot_be_found(file, tmp_path, monkeypatch):
     assert caught.value.errno == errno.EBUSY
 
 
-def test_in_a_directory_of_btrfs(tmp_path):
+def test_in_a_directory_of_btrfs(tmp_path, monkeypatch):
     """Each subvolume has a device of its own, but not in /proc/locks."""
     with loop_filesystem("btrfs", tmp_path / "btrfs", megabytes=256) as place:
         file = place / "rootfs/file"
@@ -130,6 +132,31 @@ def test_in_a_directory_of_btrfs(tmp_path):
             assert captured(twin / "rootfs/file", tmp_path / "of-twin") == CONTENT
             assert captured(file, tmp_path / "contents") == CONTENT
             assert " ACTIVE    WRITE " in line_of(file)
+        (place / "both").mkdir()
+        same_numbers(place / "both", tmp_path / "alike", monkeypatch)
+
+
+def same_numbers(root: Path, target: Path, monkeypatch) -> None:
+    """Files of two subvolumes that have the same inode number, times and size are two files."""
+    for name in "ab":
+        subprocess.run(["btrfs", "-q", "subvolume", "create", root / name], check=True)
+        (root / name / "file").write_text(name)
+    # Before Linux 6.13 all that happens within some milliseconds has the same time.
+    monkeypatch.setattr(
+        "lxc_cr_plugin.snapshot.capture.key_of",
+        lambda status: key_of(status)[:1] + (0, 0) + key_of(status)[3:],
+    )
+    target.mkdir()
+    with Tree(root) as tree:
+        taking = Capture(tree, target=target, known=Known({}, {}))
+        taking.prepare(check_space=lambda _need: None)
+        taking.freeze()
+        taken = taking.finish(ended=True)
+    files = [taken.rows[f"{name}/file"] for name in "ab"]
+    assert [file.data for file in files] == [b"a", b"b"]
+    alike = [file._replace(mtime=0, stamp=Stamp(file.stamp.inode, 0)) for file in files]
+    assert unambiguous(View.of(alike)) == {}
+    assert len(unambiguous(View.of([*alike[:1], alike[0]._replace(path="c")]))) == 1
 
 
 LOCKS = """\
