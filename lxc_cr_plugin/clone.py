@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A second container that starts from an image of the first: its own name, network identity and files.
 
-    LXCPATH/.NAME.lxc-cr/   while it is being made
-    LXCPATH/NAME/           config and rootfs, by one rename
+    LXCPATH/.NAME.lxc-cr-clone/   while it is being made
+    LXCPATH/NAME/                 config and rootfs, by one rename
 
 The configuration is that of a container of this host, which root has written: hooks, mounts, devices
 and lower layers give power over the host, and an image may come from anywhere. The image stays one; the
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import CONTAINER_FILE, FRESH, add_settings
-from .errors import ContainerError, HostError, os_message
+from .errors import ContainerError, HostError, os_errors
 from .session import open_container
 from .snapshot import Storage
 from .snapshot.clone import copy_files, remove_files
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from .network import Nic
     from .store import Image
 
-# The name of what will be the new container, until it is complete, ends with it.
-BEING_MADE = ".lxc-cr"
+# The name of what will be the new container, until it is complete, ends with it. Nothing else of lxc-cr
+# may end so: what is found there is removed.
+BEING_MADE = ".lxc-cr-clone"
 
 # Inside the directory of the new container.
 CONFIG, ROOTFS = "config", "rootfs"
@@ -70,7 +71,8 @@ class Move(NamedTuple):
 class Own(NamedTuple):
     """What a clone is to have of its own, besides what no two containers can share.
 
-    `network`, config.FRESH or KEEP, says whether it has the addresses of the other one. `bridges` and `sources` are as for a restart.
+    `network`, config.FRESH or KEEP, says whether it has the addresses of the other one. `bridges` and
+    `sources` are as for a restart.
     """
 
     network: str
@@ -87,6 +89,11 @@ def make(
     Raises ContainerError when there is one of that name, ImageError and HostError. Then nothing is left.
     """
     home = lxcpath / name
+    if name.startswith("."):
+        raise ContainerError(
+            f"'{name}' would be a hidden directory in {lxcpath}",
+            hint="Give the clone a name without a dot in front",
+        )
     if os.path.lexists(home):
         raise ContainerError(
             f"There is a container '{name}' in {lxcpath}", hint="Give the clone another name"
@@ -146,7 +153,10 @@ def _being_made(place: Path) -> Iterator[Path]:
     Whoever makes one holds its lock, and so what killed commands have left is told from it.
     """
     try:
-        with ExitStack() as held:
+        with (
+            os_errors(HostError, f"Failed to make the container in '{place.parent}'"),
+            ExitStack() as held,
+        ):
             with _locked(place.parent):
                 for left in place.parent.glob(f".*{BEING_MADE}"):
                     _sweep(left)
@@ -154,11 +164,6 @@ def _being_made(place: Path) -> Iterator[Path]:
                 held.enter_context(_locked(place))
             place.chmod(MODE)
             yield place
-    except OSError as error:
-        raise HostError(
-            f"Failed to make the container in '{place.parent}': {os_message(error)}",
-            errno=error.errno or 0,
-        ) from error
     finally:
         remove(place)
 

@@ -20,6 +20,8 @@ A message says what failed, on which object of which process, and why; the hint 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 
@@ -165,3 +167,16 @@ def exit_codes() -> list[tuple[int, str]]:
 def os_message(error: OSError) -> str:
     """The kernel's text for @error without Python's "[Errno N]" around it."""
     return error.strerror or (os.strerror(error.errno) if error.errno else str(error))
+
+
+@contextmanager
+def os_errors(kind: type[LxcCrError], what: str, *, hint: str | None = None) -> Iterator[None]:
+    """Turn failed system calls into @kind: "@what: No space left on device: '/some/file'"."""
+    try:
+        yield
+    except OSError as error:
+        name = str(error.filename or "")
+        where = f": '{name}'" if name and name not in what else ""
+        raise kind(
+            f"{what}: {os_message(error)}{where}", errno=error.errno or 0, hint=hint
+        ) from error

@@ -146,14 +146,15 @@ def clone_all(session: Session, names: list[str]) -> int:
         for name, command in commands.items():
             output, _ = command.communicate()
             events = [json.loads(line) for line in output.splitlines()]
-            end = events[-1] if events else {"event": "error", "message": "it was killed"}
-            if end["event"] == "result":
+            end = events[-1] if events else {}
+            if end.get("event") == "result":
                 text = f"Container '{name}' runs from the image"
                 if session.arguments.no_start:
                     text = f"Made container '{name}'"
                 session.report.result({k: v for k, v in end.items() if k != "event"}, text=text)
             else:
-                failed.append(f"'{name}': {end['message']}")
+                said = end["message"] if end.get("event") == "error" else "it was killed"
+                failed.append(f"'{name}': {said}")
     finally:
         for command in commands.values():
             # With SIGTERM it leaves nothing; one that has ended does not mind.
@@ -162,7 +163,7 @@ def clone_all(session: Session, names: list[str]) -> int:
     if failed:
         raise RestartError(
             f"{len(failed)} of {len(names)} clones failed: " + "; ".join(failed),
-            hint="Nothing is left of those; the others run",
+            hint="Nothing is left of those; the others are as they were asked for",
         )
     return 0
 

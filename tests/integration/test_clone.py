@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lxc_cr_plugin.clone import BEING_MADE
+from lxc_cr_plugin.snapshot.kept import kept_for
+
 from .container import Container, wait_until
 from .test_backends import verify
 from .test_network import bridge, connect, in_network_of, mac, make_bridge, ports  # noqa: F401
@@ -333,17 +336,21 @@ def test_the_next_clone_removes_what_a_killed_one_has_left(container, clones_of)
     container.start()
     container.checkpoint()
     killed, next_one = clones_of(2)
-    half = killed.directory.with_name(f".{killed.name}.lxc-cr")
+    half = killed.directory.with_name(f".{killed.name}{BEING_MADE}")
+    # The previous files of a container whose tree lies beside the others.
+    kept = kept_for(killed.directory.with_name("files"))
+    kept.mkdir()
     with container.spawn("clone", container.name, killed.name) as command:
         wait_until((half / "rootfs").exists, what="a clone being made")
         command.kill()
     assert (half / "rootfs").exists()
     assert not killed.directory.exists()
-    busy = half.with_name(".busy.lxc-cr")
+    busy = half.with_name(f".busy{BEING_MADE}")
     busy.mkdir()
     with busy_lock(busy):
         container.cr("clone", container.name, next_one.name, "--no-start")
-    assert leftovers(container) == [busy.name]
+    assert sorted(leftovers(container)) == [busy.name, kept.name]
+    kept.rmdir()
     container.cr("clone", container.name, killed.name, "--no-start")
     assert not leftovers(container)
 
@@ -353,6 +360,7 @@ def test_a_name_that_is_taken(container, new_container):
     container.start()
     container.checkpoint()
     before = (other.directory / "config").read_text()
-    outcome = container.try_cr("clone", container.name, other.name)
-    assert outcome.code == 3
+    for name in (other.name, ".hidden"):
+        outcome = container.try_cr("clone", container.name, name)
+        assert outcome.code == 3, outcome.text
     assert (other.directory / "config").read_text() == before
