@@ -16,6 +16,9 @@ from .freezer import PROC
 # The inode of the first pid namespace: PROC_PID_INIT_INO of the kernel.
 FIRST_PID_NAMESPACE = 0xEFFFFFFC
 
+# What the kernel does not tell us.
+HIDDEN = "hidden"
+
 NAMESPACES = {
     "pid": "process ids",
     "mnt": "mounts",
@@ -45,8 +48,13 @@ def obstacles(
     look at the pid namespace, because processes come and go meanwhile. @network_shared says that sharing
     the network is what its configuration asks for; what uses it is then the engine's to judge.
     """
-    found = list(_shared_namespaces(init_pid, network_shared=network_shared, proc=proc))
     own = _namespace(init_pid, "pid", proc=proc)
+    if own == HIDDEN:
+        raise HostError(
+            "The kernel does not tell this process which namespaces the container has",
+            hint="Root without capabilities (CAP_SYS_PTRACE above all) is not enough for lxc-cr",
+        )
+    found = list(_shared_namespaces(init_pid, network_shared=network_shared, proc=proc))
     if own is None or own == _namespace("self", "pid", proc=proc):
         return found
     before = pids()
@@ -110,7 +118,7 @@ def _namespace(pid: int | str, name: str, *, proc: Path) -> str | None:
     try:
         return str((proc / str(pid) / "ns" / name).readlink())
     except PermissionError:
-        return "hidden"
+        return HIDDEN
     except (FileNotFoundError, ProcessLookupError):
         return None
 

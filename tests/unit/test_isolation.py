@@ -4,6 +4,7 @@
 import pytest
 
 from lxc_cr_plugin import isolation
+from lxc_cr_plugin.errors import HostError
 
 NAMES = ("pid", "mnt", "ipc", "uts", "net")
 
@@ -86,10 +87,16 @@ def test_processes_of_which_the_kernel_tells_nothing(proc, monkeypatch):
     proc.add(200, **OWN)
     readlink = type(proc.path).readlink
 
+    hidden = {"200"}
+
     def refuse(path):
-        if path.parent.parent.name == "200":
+        if path.parent.parent.name in hidden:
             raise PermissionError
         return readlink(path)
 
     monkeypatch.setattr(type(proc.path), "readlink", refuse)
     assert proc.obstacles() == []
+    # No proof, and above all no advice to move all processes of the host into the container.
+    hidden.add("100")
+    with pytest.raises(HostError, match="which namespaces the container has"):
+        proc.obstacles()
