@@ -62,6 +62,7 @@ class Watch:
         import_tools()
         self._nics = [nic.name for nic in nics]
         self._settings: Settings | None = None
+        self._owners: Any = None
         self._ears: Ears | None = None
         self._state: State = {}
         with ExitStack() as undo:
@@ -86,11 +87,14 @@ class Watch:
     def _read(self) -> State:
         from . import links, nft, routing, sysctl
 
-        if self._settings:
-            self._settings.close()
-        self._settings = sysctl.Settings(sysctl.paths())
-        self._settings.take()
         found = links.read(of_runtime=self._nics)
+        # To open hundreds of settings again takes longer than everything else.
+        owners = sysctl.modules(), sorted((link["index"], link["name"]) for link in found)
+        if not self._settings or owners != self._owners:
+            if self._settings:
+                self._settings.close()
+            self._settings, self._owners = sysctl.Settings(sysctl.paths()), owners
+        self._settings.take()
         rest = routing.read({link["index"]: link["name"] for link in found})
         return {
             "links": found,

@@ -42,6 +42,12 @@ def paths() -> list[str]:
     ]
 
 
+def modules() -> list[str]:
+    """What tells whether settings have come or gone that belong to no interface, but to a module."""
+    places = (ROOT, ROOT / "netfilter")
+    return sorted(path.name for place in places if place.is_dir() for path in place.iterdir())
+
+
 class Settings:
     """The settings @names, open: to read them again takes a tenth of opening them. close() it.
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What an image may say of a network, and what would have the host's own touched."""
 
+import contextlib
 import copy
 import json
 import resource
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,9 @@ import pytest
 
 from lxc_cr_plugin import network
 from lxc_cr_plugin.errors import ImageError
-from lxc_cr_plugin.network import nft, sysctl
+from lxc_cr_plugin.network import Watch, nft, sysctl
+
+from ..integration.container import wait_until
 
 LINK = {
     "name": "va",
@@ -149,6 +153,28 @@ def test_a_look_at_settings_leaves_limits_and_low_descriptors():
     finally:
         settings.close()
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
+def test_settings_are_opened_again_when_interfaces_come(monkeypatch):
+    """Not for every change that is heard of: under the stop that would take longer than all the rest."""
+    opened = []
+    paths = sysctl.paths
+    monkeypatch.setattr(sysctl, "paths", lambda: opened.append(1) or paths())
+    with (
+        subprocess.Popen(["unshare", "-n", "sleep", "60"]) as process,
+        contextlib.ExitStack() as undo,
+    ):
+        undo.callback(process.kill)
+        namespace = Path(f"/proc/{process.pid}/ns/net")
+        wait_until(lambda: not namespace.samefile("/proc/self/ns/net"), what="a network")
+        with contextlib.closing(Watch(process.pid, [])) as watch:
+            for words in ("address add 10.0.0.1/32 dev lo", "link add va type veth peer name vb"):
+                inside = ["nsenter", "-t", str(process.pid), "-n", "ip", *words.split()]
+                subprocess.run(inside, check=True)
+                assert watch._namespace.call(watch._renew)
+                assert len(opened) == (2 if "veth" in words else 1)
+            assert "ipv4/conf/va/rp_filter" in watch._settings.values()
+            assert [one for one in watch._state["addresses"] if "10.0.0.1" in str(one)]
 
 
 def test_what_a_clone_has_of_its_own():
