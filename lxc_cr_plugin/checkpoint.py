@@ -39,11 +39,6 @@ class Checkpoint(NamedTuple):
     image: Image
     numbers: CheckpointResult
 
-    @property
-    def size(self) -> int:
-        """Bytes of all files of the image."""
-        return sum(path.stat().st_size for path in self.image.path.rglob("*") if path.is_file())
-
     def as_json(self) -> dict[str, Any]:
         """For --json; times in nanoseconds, sizes in bytes."""
         return {
@@ -51,7 +46,7 @@ class Checkpoint(NamedTuple):
             "digest": f"sha256:{self.image.digest}",
             "path": str(self.image.path),
             "buffered": self.image.buffered,
-            "size": self.size,
+            "size": self.image.room(),
             "rootfs": self.image.manifest().rootfs,
             **{k: v for k, v in self.numbers._asdict().items() if k != "clocks"},
         }
@@ -63,7 +58,7 @@ class Checkpoint(NamedTuple):
         return (
             f"Checkpoint {self.image.reference()}: {n.processes} processes, {n.threads} threads, "
             f"{stood}\n"
-            f"  {human_size(self.size)} in {self.image.path}"
+            f"  {human_size(self.image.room())} in {self.image.path}"
             + self._files()
             + (" (in memory: keep it with `lxc-cr flush`)" if self.image.buffered else "")
         )

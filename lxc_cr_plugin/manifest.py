@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from .errors import ImageError, os_message
+from .errors import ImageError, os_errors, os_message
 from .schema import violations
 
 FORMAT = 1
@@ -30,8 +30,10 @@ NAME = "manifest.json"
 # them all is a file of the manifest.
 CONTENTS = "rootfs"
 
-# Names the snapshot that lies elsewhere on this host. No manifest and no stream can bring such a name.
+# Names the snapshot that lies elsewhere on this host; says that the image came from elsewhere. No
+# manifest and no stream can bring such names.
 POINTER = ".snapshot"
+IMPORTED = ".imported"
 
 # The one file that is hashed in pieces, and the size of a piece.
 PAGES = "pages"
@@ -186,7 +188,7 @@ def file_names(directory: Path) -> list[str]:
             continue
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not prefix and entry.name == POINTER:
+                if not prefix and entry.name in (POINTER, IMPORTED):
                     continue
                 if entry.is_file(follow_symlinks=False):
                     names.append(prefix + entry.name)
@@ -289,14 +291,9 @@ def check_digest(directory: Path, file: ImageFile) -> None:
 @contextmanager
 def reading(what: str) -> Iterator[None]:
     """Turn failed system calls into ImageError: "Failed to read @what: Input/output error"."""
-    try:
+    hint = "The image is damaged, or the disk that it is on: `dmesg` may tell"
+    with os_errors(ImageError, f"Failed to read {what}", hint=hint):
         yield
-    except OSError as error:
-        raise ImageError(
-            f"Failed to read {what}: {os_message(error)}",
-            errno=error.errno or 0,
-            hint="The image is damaged, or the disk that it is on: `dmesg` may tell",
-        ) from error
 
 
 def now() -> str:

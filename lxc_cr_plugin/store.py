@@ -31,6 +31,9 @@ from .manifest import Manifest
 from .run import until
 from .trusted import sync
 
+# <fcntl.h>: a path is relative to nothing.
+AT_FDCWD = -100
+
 DEFAULT_TAG = "latest"
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -101,6 +104,10 @@ class Image(NamedTuple):
         """Its manifest; raises ImageError when that is damaged or not the one it is named after."""
         return manifest.load(self.path, digest=self.digest)
 
+    def room(self) -> int:
+        """Bytes that its files take where they lie: without holes, which may be larger than any disk."""
+        return sum(path.lstat().st_blocks * 512 for path in self.path.rglob("*") if path.is_file())
+
     def reference(self) -> str:
         """The shortest unambiguous name for people."""
         if self.tags:
@@ -135,7 +142,7 @@ class Store:
         """Make the image in @staging, whose manifest is written, part of the store as @tag."""
         shelf = staging.shelf
         with writing(f"Failed to add an image to '{shelf.path}'"), shelf.locked():
-            image = shelf.adopt(staging.path, container=container)
+            image = shelf.adopt(staging.path, container=container, replace=True)
             shelf.set_tag(container=container, tag=tag, digest=image.digest)
         if not shelf.buffered and self._buffer.exists():
             # The buffer is asked first: an older image there must not keep the name.
@@ -182,13 +189,14 @@ class Store:
         """Copy a buffered @image to the disk, durably, and remove it from the buffer."""
         if not image.buffered:
             raise StoreError(f"Image '{image.reference()}' is not buffered")
-        need = sum(path.stat().st_size for path in image.path.rglob("*") if path.is_file())
-        self.check_space(need, buffered=False)
+        self.check_space(image.room(), buffered=False)
         with (
             self.staging(buffered=False) as staging,
             writing(f"Failed to add an image to '{staging.shelf.path}'"),
         ):
-            shutil.copytree(image.path, staging.path, dirs_exist_ok=True)
+            shutil.copytree(
+                image.path, staging.path, copy_function=copy_with_holes, dirs_exist_ok=True
+            )
             with self._root.locked():
                 stored = self._root.adopt(staging.path, container=image.container)
                 for tag in image.tags:
@@ -344,8 +352,11 @@ class Shelf:
         """The directories of all images, complete or not."""
         return [*(image.path for image in self.images()), *entries(self.path / ".staging")]
 
-    def adopt(self, staging: Path, *, container: str) -> Image:
-        """Give the complete image in @staging its name. The shelf is locked."""
+    def adopt(self, staging: Path, *, container: str, replace: bool = False) -> Image:
+        """Give the complete image in @staging its name. The shelf is locked.
+
+        If it is here already that one stays, or with @replace goes: it may be damaged.
+        """
         seal_tree(staging)
         digest = manifest.digest_of((staging / manifest.NAME).read_bytes())
         home = self._home(container)
@@ -354,6 +365,10 @@ class Shelf:
         path = home / digest
         if not path.exists():
             staging.rename(path)
+        elif replace:
+            from . import native
+
+            native.exchange(AT_FDCWD, str(staging), AT_FDCWD, str(path))
         for directory in (home, self.path):
             sync(directory)
         return Image(container, digest, path, self.buffered)
@@ -467,6 +482,14 @@ def writing(what: str) -> Iterator[None]:
         raise StoreError(
             f"{what}: {os_message(error)}", hint=hints.get(number), errno=number
         ) from error
+
+
+def copy_with_holes(source: str, target: str) -> None:
+    """Copy a file, as shutil.copytree() wants it."""
+    from .snapshot import content
+
+    with open(source, "rb") as old, open(target, "xb") as new:  # noqa: PTH123
+        content.copy(old.fileno(), new.fileno(), size=os.fstat(old.fileno()).st_size)
 
 
 def seal_tree(directory: Path) -> None:

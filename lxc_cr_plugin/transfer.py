@@ -81,6 +81,7 @@ def import_image(
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 _extract(archive, staging.path, store=store, buffered=buffered)
+            (staging.path / manifests.IMPORTED).touch(0o600)
         except tarfile.TarError as error:
             raise ImageError(f"The stream is not an exported image: {error}") from error
         data = (staging.path / manifests.NAME).read_bytes()

@@ -42,6 +42,10 @@ def repair_all(session: Session, only: str | None) -> int:
     """What every command begins with; ContainerError or RestartError when something is left to do."""
     from .. import unfinished
 
+    if only:
+        container = session.container()
+        if not container.directory.is_dir():
+            raise ContainerError(f"There is no container '{only}' in {container.lxcpath}")
     journals = session.journals(finish=False)
     failed = session.finish_rollbacks(journals)
     lxcpath = session.settings.lxcpath or default_lxcpath()

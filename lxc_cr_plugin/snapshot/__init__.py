@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..errors import HostError, ImageError, LxcCrError, os_message
+from ..errors import HostError, ImageError, LxcCrError, os_errors
 
 if TYPE_CHECKING:
     from ..manifest import Manifest
@@ -105,14 +105,12 @@ def backend_for(rootfs: str) -> Backend:
 
 def compare(backend: Backend, image: Image, manifest: Manifest, *, full: bool) -> list[Change]:
     """`Backend.compare`; raises HostError when the files cannot be read."""
-    try:
+    with os_errors(
+        HostError,
+        "Failed to compare the container's files with the snapshot",
+        hint="Nothing was changed. What does the kernel's log (`dmesg`) say of the file system?",
+    ):
         return backend.compare(image, manifest, full=full)
-    except OSError as error:
-        raise HostError(
-            f"Failed to compare the container's files with the snapshot: {error}",
-            errno=error.errno or 0,
-            hint="Nothing was changed. What does the kernel's log (`dmesg`) say of the file system?",
-        ) from error
 
 
 def kept_beside(rootfs: str) -> Path | None:
@@ -141,17 +139,15 @@ def repair(kept: Path, *, confirmed: bool | None) -> str:
         return ""
     check_owner(kept)
     keeper = btrfs if (kept / btrfs.JOURNAL).exists() else rollback
-    try:
+    with os_errors(
+        HostError,
+        f"Failed to bring the previous files back from '{kept}'",
+        hint="They are still there: write `lxc-cr ls` when the reason is gone",
+    ):
         if confirmed or (confirmed is None and is_confirmed(kept)):
             keeper.settle(kept)
             return "kept the files that its processes know"
         return "brought its files back" if keeper.undo(kept, force=confirmed is False) else ""
-    except OSError as error:
-        raise HostError(
-            f"Failed to bring the previous files back from '{kept}': {error}",
-            errno=error.errno or 0,
-            hint="They are still there: write `lxc-cr ls` when the reason is gone",
-        ) from error
 
 
 def is_confirmed(kept: Path) -> bool:
@@ -196,10 +192,6 @@ def refuse_unreadable(rootfs: str) -> None:
     """Raise UnsupportedError or HostError where a root filesystem cannot be looked at whole."""
     from .tree import Tree
 
-    with Tree(Storage.parse(rootfs).paths[-1]) as tree:
-        try:
-            tree.look()
-        except OSError as error:
-            raise HostError(
-                f"Failed to look at the files in '{tree.path}': {os_message(error)}"
-            ) from error
+    path = Storage.parse(rootfs).paths[-1]
+    with Tree(path) as tree, os_errors(HostError, f"Failed to look at the files in '{path}'"):
+        tree.look()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import native
-from ..errors import CheckpointError, HostError, ImageError, os_message
+from ..errors import CheckpointError, HostError, ImageError, os_errors, os_message
 from ..fault import point
 from ..trusted import write_durably
 from . import capture, of_image, rollback, subvolume, tree_backend
@@ -106,13 +106,8 @@ class BtrfsCapture:
 
     def freeze(self) -> None:
         begin = time.monotonic_ns()
-        try:
+        with os_errors(CheckpointError, f"Failed to make a snapshot of '{self._tree.path}'"):
             self._read_only = subvolume.copy(self._tree.fd, self._home, self._place.name)
-        except OSError as error:
-            raise CheckpointError(
-                f"Failed to make a snapshot of '{self._tree.path}': {os_message(error)}",
-                errno=error.errno or 0,
-            ) from error
         self._stood = time.monotonic_ns() - begin
 
     def finish(self, *, ended: bool) -> dict[str, Any]:
@@ -226,7 +221,7 @@ def exchange(
     @nested are subvolumes. Raises HostError when it fails half way: then `undo` has to follow.
     """
     rollback.discard(kept)
-    try:
+    with os_errors(HostError, f"Failed to put the snapshot in the place of '{path}'"):
         kept.mkdir(mode=0o700)
         with (
             subvolume.opened(path) as old,
@@ -247,11 +242,6 @@ def exchange(
             point("bring")
             native.exchange(directory, OTHER, parent, path.name)
             point("brought")
-    except OSError as error:
-        raise HostError(
-            f"Failed to put the snapshot in the place of '{path}': {os_message(error)}",
-            errno=error.errno or 0,
-        ) from error
 
 
 def write_journal(kept: Path, previous: bytes) -> None:

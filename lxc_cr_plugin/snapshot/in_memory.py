@@ -7,6 +7,7 @@ time. What is read is written to the image when the container runs again.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -42,6 +43,9 @@ class MemoryCapture(Capture):
                 f"Failed to read '/{error.filename}' of '{self._tree.path}' of the container: "
                 f"{os_message(error)}",
                 errno=error.errno or 0,
+                hint="It has grown since it was looked at: try again"
+                if error.errno == errno.ENOSPC
+                else None,
             ) from error
         for number, (path, status) in self._leased(skipped):
             if self._taken[number] is None:

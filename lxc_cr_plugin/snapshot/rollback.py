@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import HostError
+from ..errors import HostError, os_errors
 from ..fault import point
 from ..trusted import sync
 from . import content, subvolume
@@ -101,7 +101,7 @@ def apply(tree: Tree, view: View, changes: list[Change], *, contents: Contents, 
     """
     scan = tree.scan()
     target = _target(changes, view, scan, contents)
-    try:
+    with os_errors(HostError, f"Failed to bring '{tree.path}' back to the snapshot"):
         _keep(tree, scan, target, kept=kept)
         keeping.take_away(kept)
         with keeping.away_tree(kept) as away:
@@ -109,10 +109,6 @@ def apply(tree: Tree, view: View, changes: list[Change], *, contents: Contents, 
             away.sync()
         keeping.put_back(kept, brought=True)
         point("brought")
-    except OSError as error:
-        raise HostError(
-            f"Failed to bring '{tree.path}' back to the snapshot: {error}", errno=error.errno or 0
-        ) from error
 
 
 def bring_changes(tree: Tree, view: View, changes: list[Change], contents: Contents) -> None:
@@ -183,7 +179,9 @@ def _keep_content(
         _copy(tree, path, status, place=place)
         return True
     if place.exists():
-        return place.stat().st_ino != status.st_ino
+        # Subvolumes of btrfs have the same numbers, each for itself.
+        there = place.stat()
+        return (there.st_dev, there.st_ino) != (status.st_dev, status.st_ino)
     try:
         with tree.parent(path) as (fd, name):
             os.link(name, place, src_dir_fd=fd, follow_symlinks=False)
@@ -298,7 +296,8 @@ def _make(tree: Tree, row: Row, contents: Contents) -> None:
             if _is_filled(row, contents):
                 _fill(tree, row, contents)
             elif not present:
-                os.link(contents.path(row.digest or b""), name, dst_dir_fd=fd)
+                kept = contents.path(row.digest or b"")
+                os.link(kept, name, dst_dir_fd=fd, follow_symlinks=False)
         elif present:
             return
         elif row.kind() == stat.S_IFDIR and row.path in tree.subvolumes:

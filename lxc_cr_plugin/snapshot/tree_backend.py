@@ -128,6 +128,10 @@ def load(image: Image, manifest: Manifest) -> view.View:
     found = view.decode(data)
     if found.digest() != described["view"]:
         raise ImageError("The list of files is not the one that the manifest names")
+    if (image.path / manifests.IMPORTED).exists():
+        # Stamps are of files on the host that made it: here they prove nothing, and may be forged so
+        # that a file is taken for another one.
+        return view.View({path: row._replace(stamp=None) for path, row in found.rows.items()})
     return found
 
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import manifest as manifests
-from ..errors import HostError, ImageError, UnsupportedError
+from ..errors import HostError, ImageError, UnsupportedError, os_errors
 from ..inside import clone_mounts
 from ..mounts import read as mounts_of
+from ..native.tree_look import TreeLook
 from ..native.tree_take import Arena
 from . import capture, rollback, view
 from .in_memory import MemoryCapture
@@ -130,6 +131,8 @@ def is_in_memory(directory: Path) -> bool:
 
 def _used(fd: int) -> int:
     status = os.fstatvfs(fd)
+    if not status.f_blocks:  # mounted without a limit, it counts nothing
+        return sum(entry.st_blocks * 512 for _, entry in TreeLook(fd).entries())
     return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
@@ -163,13 +166,8 @@ def fill(
             for change in rollback.compare(tree, wanted, full=True)
             if change.what != "new" or change.path not in stay
         ]
-        try:
+        with os_errors(HostError, f"Failed to bring back the files in '{place}' of the container"):
             rollback.bring_changes(tree, wanted, changes, contents)
-        except OSError as error:
-            raise HostError(
-                f"Failed to bring back the files in '{place}' of the container: {error}",
-                errno=error.errno or 0,
-            ) from error
 
 
 def _with_parents(path: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import manifest as manifests
 from .. import mounts, remount
-from ..errors import CheckpointError, HostError, UnsupportedError, os_message
+from ..errors import CheckpointError, HostError, UnsupportedError, os_errors
 from ..fault import point
 from . import NONE, Capture, Storage, backend_for
 from .volatile import VolatileCapture
@@ -34,13 +34,8 @@ def refuse_unseen(rootfs: str, *, init_pid: int) -> None:
     storage = Storage.parse(rootfs)
     if len(storage.paths) > 1:
         return  # layers: what the container sees is none of them
-    try:
+    with os_errors(HostError, "Failed to look at the root directory of the container"):
         same = Path(f"/proc/{init_pid}/root/").samefile(storage.paths[0])
-    except OSError as error:
-        raise HostError(
-            f"Failed to look at the root directory of the container: {os_message(error)}",
-            errno=error.errno or 0,
-        ) from error
     if not same:
         raise UnsupportedError(
             f"The container's root directory is not what this host has at '{storage.paths[0]}'",

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The container's files are those of the instant of the image, whatever became of them since."""
 
+import hashlib
+import io
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
+
+from lxc_cr_plugin.snapshot import view
+from lxc_cr_plugin.snapshot.tree_backend import VIEW
 
 from .container import Container, Victim, run, wait_until
 from .test_robustness import tree_of
@@ -331,8 +338,15 @@ def test_export_and_import_through_a_pipe(container, ledger, tmp_path):
 def test_a_damaged_stream_is_refused(container, ledger, tmp_path):
     container.checkpoint("--stop")
     file, elsewhere = tmp_path / "image.tar", tmp_path / "store"
+    file.touch(0o644)
     container.cr("export", container.name, file)
     assert file.stat().st_mode & 0o777 == 0o600
+    for there in ("-", "/dev/full"):
+        with Path("/dev/full").open("w") as full:
+            command = container.command("export", container.name, there)
+            command.remove("--json")
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 8, done.stderr
     data = file.read_bytes()
     dice = random.Random(7)
     for _ in range(12):
@@ -346,7 +360,60 @@ def test_a_damaged_stream_is_refused(container, ledger, tmp_path):
         shutil.rmtree(elsewhere, ignore_errors=True)
     file.write_bytes(data)
     container.cr("import", file, "--store", elsewhere)
+    # One that is damaged there is replaced by the same one.
+    pages = next(elsewhere.glob("*/*/pages"))
+    pages.write_bytes(bytes(pages.stat().st_size))
+    assert container.try_cr("verify", container.name, "--store", elsewhere).code == 6
+    container.cr("import", file, "--store", elsewhere)
     container.restart("--store", elsewhere)
+    ledger.verify()
+
+
+def forge_stamps(stream: Path, rootfs: Path) -> None:
+    """Let an exported image say that it has seen all files as they are now."""
+    with tarfile.open(stream) as archive:
+        members = [(entry, archive.extractfile(entry).read()) for entry in archive]
+    data = {entry.name: data for entry, data in members}
+    rows = view.decode(data[VIEW]).rows.values()
+    seen = {row.path: (rootfs / row.path).lstat() for row in rows}
+    forged = view.View.of(
+        row._replace(
+            mtime=seen[row.path].st_mtime_ns,
+            stamp=view.Stamp(seen[row.path].st_ino, seen[row.path].st_ctime_ns),
+        )
+        for row in rows
+    )
+    data[VIEW] = forged.encode()
+    manifest = json.loads(data["manifest.json"])
+    manifest["rootfs"]["view"] = forged.digest()
+    (listed,) = [one for one in manifest["files"] if one["name"] == VIEW]
+    listed |= {"size": len(data[VIEW]), "sha256": hashlib.sha256(data[VIEW]).hexdigest()}
+    data["manifest.json"] = json.dumps(manifest).encode()
+    with tarfile.open(stream, "w") as archive:
+        for entry, _ in members:
+            entry.size = len(data[entry.name])
+            archive.addfile(entry, io.BytesIO(data[entry.name]))
+
+
+def test_stamps_from_elsewhere_prove_nothing(container, ledger, tmp_path):
+    """Neither that a file is as in the image, nor what is in it."""
+    container.checkpoint("--stop")
+    file = tmp_path / "image.tar"
+    container.cr("export", container.name, file)
+    passwd = container.rootfs / "etc/passwd"
+    text = passwd.read_text()
+    passwd.write_text(text.replace("root", "toor"))
+    forge_stamps(file, container.rootfs)
+    container.cr("import", file, "--tag", "forged")
+    outcome = container.try_cr(
+        "restart", container.name, f"{container.name}:forged", "--files", "refuse"
+    )
+    assert "/etc/passwd" in outcome.text
+    container.restart(f"{container.name}:forged", "--files", "keep")
+    container.checkpoint("--stop")
+    passwd.write_text(text)
+    container.restart()
+    assert "toor" in passwd.read_text()
     ledger.verify()
 
 

@@ -144,7 +144,7 @@ def same_numbers(root: Path, target: Path, monkeypatch) -> None:
     # Before Linux 6.13 all that happens within some milliseconds has the same time.
     monkeypatch.setattr(
         "lxc_cr_plugin.snapshot.capture.key_of",
-        lambda status: key_of(status)[:1] + (0, 0) + key_of(status)[3:],
+        lambda status: (*key_of(status)[:1], 0, 0, *key_of(status)[3:]),
     )
     target.mkdir()
     with Tree(root) as tree:

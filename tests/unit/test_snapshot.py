@@ -119,6 +119,10 @@ def test_what_is_read_into_memory_is_written_at_the_end(tmp_path):
             with pytest.raises(CheckpointError, match=r"No space left"):
                 small.freeze()
         assert not list(target.glob("tmpfs-*"))
+        subprocess.run(["mount", "-o", "remount,size=0", root], check=True)
+        fd = os.open(root, os.O_RDONLY)
+        assert volatile._used(fd) > 20 << 20
+        os.close(fd)
         change(root)
         for name in ("pieces", "holes"):
             (root / name).write_bytes(b"changed")

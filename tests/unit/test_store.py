@@ -171,7 +171,13 @@ def test_a_newer_image_on_the_disk_takes_the_name_from_the_buffer(store):
 
 def test_flush(store, tmp_path):
     buffered = add_image(store, tag="one", buffered=True)
+    # A content that is all hole is larger than the disk.
+    sparse = buffered.path / "rootfs" / ("0" * 64)
+    sparse.parent.mkdir()
+    sparse.touch()
+    os.truncate(sparse, 1 << 43)
     stored = store.flush(store.resolve(Reference("web", "one")))
+    assert stored.room() < 1 << 20
     assert not stored.buffered
     assert reopen(tmp_path).images() == [stored]
     assert stored.digest == buffered.digest
