@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from . import __version__, check, manifest, native, network, pending
 from .container import STOPPED, Container
 from .errors import CheckpointError, ContainerError, LxcCrError
+from .fault import point
 from .freezer import memory_use
 from .image import required_kinds
 from .journal import CHECKPOINT, Entry, Journal, Journals, entry_of_this_process
@@ -141,6 +142,7 @@ def checkpoint(
                     commit=commit,
                     capture=together(net, taken),
                     rehearse=lambda: rehearse(net, taken),
+                    over=lambda ended: journal.over(ended=ended),
                     listener=report,
                     keep=(lock,),
                     fault=fault,
@@ -195,6 +197,7 @@ def before_end(
             announcement.touch(mode=0o600)
         if resume:
             pending.set_pending(container.directory, resume, rollback=rollback)
+    point("promised")
 
 
 def refuse_without_hooks(container: Container) -> None:

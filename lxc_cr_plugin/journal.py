@@ -45,7 +45,8 @@ class Entry(NamedTuple):
     `freezer` is a directory that was not frozen when it began, `kept` the place where it keeps the
     previous state of the container's files; `init` is the init of the container that a checkpoint
     ends or a restart has taken over, `init_started` its start time. `promises` are files that hold for
-    the next start: a checkpoint makes them before it ends the container, a restart fulfils them.
+    the next start: a checkpoint makes them before it ends the container, which is `ended` when it has,
+    a restart fulfils them.
     """
 
     operation: str
@@ -61,6 +62,7 @@ class Entry(NamedTuple):
     init: int | None = None
     init_started: int = 0
     confirmed: bool = False
+    ended: bool = False
 
 
 # Ends what an unconfirmed restart has started, and nothing else; False: nothing of it runs.
@@ -250,6 +252,17 @@ class Journal:
         )
         _write(self._path, self._entry)
 
+    def over(self, *, ended: bool) -> None:
+        """Note whether a checkpoint that `ends` its container has done so: the engine calls this.
+
+        Its command may be dead by then: promises for a container that runs on go at once.
+        """
+        entry = _read(self._path)  # written since the engine was forked off
+        if entry and ended:
+            _write(self._path, entry._replace(ended=True))
+        elif entry and _is_void(entry, certain=True):
+            _forget(entry.promises)
+
 
 def prepare_directory(run_dir: Path) -> None:
     """Make @run_dir; raises HostError when it is not safe to use."""
@@ -315,16 +328,21 @@ def undo(entry: Entry, *, stop_container: StopContainer, certain: bool = False) 
         restored = snapshot.repair(Path(entry.kept), confirmed=confirmed)
         done += [restored] if restored else []
         unfinished.forget(Path(entry.lxcpath, entry.container))
-    if _is_void(entry):
+    if _is_void(entry, certain=certain):
         _forget(entry.promises)
     return done
 
 
-def _is_void(entry: Entry) -> bool:
-    """Whether promises do not hold any more: they are fulfilled, or what was to end runs on."""
+def _is_void(entry: Entry, *, certain: bool) -> bool:
+    """Whether promises do not hold any more: they are fulfilled, or what was to end has run on.
+
+    Unless @certain it may have ended by itself since, after days that a promise must not take back.
+    """
     if entry.operation == RESTART:
         return entry.confirmed
-    return entry.init is not None and is_alive(entry.init, started=entry.init_started)
+    if entry.init is None or entry.ended:
+        return False
+    return not certain or is_alive(entry.init, started=entry.init_started)
 
 
 def _forget(promises: Sequence[str]) -> None:

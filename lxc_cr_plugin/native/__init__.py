@@ -193,6 +193,7 @@ def checkpoint(
     listener: Listener,
     capture: Callable[[], None] | None = None,
     rehearse: Callable[[], None] | None = None,
+    over: Callable[[bool], None] | None = None,
     keep: tuple[int, ...] = (),
     scope: Scope = DEFAULT_SCOPE,
     fault: str | None = None,
@@ -204,7 +205,8 @@ def checkpoint(
     @rehearse is called shortly before, when the engine has its own memory. @commit is called
     once all files of the engine are durable. With @stop the container stands still during that call:
     if it returns, the engine ends the container; if it raises, the container runs on and the
-    exception is passed on. @keep lists descriptors that the engine holds until its end (a lock, say);
+    exception is passed on. @over is called at the end, inside the engine's process, with whether it has
+    ended the container: whoever wanted that may be dead. @keep lists descriptors that the engine holds until its end (a lock, say);
     the engine looks for obstacles first, before it stops anything.
     Raises CheckpointError, UnsupportedError and IsolationError (with obstacles), HostError,
     StoreError (disk full), EngineDied, Cancelled.
@@ -222,7 +224,10 @@ def checkpoint(
             options.files = capture is not None
             options.notice_fd = notice.write
             options.verdict_fd = verdict.read
-            return _keeping(alive, lib.cr_checkpoint(options, ears, numbers))
+            error = _keeping(alive, lib.cr_checkpoint(options, ears, numbers))
+            if over:
+                over(stop and not error)
+            return error
 
         passed = (image_fd, notice.write, verdict.read, *keep)
         with (

@@ -13,8 +13,8 @@ from lxc_cr_plugin.config import FILE_VARIABLE
 from lxc_cr_plugin.resources import hook
 
 from .container import LXC_CR, Container, Victim, run, wait_until
+from .power import cut, stand_still
 from .test_files import assert_nothing_kept, number_of_next, runs_on
-from .test_power_cut import cut
 from .test_robustness import tree_of
 
 USAGE, CONTAINER, STORE = 2, 3, 8
@@ -313,6 +313,21 @@ def test_a_checkpoint_that_fails_to_end_it_leaves_no_mark(hooked, ledger):
         assert hooked.state == "RUNNING"
         assert not mark_of(hooked).exists()
         runs_on(ledger)
+    # Both command and engine are killed, and then nobody comes but LXC; or the engine hears of it.
+    at = f"{native.checkpoint_steps()[-1]}~9000"
+    cut(hooked, "checkpoint", hooked.name, *arguments, at=at)
+    assert mark_of(hooked).exists()
+    run_far(ledger)
+    hooked.stop()
+    assert start(hooked).returncode == 0
+    assert not mark_of(hooked).exists()
+    assert_fresh(hooked, ledger)
+    with stand_still(hooked, "checkpoint", hooked.name, *arguments, at="files:promised") as command:
+        assert mark_of(hooked).exists()
+        command.kill()
+    wait_until(lambda: not mark_of(hooked).exists(), what="the engine to take it back")
+    runs_on(ledger)
+    hooked.cr("ls")
     ledger.verify()
 
 
