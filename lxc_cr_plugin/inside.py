@@ -32,8 +32,8 @@ def run_inside(
     """Run @work in the mount namespace of process @pid; copies of the descriptors it returns.
 
     With @as_root it has the rights of the root of the container's user namespace, and no others. All
-    modules that it needs are imported before. The caller closes the descriptors. @keep lists descriptors that @work uses. Raises HostError with the reason
-    when it raises OSError.
+    modules that it needs are imported before. The caller closes the descriptors. @keep lists
+    descriptors that @work uses. Raises HostError with the reason when it raises OSError.
     """
     ours, theirs = socket.socketpair()
     root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -141,9 +141,11 @@ class Store:
     def commit(self, staging: Staging, *, container: str, tag: str) -> Image:
         """Make the image in @staging, whose manifest is written, part of the store as @tag."""
         shelf = staging.shelf
-        with writing(f"Failed to add an image to '{shelf.path}'"), shelf.locked():
-            image = shelf.adopt(staging.path, container=container, replace=True)
-            shelf.set_tag(container=container, tag=tag, digest=image.digest)
+        with writing(f"Failed to add an image to '{shelf.path}'"):
+            seal_tree(staging.path)
+            with shelf.locked():
+                image = shelf.adopt(staging.path, container=container, replace=True)
+                shelf.set_tag(container=container, tag=tag, digest=image.digest)
         if not shelf.buffered and self._buffer.exists():
             # The buffer is asked first: an older image there must not keep the name.
             with contextlib.suppress(FileNotFoundError), self._buffer.locked():
@@ -197,6 +199,7 @@ class Store:
             shutil.copytree(
                 image.path, staging.path, copy_function=copy_with_holes, dirs_exist_ok=True
             )
+            seal_tree(staging.path)
             with self._root.locked():
                 stored = self._root.adopt(staging.path, container=image.container)
                 for tag in image.tags:
@@ -214,6 +217,7 @@ class Store:
             shutil.copytree(
                 image.path, staging.path, copy_function=os.link, symlinks=True, dirs_exist_ok=True
             )
+            seal_tree(staging.path)
             with staging.shelf.locked():
                 copied = staging.shelf.adopt(staging.path, container=container)
                 for tag in image.tags:
@@ -350,14 +354,14 @@ class Shelf:
 
     def homes(self) -> list[Path]:
         """The directories of all images, complete or not."""
-        return [*(image.path for image in self.images()), *entries(self.path / ".staging")]
+        # In this order: one that gets its name meanwhile is among them all the same.
+        return [*entries(self.path / ".staging"), *(image.path for image in self.images())]
 
     def adopt(self, staging: Path, *, container: str, replace: bool = False) -> Image:
-        """Give the complete image in @staging its name. The shelf is locked.
+        """Give the complete image in @staging, which is sealed, its name. The shelf is locked.
 
         If it is here already that one stays, or with @replace goes: it may be damaged.
         """
-        seal_tree(staging)
         digest = manifest.digest_of((staging / manifest.NAME).read_bytes())
         home = self._home(container)
         for directory in (home, home / "tags"):
@@ -493,7 +497,10 @@ def copy_with_holes(source: str, target: str) -> None:
 
 
 def seal_tree(directory: Path) -> None:
-    """Make all files of an image private to root, and wait until they are on the disk."""
+    """Make all files of an image private to root, and wait until they are on the disk.
+
+    That may take longer than anybody waits for the shelf: it is not locked.
+    """
     for folder, _, names in os.walk(directory):
         for name in names:
             (Path(folder) / name).chmod(0o600)

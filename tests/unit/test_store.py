@@ -264,6 +264,25 @@ def test_a_store_that_is_locked(store, tmp_path, monkeypatch):
         add_image(store)
 
 
+def test_nobody_waits_for_the_disk_of_another(store, tmp_path, monkeypatch):
+    """To write gigabytes may take longer than a command waits for the lock."""
+    other = Store(root=tmp_path / "store", buffer=tmp_path / "buffer")
+    seal, sealed = store_module.seal_tree, []
+
+    def slowly(directory):
+        with other._root.locked(), other._buffer.locked():
+            sealed.append(directory)
+        seal(directory)
+
+    image = add_image(store, buffered=True)
+    store.copy(add_image(store), container="other")
+    monkeypatch.setattr(store_module, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(store_module, "seal_tree", slowly)
+    store.flush(image)
+    store.copy(add_image(store), container="third")
+    assert len(sealed) == 3
+
+
 # -- death at any moment ---------------------------------------------------------------------------
 
 # Everything by which the store changes the disk; the process dies before the call counted.
