@@ -171,13 +171,14 @@ static bool is_shared_memory(const struct proc_map *map)
 	       (has_name(&map->name, "/dev/zero (deleted)") || is_anonymous_hugetlb(map));
 }
 
-static enum vma_type type_of(const struct proc_map *map)
+/* Whether it shows a file is not told by an inode: the first System V segment has number 0. */
+static enum vma_type type_of(const struct proc_map *map, const struct kernel_vma *known)
 {
 	if (is_special(&map->name))
 		return VMA_SPECIAL;
 	if (is_shared_memory(map))
 		return VMA_SHARED;
-	if (!map->inode || is_anonymous_hugetlb(map))
+	if (!known->file || is_anonymous_hugetlb(map))
 		return VMA_ANONYMOUS;
 	return map->shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE;
 }
@@ -254,16 +255,16 @@ static struct cr_error *dump_vma(struct dump *dump, struct process *process,
 	vma->end = map->end;
 	vma->protection = (map->read ? PROT_READ : 0) | (map->write ? PROT_WRITE : 0) |
 			  (map->execute ? PROT_EXEC : 0);
-	vma->type = type_of(map);
+	vma->type = type_of(map, known);
 	vma->flags = flags & (VM_RESTORED | VM_MAYWRITE);
 	vma->key = vma->type == VMA_SPECIAL ? 0 : (flags & VM_PKEY) >> VM_PKEY_SHIFT;
-	vma->offset = map->inode && vma->type != VMA_ANONYMOUS ? map->offset : 0;
+	vma->offset = known->file && vma->type != VMA_ANONYMOUS ? map->offset : 0;
 	vma->name = map->name;
 	vma->kernel_file = known->file;
 	TRY(numa_policy_dump(dump, known->policy, &vma->policy));
 	if (known->locks)
 		TRY(locks_note_mapping(dump, process, map, known));
-	if (!map->inode || vma->type == VMA_SPECIAL)
+	if (!known->file || vma->type == VMA_SPECIAL)
 		return NULL;
 	if (!previous || !is_same_file(previous, map)) {
 		TRY(find_backing(dump, process, map, known, vma));

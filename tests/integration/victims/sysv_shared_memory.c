@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * System V shared memory: attached by two processes, read-only, in part, marked for removal, not
- * attached at all; ids, keys, owners and permissions.
+ * attached at all, of hugetlb pages where the system has some; the first one of a namespace, whose id
+ * is 0; ids, keys, owners and permissions.
  */
 #include <sys/ipc.h>
 #include <sys/shm.h>
@@ -12,10 +13,17 @@
 #define SHM_DEST 01000
 #endif
 
-enum { PAGE = 4096, PAGES = 8, SIZE = PAGES * PAGE, ODD = 3 * PAGE + 100, KEY = 0x12345678 };
+enum {
+	PAGE = 4096,
+	PAGES = 8,
+	SIZE = PAGES * PAGE,
+	ODD = 3 * PAGE + 100,
+	KEY = 0x12345678,
+	HUGE = 2 << 20
+};
 
-static int keyed, removed, detached, others, partial_id;
-static char *memory, *reader, *condemned, *partial;
+static int first, keyed, removed, detached, others, partial_id, huge = -1;
+static char *first_memory, *memory, *reader, *condemned, *partial, *huge_memory;
 
 static char *attach(int id, int flags)
 {
@@ -29,7 +37,10 @@ static void build(void)
 {
 	char *at;
 
-	/* ids are not those of a fresh namespace */
+	first = must(shmget(IPC_PRIVATE, SIZE, 0600));
+	first_memory = attach(first, 0);
+	victim_fill(first_memory, SIZE, 6);
+	/* the other ids are not those of a fresh namespace */
 	must(shmctl(must(shmget(IPC_PRIVATE, 1, 0600)), IPC_RMID, NULL));
 	keyed = must(shmget(KEY, SIZE, IPC_CREAT | IPC_EXCL | 0640));
 	memory = attach(keyed, 0);
@@ -55,6 +66,12 @@ static void build(void)
 	victim_fill(partial, SIZE, 4);
 	must(munmap(partial, 2 * PAGE));
 	must(munmap(partial + 5 * PAGE, 3 * PAGE));
+
+	huge = shmget(IPC_PRIVATE, 2L * HUGE, SHM_HUGETLB | 0600);
+	if (huge < 0)
+		return;
+	huge_memory = attach(huge, 0);
+	victim_fill(huge_memory + HUGE, HUGE, 7);
 }
 
 static struct shmid_ds look(int id)
@@ -115,6 +132,18 @@ static void verify_others(void)
 	must(shmctl(partial_id, IPC_RMID, NULL));
 }
 
+static void verify_first(void)
+{
+	check(look(first).shm_nattch == 2, "first: %lu attached",
+	      (unsigned long)look(first).shm_nattch);
+	check(victim_differs(first_memory, SIZE, 6) < 0, "first: contents");
+	must(shmctl(first, IPC_RMID, NULL));
+	if (huge < 0)
+		return;
+	check(victim_differs(huge_memory + HUGE, HUGE, 7) < 0, "huge: contents");
+	must(shmctl(huge, IPC_RMID, NULL));
+}
+
 static void child(void *argument)
 {
 	(void)argument;
@@ -134,6 +163,7 @@ int main(int argc, char **argv)
 	pid = victim_child(child, NULL);
 	victim_ready();
 	victim_wait();
+	verify_first();
 	verify_keyed();
 	__atomic_store_n(&memory[100], 'a', __ATOMIC_SEQ_CST);
 	victim_reap(pid);
