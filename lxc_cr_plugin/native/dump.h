@@ -48,6 +48,12 @@ struct sysv_segments {
 	struct hash by_id;
 };
 
+/* kinds/memory_flags.c: VM_ flags whose places differ from kernel to kernel; 0: there is none. */
+struct found_flags {
+	bool looked;
+	uint64_t droppable, sealed;
+};
+
 struct dump {
 	const struct cr_checkpoint_options *options;
 	struct log log;
@@ -99,7 +105,7 @@ struct dump {
 	struct hash filesystems;  /* by device: backing.c */
 	struct hash other_names;  /* by device and inode: other_names.c */
 	struct list wanted_names; /* struct other_name * */
-	uint64_t droppable;	  /* memory_droppable.c */
+	struct found_flags found_flags;
 	struct kernel_epolls *kernel_epolls; /* NULL until there is an epoll instance */
 	struct hash seccomp_filters;	     /* by contents: kinds/seccomp_filter.c */
 	struct hash seccomp_chains;	     /* objects, by the kernel's address of the newest */

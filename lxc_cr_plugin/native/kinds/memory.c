@@ -104,21 +104,6 @@ static struct cr_error *refuse_map(const struct proc_map *map, const char *objec
 	return error_remedy(error_object(error, object), "%s", remedy);
 }
 
-/* The kernel's flags as images have them. */
-static struct cr_error *translate_flags(struct dump *dump, uint64_t *flags)
-{
-	uint64_t droppable;
-
-	if (!(*flags & ~(VM_RESTORED | VM_IMPLIED | VM_PKEY)) && !(*flags & VM_DROPPABLE))
-		return NULL;
-	TRY(memory_droppable(dump, &droppable));
-	if (droppable && *flags & droppable)
-		*flags = (*flags & ~droppable) | VM_DROPPABLE;
-	else if (*flags & VM_DROPPABLE)
-		*flags |= 1ull << 63; /* it means something else on this kernel: unknown */
-	return NULL;
-}
-
 static struct cr_error *check_flags(const struct proc_map *map, uint64_t flags)
 {
 	if (flags & (VM_UFFD_MISSING | VM_UFFD_WP))
@@ -245,7 +230,7 @@ static struct cr_error *dump_vma(struct dump *dump, struct process *process,
 
 	TRY(check_name(map));
 	if (!is_special(&map->name)) {
-		TRY(translate_flags(dump, &flags));
+		TRY(memory_translate_flags(dump, &flags));
 		TRY(check_flags(map, flags));
 	}
 	vma = list_append(dump->image.pool, &memory->vmas, sizeof(*vma));

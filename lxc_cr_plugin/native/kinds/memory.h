@@ -55,12 +55,8 @@ struct memory_map {
 	bool has_kin; /* dump only: another process may share pages copy-on-write */
 };
 
-#ifndef MAP_DROPPABLE
-#define MAP_DROPPABLE 8 /* Linux 6.11 */
-#endif
-
-/* The kernel's VM_ flag of MAP_DROPPABLE; 0: this kernel has none. memory_droppable.c */
-struct cr_error *memory_droppable(struct dump *dump, uint64_t *ret);
+/* The kernel's VM_ flags as images have them; a bit that no image has: unknown. memory_flags.c */
+struct cr_error *memory_translate_flags(struct dump *dump, uint64_t *flags);
 
 extern const struct kind memory_kind;
 

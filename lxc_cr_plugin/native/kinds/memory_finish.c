@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The end of building an address space: advice, guard pages, locks. They hinder clone(2), or hold
- * for the clone too, so they come when nobody is cloned from it any more.
+ * The end of building an address space: advice, guard pages, locks, seals. They hinder clone(2), or
+ * hold for the clone too, so they come when nobody is cloned from it any more.
  */
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -75,6 +75,16 @@ static struct cr_error *install_guards(struct program *p, const struct list *gua
 	return NULL;
 }
 
+/* From now on nothing here can be unmapped, moved or protected in another way. */
+static struct cr_error *seal(struct program *p, const struct vma *vma)
+{
+	if (!(vma->flags & VM_SEALED))
+		return NULL;
+	TRY(program_reserve(p, 1, 0));
+	program_call(p, "seal memory", SYS_mseal, vma->start, vma->end - vma->start, 0);
+	return NULL;
+}
+
 struct cr_error *memory_finish(struct restore *restore, struct process *process)
 {
 	const struct memory_map *memory = process->memory;
@@ -100,5 +110,7 @@ struct cr_error *memory_finish(struct restore *restore, struct process *process)
 	if (memory->lock_future)
 		program_call(p, "lock future memory", SYS_mlockall, memory->lock_future);
 	TRY(memory_keys_restore(restore, memory));
+	for (size_t i = 0; i < memory->vmas.count; i++)
+		TRY(seal(p, &vma[i]));
 	return program_run(p);
 }

@@ -4,6 +4,14 @@
 #ifndef CR_MEMORY_FLAGS_H
 #define CR_MEMORY_FLAGS_H
 
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 8 /* Linux 6.11 */
+#endif
+
+#ifndef SYS_mseal
+#define SYS_mseal 462 /* Linux 6.10 */
+#endif
+
 #define VM_SHARED	0x8ull
 #define VM_MAYWRITE	0x20ull
 #define VM_MAYSHARE	0x80ull
@@ -35,14 +43,16 @@
 #define VM_PKEY_SHIFT 32
 #define VM_PKEY	      (0xfull << VM_PKEY_SHIFT)
 
-/* MAP_DROPPABLE, as images have it; the kernel's own bit is found out: memory_droppable(). */
+/* MAP_DROPPABLE and mseal(2), as images have them; the kernel's own bits are found out:
+ * memory_translate_flags(). */
 #define VM_DROPPABLE (1ull << 40)
+#define VM_SEALED    (1ull << 42)
 
-/* Given back by madvise(2), mlock2(2) and mmap(2) flags. */
+/* Given back by madvise(2), mlock2(2), mseal(2) and mmap(2) flags. */
 #define VM_RESTORED                                                                                \
 	(VM_GROWSDOWN | VM_LOCKED | VM_LOCKONFAULT | VM_NORESERVE | VM_SEQ_READ | VM_RAND_READ |   \
 	 VM_DONTCOPY | VM_WIPEONFORK | VM_DONTDUMP | VM_HUGEPAGE | VM_NOHUGEPAGE | VM_MERGEABLE |  \
-	 VM_ACCOUNT | VM_HUGETLB | VM_MAYBE_GUARD | VM_DROPPABLE)
+	 VM_ACCOUNT | VM_HUGETLB | VM_MAYBE_GUARD | VM_DROPPABLE | VM_SEALED)
 
 /* Follow from what the mapping is, or are the kernel's own business. */
 #define VM_IMPLIED (0xffull | VM_DONTEXPAND | VM_SOFTDIRTY)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Properties of mappings that outlast the call that made them: locks, guard pages, droppable and
+ * Properties of mappings that outlast the call that made them: locks, seals, guard pages, droppable and
  * hugetlb memory, memory to be merged, a reservation of 1 TiB, and the vdso at another place.
  */
 #include <setjmp.h>
@@ -22,10 +22,14 @@
 #define PR_GET_MEMORY_MERGE 68
 #endif
 
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
+
 enum { PAGE = 4096, PAGES = 16, SIZE = PAGES * PAGE, HUGE = 2 << 20, MERGED = 64 };
 
 static char *guarded, *shared_guarded, *droppable, *locked, *locked_on_fault, *locked_none;
-static char *huge, *huge_shared, *mergeable, *reserved, *none;
+static char *huge, *huge_shared, *mergeable, *reserved, *none, *sealed;
 static bool has_guards, has_shared_guards, merges;
 static uint32_t *arrived; /* children that are ready */
 
@@ -231,6 +235,13 @@ static void build_others(void)
 	none = map(SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE);
 	victim_fill(none, SIZE, 8);
 	must(mprotect(none, SIZE, PROT_NONE));
+	sealed = map(SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+	victim_fill(sealed, SIZE, 9);
+	must(mlock(sealed, PAGE));
+	if (syscall(SYS_mseal, sealed, 2L * PAGE, 0) < 0) {
+		check(errno == ENOSYS, "mseal: %s", strerror(errno));
+		sealed = NULL; /* before 6.10 */
+	}
 }
 
 static void verify_others(void)
@@ -248,6 +259,13 @@ static void verify_others(void)
 	check(faults(none), "PROT_NONE");
 	must(mprotect(none, SIZE, PROT_READ));
 	check(victim_differs(none, SIZE, 8) < 0, "contents of PROT_NONE");
+	if (!sealed)
+		return;
+	check(victim_differs(sealed, SIZE, 9) < 0, "contents of what is sealed");
+	for (int i = 0; i < 2; i++)
+		check(munmap(sealed + i * PAGE, PAGE) < 0 && errno == EPERM, "not sealed, page %d",
+		      i);
+	must(munmap(sealed + 2 * PAGE, PAGE));
 }
 
 /* All its memory is to be merged. */
