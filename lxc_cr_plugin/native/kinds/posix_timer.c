@@ -164,6 +164,14 @@ static struct cr_error *remaining_of(struct dump *dump, const struct kernel_time
 	return NULL;
 }
 
+/* The kernel counts on, but never tells more than this. */
+static uint64_t told_overruns(int64_t overruns)
+{
+	if (overruns <= 0)
+		return 0;
+	return overruns < INT32_MAX ? (uint64_t)overruns : INT32_MAX;
+}
+
 static struct cr_error *dump_timer(struct dump *dump, struct process *process,
 				   const struct kernel_timer *kernel, struct posix_timer *timer)
 {
@@ -177,7 +185,7 @@ static struct cr_error *dump_timer(struct dump *dump, struct process *process,
 	timer->due = kernel->due;
 	timer->queued = kernel->queued;
 	timer->realtime = kernel->realtime;
-	timer->overruns = kernel->overruns > 0 ? (uint64_t)kernel->overruns : 0;
+	timer->overruns = told_overruns(kernel->overruns);
 	if (kernel->notify == SIGEV_THREAD_ID) {
 		const struct thread *thread = image_thread(&dump->image, kernel->thread);
 

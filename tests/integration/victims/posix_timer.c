@@ -219,6 +219,22 @@ static void check_counted(void)
 	arm(counted, 0, 0, 0);
 }
 
+/* More overruns than an int holds: the kernel tells the largest. */
+static int overflown;
+
+static void make_overflown(void)
+{
+	overflown = make(CLOCK_MONOTONIC, SIGEV_SIGNAL, SIGRTMIN + 8, 8, 0);
+	arm(overflown, TIMER_ABSTIME, 1, 1);
+	check(await(SIGRTMIN + 8, 5).si_overrun == INT32_MAX, "overruns");
+}
+
+static void check_overflown(void)
+{
+	check(await(SIGRTMIN + 8, 5).si_overrun == INT32_MAX, "overruns of the next signal");
+	arm(overflown, 0, 0, 0);
+}
+
 /* CPU time, of the process and of a thread: what is left, and that it fires. */
 static int process_cpu, thread_cpu;
 static int64_t process_left, process_used;
@@ -328,12 +344,15 @@ int main(int argc, char **argv)
 	victim_init(argc, argv);
 	ticker = ticker_start();
 	sigemptyset(&mask);
-	for (int i = 1; i <= 6; i++)
-		sigaddset(&mask, SIGRTMIN + i);
+	for (int i = 1; i <= 8; i++) {
+		if (i != 7) /* handled: make_soon() */
+			sigaddset(&mask, SIGRTMIN + i);
+	}
 	pthread_sigmask(SIG_BLOCK, &mask, NULL);
 	make_distant();
 	make_due();
 	make_counted();
+	make_overflown();
 	make_cpu();
 	check(pthread_create(&thread, NULL, run, NULL) == 0, "pthread_create");
 	victim_meet(&thread_done, 1);
@@ -344,6 +363,7 @@ int main(int argc, char **argv)
 	check_due();
 	check_distant();
 	check_counted();
+	check_overflown();
 	check_cpu();
 	check(pthread_join(thread, NULL) == 0, "join");
 	ticker_stop(ticker);
