@@ -84,6 +84,34 @@ static struct cr_error *note(struct dump *dump, const struct descriptor *descrip
 	return NULL;
 }
 
+/*
+ * Whose controlling terminal /dev/tty was when it was opened: the holder may have left that session,
+ * or be a message that waits in a socket. One that has hung up does not say: then it is the holder's.
+ */
+static struct cr_error *find_session(struct dump *dump, const struct descriptor *descriptor, int fd,
+				     int32_t *session)
+{
+	struct cr_error *error;
+	uint32_t terminal;
+	bool hung_up = ioctl(fd, TIOCGDEV, &terminal) < 0;
+
+	for_each (struct process *, process, &dump->image.processes) {
+		bool leads = process_leader(process)->status.ns_sid == process->pid &&
+			     process->stat.tty_nr;
+
+		if (leads && (hung_up ? process->pid == *session
+				      : (uint32_t)process->stat.tty_nr == terminal)) {
+			*session = process->pid;
+			return NULL;
+		}
+	}
+	error = error_new(CR_UNSUPPORTED,
+			  "Cannot save %s: it is no session's controlling terminal "
+			  "any more",
+			  descriptor_name(dump, descriptor));
+	return error_remedy(error_object(error, "tty"), "Let the process close it");
+}
+
 static struct cr_error *tty_dump(struct dump *dump, const struct descriptor *descriptor,
 				 void *state)
 {
@@ -97,6 +125,8 @@ static struct cr_error *tty_dump(struct dump *dump, const struct descriptor *des
 	if (descriptor->flags & O_PATH)
 		return NULL;
 	TRY(descriptor_get(descriptor, &fd));
+	if (is_alias(descriptor->stat.st_rdev))
+		TRY(find_session(dump, descriptor, fd, &tty->session));
 	/* a terminal that has hung up answers EIO: it will be one again after the restart */
 	if (ioctl(fd, TCGETS2, &termios) < 0 || ioctl(fd, TIOCGWINSZ, &size) < 0)
 		return errno == EIO ? NULL
@@ -147,7 +177,7 @@ static struct cr_error *tty_restore(struct restore *restore, struct object *obje
 {
 	const struct tty *tty = state;
 
-	if (is_alias(tty->file.device)) {
+	if (is_alias(tty->file.device) && !(tty->file.flags & O_PATH)) {
 		struct process *leader = session_leader(restore, tty->session);
 
 		if (!leader)

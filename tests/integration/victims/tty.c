@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The terminal that init gave a program: settings, size, input, foreground group, /dev/tty. */
+/*
+ * The terminal that init gave a program: settings, size, input, foreground group; /dev/tty, also with
+ * a process of another session, and in flight.
+ */
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <termios.h>
 
 #include "victim.h"
@@ -23,6 +27,54 @@ static void foreground(void *unused)
 	victim_arrive(arrived);
 }
 
+/* Has a session of its own, without a terminal, and the /dev/tty of another one. */
+static void keep(void *own)
+{
+	must(setsid());
+	for (int fd = 0; fd < 3; fd++)
+		close(fd);
+	victim_arrive(arrived);
+	victim_wait();
+	check(isatty(*(int *)own), "the /dev/tty of another session is no terminal");
+}
+
+static int ends[2];
+
+static void send_tty(void)
+{
+	char control[CMSG_SPACE(sizeof(int))] = "";
+	struct iovec iov = {"t", 1};
+	struct msghdr message = {.msg_iov = &iov,
+				 .msg_iovlen = 1,
+				 .msg_control = control,
+				 .msg_controllen = sizeof(control)};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	int fd = must(open("/dev/tty", O_RDWR));
+
+	must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+	must(sendmsg(ends[0], &message, 0));
+	close(fd);
+}
+
+static void receive_tty(void)
+{
+	char control[CMSG_SPACE(sizeof(int))], byte;
+	struct iovec iov = {&byte, 1};
+	struct msghdr message = {.msg_iov = &iov,
+				 .msg_iovlen = 1,
+				 .msg_control = control,
+				 .msg_controllen = sizeof(control)};
+	int fd;
+
+	must(recvmsg(ends[1], &message, 0));
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
+	check(isatty(fd) && tcgetsid(fd) == getsid(0), "/dev/tty in flight is another terminal");
+}
+
 static void stop(int signal)
 {
 	check(false, "signal %d", signal);
@@ -35,7 +87,7 @@ int main(int argc, char **argv)
 		       size_now;
 	char name[64], name_now[64];
 	int own, by_name;
-	pid_t child, session;
+	pid_t child, keeper, session;
 
 	victim_init(argc, argv);
 	arrived = victim_shared(4096);
@@ -59,11 +111,13 @@ int main(int argc, char **argv)
 	own = must(open("/dev/tty", O_RDWR | O_CLOEXEC));
 	by_name = must(open(name, O_WRONLY | O_NOCTTY | O_NONBLOCK));
 	child = victim_child(foreground, NULL);
-	victim_meet(arrived, 1);
+	keeper = victim_child(keep, &own);
+	send_tty();
+	victim_meet(arrived, 2);
 	victim_ready();
 	victim_wait();
 
-	victim_meet(arrived, 2);
+	victim_meet(arrived, 3);
 	check(isatty(0) && isatty(own) && isatty(by_name), "a terminal is none any more");
 	must(ttyname_r(0, name_now, sizeof(name_now)));
 	check(strcmp(name, name_now) == 0, "terminal was %s, is %s", name, name_now);
@@ -78,6 +132,8 @@ int main(int argc, char **argv)
 	check(memcmp(&size, &size_now, sizeof(size)) == 0, "size is %dx%d", size_now.ws_col,
 	      size_now.ws_row);
 	check(tcgetsid(0) == session, "session of the terminal is %d", tcgetsid(0));
+	receive_tty();
+	victim_reap(keeper);
 	victim_reap(child);
 	must(tcsetpgrp(0, getpgrp()));
 	check(read(0, name_now, sizeof(name_now)) == sizeof(typed) &&
