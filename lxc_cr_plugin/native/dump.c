@@ -29,6 +29,12 @@ static struct cr_error *open_kernel(struct dump *dump)
 	kernel_ptracers_locate(dump->btf, &dump->ptracer_layout);
 	TRY(kernel_reader_open(dump->btf, &dump->kernel));
 	TRY(kernel_probe(dump->kernel, dump->image.pool, &dump->bits));
+	TRY(kernel_landlock_find(dump->kernel, dump->peek, dump->image.pool, &dump->landlock));
+	if (dump->landlock.exists && !dump->landlock.found)
+		log_say(&dump->log, CR_WARNING,
+			"Where this kernel notes who is restricted by Landlock was not found: "
+			"whoever "
+			"is will not be after a restart");
 	TRY(kernel_file_program_open(dump->btf, &dump->file_program));
 	return kernel_vma_program_open(dump->btf, &dump->vma_program);
 }

@@ -65,6 +65,7 @@ struct dump {
 	struct kernel_peek *peek;
 	struct kernel_reader *kernel;
 	struct kernel_bits bits;
+	struct kernel_landlock landlock;
 	struct kernel_futex_layout futex_layout;
 	struct kernel_key_layout key_layout;
 	struct kernel_ptracer_layout ptracer_layout;

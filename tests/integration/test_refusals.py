@@ -149,6 +149,36 @@ def test_several_obstacles_are_told_at_once(container):
         victim.verify()
 
 
+# What refused_process.c has.
+PROPERTIES = {
+    "aio": "asynchronous input and output",
+    "segments": "segments of its own",
+    "landlock": "restricted by Landlock",
+    "program_of_32_bits": "program for 32 bits",
+}
+
+
+@pytest.mark.support("aio", "refuses")
+@pytest.mark.support("segments", "refuses")
+@pytest.mark.support("landlock", "refuses")
+@pytest.mark.support("program_of_32_bits", "refuses")
+def test_rare_properties_of_a_process(container):
+    victims = [container.add_victim("refused_process", name, status=name) for name in PROPERTIES]
+    container.start()
+    for victim in victims:
+        wait_until(lambda victim=victim: victim.lines, what=f"{victim.name}: a first line")
+    present = [victim for victim in victims if "absent" not in victim.lines]
+    for victim in present:
+        victim.ready()
+    for command in (["check"], ["checkpoint", "--stop"]):
+        outcome = container.try_cr(command[0], container.name, *command[1:])
+        for victim in present:
+            assert_refused(outcome, words=PROPERTIES[victim.name], process="refused_process")
+    assert container.images == []
+    for victim in present:
+        victim.verify()
+
+
 @pytest.mark.support("large_deleted_file", "refuses")
 def test_deleted_file_that_is_larger_than_allowed(container, tmp_path):
     victim = container.add_victim("refused", "large_deleted_file")

@@ -127,6 +127,8 @@ struct kernel_task {
 	uint64_t default_timer_slack; /* ns: what prctl(2) PR_SET_TIMERSLACK 0 sets it to */
 	uint64_t core_cookie;	      /* identity of whom it may share a core with; 0: anybody */
 	uint64_t futex_hash;	      /* mm->futex_phash, futex_hash.h; 0: none */
+	uint64_t segments;	      /* mm->context.ldt: modify_ldt(2); 0: none */
+	uint64_t security;	      /* what security modules keep: probe.h; 0: nothing */
 	/* struct key, keys.h; 0: none */
 	uint64_t session_keyring, process_keyring, thread_keyring;
 	uint64_t signals_pending, signals_shared_pending;

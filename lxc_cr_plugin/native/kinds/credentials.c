@@ -72,22 +72,46 @@ static struct cr_error *from_status(const struct proc_status *status, struct cre
 	return NULL;
 }
 
+/* What a domain forbids is told by nobody, and without it a program would be less restricted. */
+static struct cr_error *refuse_landlock(struct dump *dump, const struct thread *thread)
+{
+	const struct thread *leader = process_leader(thread->process);
+	struct cr_error *error;
+	bool restricted;
+
+	/* threads mostly share their credentials */
+	if (thread != leader && thread->kernel->security == leader->kernel->security)
+		return NULL;
+	TRY(kernel_landlock_restricts(&dump->landlock, dump->peek, thread->kernel, &restricted));
+	if (!restricted)
+		return NULL;
+	error = error_new(CR_UNSUPPORTED, "Thread %d of process %d (%s) is restricted by Landlock",
+			  thread->tid, thread->process->pid, thread->process->stat.comm);
+	return error_remedy(error_object(error, "landlock"),
+			    "Not supported: nothing shows its rules; start the program without");
+}
+
 static struct cr_error *credentials_dump(struct dump *dump, struct thread *thread, void *state)
 {
 	struct credentials *credentials = state;
 
+	TRY(refuse_landlock(dump, thread));
 	credentials->securebits = thread->kernel->securebits;
 	TRY(keyrings_dump(dump, thread, &credentials->keyrings));
 	return from_status(&thread->status, state);
 }
 
-/* The survey looks for keys that cannot be saved. */
+/* The survey looks for what cannot be saved. */
 static struct cr_error *credentials_check(struct dump *dump, struct thread *thread)
 {
+	struct cr_error *error = NULL;
 	struct keyrings scrap;
 
-	return error_task(dump->running ? keyrings_dump(dump, thread, &scrap) : NULL,
-			  thread->process->pid, thread->process->stat.comm);
+	if (dump->running)
+		error = refuse_landlock(dump, thread);
+	if (dump->running && !error)
+		error = keyrings_dump(dump, thread, &scrap);
+	return error_task(error, thread->process->pid, thread->process->stat.comm);
 }
 
 const struct keyrings *credentials_keyrings(const struct thread *thread)

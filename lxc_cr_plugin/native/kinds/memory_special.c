@@ -30,12 +30,13 @@ uint64_t memory_vdso(const struct process *process)
 	return vdso ? vdso->start : 0;
 }
 
-static struct cr_error *refuse(const struct process *process, const char *what, const char *remedy)
+static struct cr_error *refuse(const struct process *process, const char *object, const char *has,
+			       const char *remedy)
 {
-	struct cr_error *error = error_new(CR_UNSUPPORTED, "Process %d (%s) has unmapped %s",
-					   process->pid, process->stat.comm, what);
+	struct cr_error *error = error_new(CR_UNSUPPORTED, "Process %d (%s) has %s", process->pid,
+					   process->stat.comm, has);
 
-	return error_remedy(error_object(error, "vdso"), "%s", remedy);
+	return error_remedy(error_object(error, object), "%s", remedy);
 }
 
 /* A restart can move them, not make them: a child that has executed a program has new ones, and is
@@ -43,11 +44,15 @@ static struct cr_error *refuse(const struct process *process, const char *what, 
 struct cr_error *special_check(const struct process *process)
 {
 	if (!memory_vdso(process))
-		return refuse(process, "its vdso",
+		return refuse(process, "vdso", "unmapped its vdso",
 			      "Not supported; end the process before the checkpoint");
 	if (process->children.count && !find(&process->memory->vmas, "[vvar]"))
-		return refuse(process, "the data of its vdso (vvar), and has children",
+		return refuse(process, "vdso",
+			      "unmapped the data of its vdso (vvar), and has children",
 			      "Not supported; end the children before the checkpoint");
+	if (process_leader(process)->kernel->segments)
+		return refuse(process, "segments", "segments of its own (modify_ldt)",
+			      "Not supported: end the process before the checkpoint");
 	return NULL;
 }
 

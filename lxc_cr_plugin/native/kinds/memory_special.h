@@ -5,7 +5,8 @@
 
 #include "memory.h"
 
-/* Refuse a process that has unmapped what a restart needs of them, or a child of it. */
+/* Refuse a process that has unmapped what a restart needs of them, or a child of it; or one with
+ * segments of its own. */
 struct cr_error *special_check(const struct process *process);
 
 /* Unmap everything in @process but the program area and them. */

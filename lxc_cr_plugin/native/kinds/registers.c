@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "registers.h"
 
+#include <elf.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
+#include "../cleanup.h"
 #include "../dump.h"
 #include "rseq.h"
 #include "wait.h"
@@ -20,6 +24,26 @@ static const struct field registers_fields[] = {
 		    "floating point and vectors, as XSAVE"),
 	FIELD_END,
 };
+
+/* The survey: what its registers would say too, if it stood. */
+static struct cr_error *registers_check(struct dump *dump, struct thread *thread)
+{
+	const struct process *process = thread->process;
+	_cleanup_close_ int program = -1;
+	uint8_t magic[EI_NIDENT];
+	struct cr_error *error;
+
+	if (!dump->running || !thread_is_leader(thread))
+		return NULL;
+	program = openat(process->proc, "exe", O_RDONLY | O_CLOEXEC);
+	if (program < 0 || pread(program, magic, sizeof(magic), 0) != sizeof(magic) ||
+	    memcmp(magic, ELFMAG, SELFMAG) != 0 || magic[EI_CLASS] != ELFCLASS32)
+		return NULL;
+	error = error_new(CR_UNSUPPORTED, "Process %d (%s) is a program for 32 bits", process->pid,
+			  process->stat.comm);
+	error = error_task(error_object(error, "registers"), process->pid, process->stat.comm);
+	return error_remedy(error, "Not supported: end it, or use the same program for 64 bits");
+}
 
 static struct cr_error *registers_dump(struct dump *dump, struct thread *thread, void *state)
 {
@@ -72,6 +96,7 @@ const struct kind registers_kind = {
 	.scope = SCOPE_THREAD,
 	.size = sizeof(struct registers),
 	.fields = registers_fields,
+	.check_thread = registers_check,
 	.dump_thread = registers_dump,
 	/* set at the release, after the last program has run: release.c */
 };

@@ -179,8 +179,10 @@ struct cr_error *task_get_regs(pid_t tid, struct arch_regs *ret)
 	if (ptrace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &iov) < 0)
 		return ptrace_failed(tid, "read the registers of");
 	if (iov.iov_len != sizeof(ret->user))
-		return error_object(error_new(CR_UNSUPPORTED, "Task %d runs 32-bit code", tid),
-				    "registers");
+		return error_remedy(
+			error_object(error_new(CR_UNSUPPORTED, "Task %d runs 32-bit code", tid),
+				     "registers"),
+			"Not supported: end it, or use the same program for 64 bits");
 	return NULL;
 }
 
