@@ -13,7 +13,8 @@
 
 enum { PAGE = 4096, PAGES = 32, SIZE = PAGES * PAGE, HUGE = 2 << 20 };
 
-static int plain, named, sealed, future, sparse, shared_fd, empty, huge = -1, read_only;
+static int plain, named, sealed, future, sparse, shared_fd, empty, huge = -1, huge_unmapped,
+								   read_only;
 static char *mapped, *only_mapped, *future_writer, *sealed_private, *sealed_reader, *shared;
 static char *huge_map, *huge_private;
 
@@ -37,6 +38,8 @@ static int make(const char *name, unsigned int flags, int seed)
 
 static void build_huge(void)
 {
+	char *memory;
+
 	huge = memfd_create("huge", MFD_HUGETLB);
 	if (huge < 0)
 		return;
@@ -50,6 +53,13 @@ static void build_huge(void)
 	victim_fill(huge_map + 2L * HUGE, HUGE, 9);
 	huge_private = map(huge, PROT_READ | PROT_WRITE, MAP_PRIVATE, HUGE);
 	strcpy(huge_private, "private");
+
+	huge_unmapped = must(memfd_create("huge, unmapped", MFD_HUGETLB | MFD_ALLOW_SEALING));
+	must(ftruncate(huge_unmapped, HUGE));
+	memory = map(huge_unmapped, PROT_READ | PROT_WRITE, MAP_SHARED, HUGE);
+	victim_fill(memory, HUGE, 10);
+	must(munmap(memory, HUGE));
+	must(fcntl(huge_unmapped, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK));
 }
 
 static void build(void)
@@ -168,6 +178,9 @@ static void verify_huge(void)
 	check(strcmp(huge_private, "private") == 0 && huge_map[0] == 0, "huge: private copy");
 	huge_map[2L * HUGE] = 'h';
 	check(pread(huge, &byte, 1, 2L * HUGE) == 1 && byte == 'h', "huge: not one memory");
+	check_seals(huge_unmapped, F_SEAL_WRITE | F_SEAL_SHRINK);
+	check(victim_differs(map(huge_unmapped, PROT_READ, MAP_SHARED, HUGE), HUGE, 10) < 0,
+	      "huge, unmapped: contents");
 }
 
 static void child(void *argument)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Threads: ids, names, thread-local storage, masks, the right to read the time stamp counter; each
- * goes on counting where it was.
+ * Threads: ids, names, thread-local storage, masks, the right to read the time stamp counter, the
+ * smallest stacks there may be; each goes on counting where it was.
  */
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -74,12 +75,17 @@ static void *run(void *argument)
 int main(int argc, char **argv)
 {
 	static struct thread threads[THREADS];
+	pthread_attr_t smallest;
 	pid_t pid = getpid();
 
 	victim_init(argc, argv);
+	pthread_attr_init(&smallest);
+	check(pthread_attr_setstacksize(&smallest, PTHREAD_STACK_MIN) == 0, "stack size");
 	for (int i = 0; i < THREADS; i++) {
 		threads[i].number = i;
-		check(pthread_create(&threads[i].handle, NULL, run, &threads[i]) == 0, "create");
+		check(pthread_create(&threads[i].handle, i % 3 ? NULL : &smallest, run,
+				     &threads[i]) == 0,
+		      "create");
 	}
 	victim_meet(&arrived, THREADS);
 	victim_ready();
