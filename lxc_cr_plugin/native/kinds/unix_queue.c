@@ -210,7 +210,7 @@ static struct cr_error *add_message(const struct peeking *peeking,
 static struct cr_error *look_at_message(struct peeking *peeking,
 					const struct kernel_unix_message *seen)
 {
-	struct unix_message *message;
+	struct unix_message *message = NULL;
 	ssize_t got = 0;
 	bool unknown;
 
