@@ -23,7 +23,9 @@
 static struct cr_error *open_kernel(struct dump *dump)
 {
 	TRY(btf_open(&dump->btf));
-	TRY(kernel_peek_open(&dump->peek));
+	if (step_is_left_out(dump->options->fault, "probes"))
+		btf_forbid_probes(dump->btf);
+	TRY(kernel_peek_open(dump->btf, &dump->peek));
 	kernel_futex_locate(dump->btf, &dump->futex_layout);
 	TRY(kernel_keys_locate(dump->btf, &dump->key_layout));
 	kernel_ptracers_locate(dump->btf, &dump->ptracer_layout);

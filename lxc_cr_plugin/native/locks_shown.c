@@ -13,6 +13,7 @@
 #include "cleanup.h"
 #include "locks_noted.h"
 #include "shown_lock.h"
+#include "steps.h"
 #include "target/channel.h"
 
 struct shown_inode {
@@ -20,16 +21,9 @@ struct shown_inode {
 	unsigned long inode;
 };
 
-static bool is_left_out(const struct dump *dump, const char *what)
-{
-	const char *fault = dump->options->fault;
-
-	return fault && !strncmp(fault, "without-", 8) && strstr(fault, what);
-}
-
 bool locks_without_members(const struct dump *dump)
 {
-	return is_left_out(dump, "lock-members");
+	return step_is_left_out(dump->options->fault, "lock-members");
 }
 
 static struct kernel_lock from_shown(const struct shown_lock *shown)
@@ -75,8 +69,9 @@ static struct cr_error *open_trace(struct dump *dump)
 	if (dump->lease_trace || dump->lease_trace_tried)
 		return NULL;
 	dump->lease_trace_tried = true;
-	error = is_left_out(dump, "tracefs") ? error_new(CR_HOST, "Left out on purpose")
-					     : lease_trace_open(&dump->lease_trace);
+	error = step_is_left_out(dump->options->fault, "tracefs")
+			? error_new(CR_HOST, "Left out on purpose")
+			: lease_trace_open(&dump->lease_trace);
 	if (!error)
 		return NULL;
 	log_say(&dump->log, CR_WARNING,

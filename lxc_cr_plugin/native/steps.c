@@ -61,3 +61,8 @@ struct cr_error *step(const char *fault, enum cr_step at)
 		pause_ms(fault + len + 1);
 	return NULL;
 }
+
+bool step_is_left_out(const char *fault, const char *feature)
+{
+	return fault && !strncmp(fault, "without-", 8) && strstr(fault, feature);
+}

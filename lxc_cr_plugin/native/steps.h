@@ -32,4 +32,7 @@ enum cr_step {
  * so many milliseconds; NULL: nothing happens. */
 struct cr_error *step(const char *fault, enum cr_step at);
 
+/* @fault: "without-A+B" lets the engine do without features of the kernel that it looks for. */
+bool step_is_left_out(const char *fault, const char *feature);
+
 #endif

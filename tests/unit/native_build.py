@@ -68,7 +68,13 @@ def build(
 
 
 def run(
-    program: Path, *arguments: str, data: bytes = b"", timeout: float = 60
+    program: Path, *arguments: str, data: bytes = b"", timeout: float = 60, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program that build() made; returns it with what it printed, whatever its exit code."""
-    return subprocess.run([program, *arguments], input=data, capture_output=True, timeout=timeout)
+    return subprocess.run(
+        [program, *arguments],
+        input=data,
+        env={**os.environ, **environment},
+        capture_output=True,
+        timeout=timeout,
+    )

@@ -2,16 +2,15 @@
 #include "bpf.h"
 
 #include <linux/btf.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../cleanup.h"
+#include "bpf_program.h"
 
-enum { BUFFER_SIZE = 64 << 10, VERIFIER_LOG_SIZE = 64 << 10, VERIFIER_LOG_TAIL = 600 };
-
-static const char privileges[] =
-	"Run as root with CAP_BPF and CAP_PERFMON; kernel lockdown must not be \"confidentiality\"";
+enum { BUFFER_SIZE = 64 << 10 };
 
 static void emit(struct bpf_code *code, unsigned int opcode, int dst, int src, int offset, int imm)
 {
@@ -211,31 +210,6 @@ static int bpf_call(enum bpf_cmd command, union bpf_attr *attr)
 	return (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
 }
 
-/* Why the verifier refuses can only be had by asking it again with a log. */
-static struct cr_error *explain_refusal(union bpf_attr *attr, const char *target)
-{
-	_cleanup_free_ char *log = calloc(1, VERIFIER_LOG_SIZE);
-	int errnum = errno;
-	const char *tail;
-	size_t length;
-	int fd;
-
-	if (!log)
-		return error_nomem();
-	attr->log_buf = (uintptr_t)log;
-	attr->log_size = VERIFIER_LOG_SIZE - 1;
-	attr->log_level = 1;
-	fd = bpf_call(BPF_PROG_LOAD, attr);
-	if (fd >= 0)
-		close(fd);
-	length = strlen(log);
-	tail = length > VERIFIER_LOG_TAIL ? log + length - VERIFIER_LOG_TAIL : log;
-	return error_remedy(error_new(CR_HOST, "Failed to load the BPF iterator %s: %s%s%s", target,
-				      strerror(errnum), length ? "; the verifier says: " : "",
-				      tail),
-			    "%s", privileges);
-}
-
 struct cr_error *bpf_load_iterator(const struct btf *btf, const char *target,
 				   const struct bpf_code *code, int *ret)
 {
@@ -243,7 +217,7 @@ struct cr_error *bpf_load_iterator(const struct btf *btf, const char *target,
 	 */
 	static const char license[] = "GPL";
 	union bpf_attr attr = {0};
-	int fd = -1;
+	char what[64];
 
 	if (code->count > BPF_CODE_MAX)
 		return error_new(CR_INTERNAL, "The BPF iterator %s has %zu instructions", target,
@@ -259,16 +233,8 @@ struct cr_error *bpf_load_iterator(const struct btf *btf, const char *target,
 	attr.insn_cnt = (uint32_t)code->count;
 	attr.license = (uintptr_t)license;
 	memcpy(attr.prog_name, "lxc_cr", sizeof("lxc_cr"));
-	/* The verifier gives up with EAGAIN when a signal comes in, whatever the signal. */
-	for (int tries = 0; tries < 5; tries++) {
-		fd = bpf_call(BPF_PROG_LOAD, &attr);
-		if (fd >= 0 || errno != EAGAIN)
-			break;
-	}
-	if (fd < 0)
-		return explain_refusal(&attr, target);
-	*ret = fd;
-	return NULL;
+	snprintf(what, sizeof(what), "iterator %s", target);
+	return bpf_program_load(btf, &attr, what, ret);
 }
 
 struct cr_error *bpf_link_iterator(int program, pid_t tid, int *ret)
@@ -285,8 +251,8 @@ struct cr_error *bpf_link_iterator(int program, pid_t tid, int *ret)
 	}
 	fd = bpf_call(BPF_LINK_CREATE, &attr);
 	if (fd < 0)
-		return error_remedy(error_new(CR_HOST, "Failed to attach a BPF iterator: %m"), "%s",
-				    privileges);
+		return error_remedy(error_new(CR_HOST, "Failed to attach a BPF iterator: %m"),
+				    "Run as root with CAP_BPF and CAP_PERFMON");
 	*ret = fd;
 	return NULL;
 }

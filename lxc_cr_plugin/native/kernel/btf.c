@@ -29,6 +29,7 @@ struct btf {
 	uint32_t count;
 	struct hsearch_data *
 		structs; /* ids by name: there are ten thousand, some are asked for under the stop */
+	bool without_probes;
 };
 
 /* Newer headers widen both fields into bits that were zero before. */
@@ -268,6 +269,16 @@ bool btf_locate(const struct btf *btf, uint32_t root, const char *path, struct b
 		return false;
 	*ret = place;
 	return true;
+}
+
+void btf_forbid_probes(struct btf *btf)
+{
+	btf->without_probes = true;
+}
+
+bool btf_is_without_probes(const struct btf *btf)
+{
+	return btf->without_probes;
 }
 
 static bool is_named(const struct btf *btf, uint32_t id, unsigned int kind)

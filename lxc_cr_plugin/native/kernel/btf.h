@@ -30,6 +30,10 @@ struct btf; /* all types of the running kernel */
 struct cr_error *btf_open(struct btf **ret);
 void btf_close(struct btf *btf); /* NULL is fine */
 
+/* For tests: programs are made as for a kernel that is locked down. */
+void btf_forbid_probes(struct btf *btf);
+bool btf_is_without_probes(const struct btf *btf);
+
 /* Id of the type of this kind (BTF_KIND_STRUCT, BTF_KIND_FUNC, ...) and name; 0: there is none. */
 uint32_t btf_find(const struct btf *btf, unsigned int kind, const char *name);
 

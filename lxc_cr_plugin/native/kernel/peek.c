@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "../cleanup.h"
+#include "bpf_program.h"
 
 /* What the program gets and gives back. */
 struct context {
@@ -80,7 +81,7 @@ static void assemble(struct code *code)
 	emit(code, BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 }
 
-static struct cr_error *load_program(int *ret)
+static struct cr_error *load_program(const struct btf *btf, int *ret)
 {
 	static const char license[] = "GPL";
 	struct code code = {.count = 0};
@@ -93,23 +94,16 @@ static struct cr_error *load_program(int *ret)
 
 	assemble(&code);
 	attr.insn_cnt = code.count;
-	*ret = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
-	if (*ret < 0)
-		return error_remedy(
-			error_new(CR_HOST,
-				  "Failed to load a BPF program that reads kernel memory: %m"),
-			"Boot Linux 6.1 or newer; run as root with CAP_BPF and CAP_PERFMON; kernel "
-			"lockdown must not be \"confidentiality\"");
-	return NULL;
+	return bpf_program_load(btf, &attr, "program that reads kernel memory", ret);
 }
 
-struct cr_error *kernel_peek_open(struct kernel_peek **ret)
+struct cr_error *kernel_peek_open(const struct btf *btf, struct kernel_peek **ret)
 {
 	_cleanup_free_ struct kernel_peek *peek = malloc(sizeof(*peek));
 
 	if (!peek)
 		return error_nomem();
-	TRY(load_program(&peek->program));
+	TRY(load_program(btf, &peek->program));
 	*ret = steal_pointer(&peek);
 	return NULL;
 }
@@ -144,6 +138,9 @@ struct cr_error *kernel_peek(struct kernel_peek *peek, uint64_t address, void *b
 {
 	struct context context = {.address = address, .size = size};
 
+	/* the kernel has the upper half; the other way to read would give zeros (bpf_program.h) */
+	if ((int64_t)address >= 0)
+		return error_errno(EFAULT, "Failed to read %zu bytes of kernel memory", size);
 	TRY(run(peek, &context));
 	if (context.result < 0)
 		return error_errno((int)context.result, "Failed to read %zu bytes of kernel memory",

@@ -12,13 +12,15 @@
 #include <string.h>
 
 #include "../error.h"
+#include "btf.h"
 
 enum { PEEK_MAX = 256 };
 
 struct kernel_peek;
 
-/* No BTF is needed. CR_HOST with a remedy when this kernel refuses. */
-struct cr_error *kernel_peek_open(struct kernel_peek **ret);
+/* @btf: for kernels that are locked down; NULL: only where they are not. CR_HOST with a remedy when
+ * this kernel refuses. */
+struct cr_error *kernel_peek_open(const struct btf *btf, struct kernel_peek **ret);
 void kernel_peek_close(struct kernel_peek *peek); /* NULL is fine */
 
 /* @size: 1 .. PEEK_MAX bytes. Takes about a microsecond. */

@@ -88,7 +88,7 @@ static struct cr_error *read_left(struct restore *restore, int fd, uint64_t *ret
 	struct kernel_peek *peek = NULL;
 	struct kernel_lock lease = {0};
 	struct kernel_tick last;
-	struct cr_error *error = kernel_peek_open(&peek);
+	struct cr_error *error = kernel_peek_open(NULL, &peek);
 
 	if (!error)
 		error = lease_trace_open(&trace);

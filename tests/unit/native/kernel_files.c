@@ -12,6 +12,7 @@
 
 #include "kernel/files.h"
 #include "stopped.h"
+#include "types.h"
 
 enum { MANY = 3000, LOCKED = 60, OWNED, DUPLICATE, DELETED, LONG, PIPE, PATH_ONLY, HIGH = 900 };
 
@@ -195,7 +196,7 @@ int main(void)
 	_cleanup_btf_ struct btf *btf = NULL;
 	struct list list = {0};
 
-	if (!CHECK_SUCCESS(btf_open(&btf)) ||
+	if (!CHECK_SUCCESS(types_open(&btf)) ||
 	    !CHECK_SUCCESS(kernel_file_program_open(btf, &program)) ||
 	    !CHECK_SUCCESS(pool_create(0, &pool)))
 		return checks_done();

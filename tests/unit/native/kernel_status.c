@@ -12,6 +12,7 @@
 
 #include "kernel/tasks.h"
 #include "stopped.h"
+#include "types.h"
 
 static void write_own(const char *name, const char *text)
 {
@@ -211,7 +212,7 @@ int main(void)
 	struct list list = {0};
 	bool changed = false;
 
-	if (!CHECK_SUCCESS(btf_open(&btf)) || !CHECK_SUCCESS(kernel_reader_open(btf, &reader)) ||
+	if (!CHECK_SUCCESS(types_open(&btf)) || !CHECK_SUCCESS(kernel_reader_open(btf, &reader)) ||
 	    !CHECK_SUCCESS(pool_create(0, &pool)))
 		return checks_done();
 	for (int i = 0; i < 2000 && !changed; i++) {

@@ -13,6 +13,7 @@
 #include "kernel/btf.h"
 #include "kernel/tasks.h"
 #include "stopped.h"
+#include "types.h"
 
 enum { THREADS = 64 };
 
@@ -388,7 +389,7 @@ static void check_paths(void)
 	struct btf_place place;
 	uint32_t task;
 
-	if (!CHECK_SUCCESS(btf_open(&btf)))
+	if (!CHECK_SUCCESS(types_open(&btf)))
 		return;
 	task = btf_find(btf, BTF_KIND_STRUCT, "task_struct");
 	CHECK(task != 0);
@@ -410,7 +411,7 @@ static void check_refusals(void)
 	_cleanup_btf_ struct btf *btf = NULL;
 	int fd = -1;
 
-	if (!CHECK(code) || !CHECK_SUCCESS(btf_open(&btf)))
+	if (!CHECK(code) || !CHECK_SUCCESS(types_open(&btf)))
 		return;
 	bpf_move(code, BPF_REG_0, BPF_REG_5); /* never written before */
 	bpf_end(code);
@@ -426,7 +427,7 @@ static void live_powerless(struct facts *facts)
 	_cleanup_btf_ struct btf *btf = NULL;
 	struct cr_error *error = NULL;
 
-	if (!btf_open(&btf) && setuid(65534) == 0)
+	if (!types_open(&btf) && setuid(65534) == 0)
 		error = kernel_reader_open(btf, &reader);
 	facts->values[0] = error && error->code == CR_HOST && error->remedy && !reader;
 	facts->ready = true;
@@ -445,7 +446,7 @@ int main(void)
 	child = child_start(live_powerless);
 	CHECK(child.facts->values[0]);
 	child_end(&child);
-	if (!CHECK_SUCCESS(btf_open(&btf)) || !CHECK_SUCCESS(kernel_reader_open(btf, &reader)))
+	if (!CHECK_SUCCESS(types_open(&btf)) || !CHECK_SUCCESS(kernel_reader_open(btf, &reader)))
 		return checks_done();
 	check_everybody(reader);
 	check_signals(reader);

@@ -7,6 +7,7 @@
 
 #include "kernel/vmas.h"
 #include "stopped.h"
+#include "types.h"
 
 enum { PAGE = 4096, MANY = 20000 };
 
@@ -203,7 +204,7 @@ int main(void)
 	struct kernel_vma_reader *reader = NULL;
 	_cleanup_btf_ struct btf *btf = NULL;
 
-	if (!CHECK_SUCCESS(btf_open(&btf)) ||
+	if (!CHECK_SUCCESS(types_open(&btf)) ||
 	    !CHECK_SUCCESS(kernel_vma_program_open(btf, &program)))
 		return checks_done();
 	check_regions(program);
