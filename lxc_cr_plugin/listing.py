@@ -179,6 +179,7 @@ def descriptor_table(records: Records) -> str:
 
 LOCK_SORTS = ("POSIX", "OFD", "flock")
 LOCK_TYPES = ("read", "write")
+FLOCK_TYPES = ("shared", "exclusive")
 ENDLESS = 2**63 - 1
 
 
@@ -202,9 +203,19 @@ def lock_table(records: Records) -> str:
         line(fields, f"{_lock_word(fields)} lock, {_range(fields)}")
         for _, fields in _of_kind(records, "lock")
     ]
-    for place, (_, fields) in enumerate(_of_kind(records, "lock_waiter"), start=1):
-        what = f"thread {fields.get('tid', '?')} waits for a lock ({_sort_word(fields)})"
-        lines.append(line(fields, f"{what}, number {place} of all that wait"))
+    # in the order of the queue
+    waiting = [
+        line(fields, f"thread {fields.get('tid', '?')} waits for a lock ({_sort_word(fields)})")
+        for _, fields in _of_kind(records, "lock_waiter")
+    ]
+    queues: dict[str, list[list[str]]] = {}
+    for waiter in waiting:
+        queue = queues.setdefault(waiter[-1] or waiter[2], [])
+        queue.append(waiter)
+    for queue in queues.values():
+        for place, waiter in enumerate(queue, start=1):
+            waiter[3] += f", number {place} of {len(queue)} for this file"
+    lines += waiting
     lines += [line(fields, _lease_words(fields)) for _, fields in _of_kind(records, "lease")]
     lines += [_outside_line(fields) for _, fields in _of_kind(records, "outside_lock")]
     head = ["PID", "FD", "OBJECT", "WHAT", "PATH"]
@@ -244,13 +255,18 @@ def _sort_word(fields: dict[str, Any]) -> str:
 
 
 def _lock_word(fields: dict[str, Any]) -> str:
-    return f"{_sort_word(fields)} {_word(LOCK_TYPES, fields.get('type'))}"
+    """In the words of the call by which it was taken."""
+    sort = _sort_word(fields)
+    types = FLOCK_TYPES if sort == "flock" else LOCK_TYPES
+    return f"{sort} {_word(types, fields.get('type'))}"
 
 
 def _range(fields: dict[str, Any]) -> str:
     start, end = fields.get("start"), fields.get("end")
     if end == ENDLESS:
         return f"bytes {start} to the end" if start else "whole file"
+    if start == end:
+        return f"byte {start}"
     return f"bytes {start} to {end}"
 
 
@@ -262,6 +278,11 @@ def _lease_words(fields: dict[str, Any]) -> str:
             words.append(f"being broken {what}, {left / 1e9:.3f} s left")
     if fields.get("guessed"):
         words.append("which nobody told: the whole time was taken")
+    waiters = fields.get("waiters")
+    if isinstance(waiters, list) and waiters:
+        threads = [str(item.get("tid")) if isinstance(item, dict) else "?" for item in waiters]
+        several = "s" if len(threads) > 1 else ""
+        words.append(f"thread{several} {', '.join(threads)} waiting for it to be given back")
     return ", ".join(words)
 
 

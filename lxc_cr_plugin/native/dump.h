@@ -101,6 +101,7 @@ struct dump {
 	struct kernel_open_files *kernel_open_files; /* NULL: a mapping keeps no lock */
 	struct list locked_files;		     /* struct noted_file: locks.c */
 	struct hash locked_inodes;		     /* those that concern us: locks.c */
+	struct list lease_waiters;		     /* struct lease_waiter, before the stop */
 	void *contents;		  /* tsearch(3) tree of objects by device and inode: contents.c */
 	uint64_t contents_bytes;  /* of them, as a survey has seen them */
 	struct hash filesystems;  /* by device: backing.c */

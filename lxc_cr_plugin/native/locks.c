@@ -417,15 +417,31 @@ struct cr_error *locks_check(struct dump *dump)
 
 /* ---- queues ---- */
 
+static struct cr_error *note_lease_waiter(struct dump *dump, uint64_t file, pid_t tid)
+{
+	struct lease_waiter *slot =
+		list_append(dump->image.pool, &dump->lease_waiters, sizeof(*slot));
+
+	if (!slot)
+		return error_nomem();
+	*slot = (struct lease_waiter){file, tid};
+	return NULL;
+}
+
 static struct cr_error *queue_at(struct dump *dump, const struct noted_files *files)
 {
 	struct list locks = {0};
 	const struct kernel_lock *lock;
+	uint64_t held = 0; /* the last description that holds one */
 
 	TRY(read_locks(dump, files, &locks));
 	lock = locks.items;
 	for (size_t i = 0; i < locks.count; i++) {
-		if (lock[i].waits && lock[i].sleeper && !(lock[i].flags & KERNEL_FL_LEASE))
+		if (!lock[i].waits)
+			held = lock[i].file;
+		else if (lock[i].sleeper && lock[i].flags & KERNEL_FL_LEASE)
+			TRY(note_lease_waiter(dump, held, lock[i].sleeper));
+		else if (lock[i].sleeper)
 			TRY(stop_late(&dump->stopped, lock[i].sleeper));
 	}
 	return NULL;

@@ -61,6 +61,11 @@ def leases(container: Container) -> dict[tuple[int, int], dict]:
     return {(lease["pid"], lease["fd"]): lease for lease in found}
 
 
+def moment(container: Container) -> int:
+    """When that was, ns."""
+    return container.cr("inspect", container.name).result["manifest"]["clocks"]["monotonic"]
+
+
 def left(lease: dict) -> int:
     return lease["unlock_remaining"] if lease["unlock"] else lease["downgrade_remaining"]
 
@@ -111,8 +116,7 @@ def test_four_generations(broken):
     for _ in range(GENERATIONS):
         released = broken.restart().result["released"]
         broken.checkpoint("--stop")
-        clocks = broken.cr("inspect", broken.name).result["manifest"]["clocks"]
-        ran += clocks["monotonic"] - released
+        ran += moment(broken) - released
     last = leases(broken)
     assert first.keys() == last.keys()
     errors = [left(lease) - ran - left(last[place]) for place, lease in first.items()]
@@ -177,17 +181,25 @@ def tracefs(path: Path) -> Iterator[Path]:
 
 def test_times_by_a_trace(broken, tmp_path):
     """A kernel that does not describe its leases tells what it traces: types and times are the same."""
+    # as under kernel lockdown, which forbids the usual way to read memory
+    broken.cr("checkpoint", broken.name, LXC_CR_FAULT="without-probes")
+    locked = leases(broken)
     broken.checkpoint()
-    known = leases(broken)
+    known, then = leases(broken), moment(broken)
+    assert {place: lease["type"] for place, lease in locked.items()} == {
+        place: lease["type"] for place, lease in known.items()
+    }
+    waiting = [len(lease.get("waiters", ())) for lease in known.values()]
+    assert sorted(waiting) == [0, *[1] * 9, 2, 2]
     outcome = broken.cr("checkpoint", broken.name, "--stop", LXC_CR_FAULT=MEMBERS)
     assert "read from /proc" in outcome.text
-    traced = leases(broken)
+    traced, passed = leases(broken), moment(broken) - then
     assert known.keys() == traced.keys()
     for place, lease in known.items():
         same = ("type", "downgrade", "unlock", "mapped")
         assert [traced[place].get(name) for name in same] == [lease.get(name) for name in same]
         assert not traced[place].get("guessed")
-    assert_exact([left(lease) - left(traced[place]) for place, lease in known.items()])
+    assert_exact([left(lease) - left(traced[place]) - passed for place, lease in known.items()])
     with tracefs(tmp_path / "tracefs") as path:
         assert not list(path.glob("instances/lxc-cr-*"))
     assert broken.try_cr("restart", broken.name).code == 0
@@ -421,17 +433,30 @@ def forbid_bpf() -> None:
     assert ctypes.CDLL(None).prctl(22, 2, program, 0, 0) == 0  # PR_SET_SECCOMP, a filter
 
 
-def test_without_bpf(broken):
-    """Nothing is guessed about leases where the kernel does not let us look: refused, with a remedy."""
-    done = subprocess.run(
-        broken.command("checkpoint", broken.name),
-        env=broken.laboratory.environment,
-        preexec_fn=forbid_bpf,
+FORBIDDEN, HIDDEN = "no bpf(2)", "no BTF"
+
+
+def without(missing: str, command: list[str], environment: dict[str, str]):
+    """Run a command where the kernel does not let it look."""
+    hide = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
+    hidden = ["unshare", "--mount", "sh", "-c", hide, "sh"] if missing == HIDDEN else []
+    return subprocess.run(
+        [*hidden, *command],
+        env=environment,
+        preexec_fn=forbid_bpf if missing == FORBIDDEN else None,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == HOST_ERROR
-    assert "CAP_BPF" in done.stdout
-    assert broken.state == "RUNNING"
-    assert broken.images == []
+
+
+def test_without_bpf(broken):
+    """Nothing is guessed where the kernel does not let us look: refused, with a remedy, untouched."""
+    environment = broken.laboratory.environment
+    for missing, remedy in ((FORBIDDEN, "CAP_BPF"), (HIDDEN, "CONFIG_DEBUG_INFO_BTF=y")):
+        for command in ("check", "checkpoint"):
+            done = without(missing, broken.command(command, broken.name), environment)
+            assert done.returncode == HOST_ERROR, done.stdout + done.stderr
+            assert remedy in done.stdout
+            assert broken.state == "RUNNING"
+            assert broken.images == []

@@ -30,11 +30,17 @@ class TestTable:
         [
             (lock(end=19), "POSIX write lock, bytes 0 to 19"),
             (lock(sort=1, type=0, start=5, end=2**63 - 1), "OFD read lock, bytes 5 to the end"),
-            (lock(sort=2, end=2**63 - 1), "flock write lock, whole file"),
+            (lock(sort=2, end=2**63 - 1), "flock exclusive lock, whole file"),
+            (lock(start=7, end=7), "POSIX write lock, byte 7"),
             (lease(type=0), "read lease"),
             (
                 lease(downgrade=True, downgrade_remaining=1_250_000_000),
                 "write lease, being broken for a reader, 1.250 s left",
+            ),
+            (
+                lease(unlock=True, unlock_remaining=10**9, waiters=[{"tid": 8}, {"tid": 9}]),
+                "write lease, being broken for a writer, 1.000 s left, "
+                "threads 8, 9 waiting for it to be given back",
             ),
             (
                 lease(
@@ -62,8 +68,8 @@ class TestTable:
         state = [Record(kind, number, fields) for number, (kind, fields) in enumerate(records)]
         state.append(Record("files", 0, {"descriptors": [[4, 7, 0]]}))
         text = lock_table(Records(OBJECTS, {}, state))
-        assert "thread 9 waits for a lock (OFD), number 1 of all that wait" in text
-        assert "thread 8 waits for a lock (OFD), number 2 of all that wait" in text
+        assert "thread 9 waits for a lock (OFD), number 1 of 2 for this file" in text
+        assert "thread 8 waits for a lock (OFD), number 2 of 2 for this file" in text
         assert text.count("/srv/db") == 2
 
     def test_what_only_a_mapping_keeps(self):
@@ -73,7 +79,7 @@ class TestTable:
     def test_somebody_outside(self):
         fields = {"sort": 2, "type": 0, "start": 0, "end": 2**63 - 1, "host_pid": 99}
         text = table(("outside_lock", {**fields, "comm": "rsync", "what": "descriptor 3"}))
-        assert "flock read lock, whole file, of process 99 of the host (rsync), ignored" in text
+        assert "flock shared lock, whole file, of process 99 of the host (rsync), ignored" in text
 
     def test_nothing(self):
         assert table() == ""
@@ -82,6 +88,7 @@ class TestTable:
         """An image may say anything."""
         assert "? ? lock" in table(("lock", {"sort": 9, "type": "x", "object": [7]}))
         assert "? lease" in table(("lease", {"unlock": True, "unlock_remaining": "soon"}))
+        assert "thread ? waiting" in table(lease(waiters=[None]))
 
 
 class TestPolicy:

@@ -21,6 +21,8 @@
 #include "files.h"
 #include "lease_break_time.h"
 #include "lease_outside.h"
+#include "lock.h"
+#include "registers.h"
 
 struct lease {
 	uint32_t type; /* before it was broken: F_RDLCK, F_WRLCK */
@@ -30,6 +32,16 @@ struct lease {
 	uint64_t downgrade_remaining, unlock_remaining; /* ns */
 	bool guessed; /* nobody told what was left: the whole time was taken */
 	bool mapped;  /* only a mapping keeps the description: fd is the number that it had */
+	struct list waiters;
+};
+
+struct waiter {
+	int32_t tid;
+};
+
+static const struct field waiter_fields[] = {
+	FIELD_INT(struct waiter, tid, 1, MAX_TASKS, "thread"),
+	FIELD_END,
 };
 
 static const struct field lease_fields[] = {
@@ -50,6 +62,11 @@ static const struct field lease_fields[] = {
 	FIELD_BOOL(struct lease, mapped,
 		   "only a mapping or a message keeps the description; fd: the number that it had",
 		   .optional = true),
+	FIELD_LIST(
+		struct lease, waiters, struct waiter, waiter_fields, MAX_TASKS,
+		"who waits in open(2) or truncate(2) for its end; for people, a restart finds them "
+		"by their registers",
+		.optional = true),
 	FIELD_END,
 };
 
@@ -96,6 +113,51 @@ static int32_t number_of(const struct kernel_lock *lock, const struct object *fi
 	return fd < 0 || files_show(owner, lock->fd, file) ? lock->fd : fd;
 }
 
+static const struct thread *thread_of_host(const struct dump *dump, pid_t tid)
+{
+	for_each (struct process *, process, &dump->image.processes) {
+		for_each (struct thread *, thread, &process->threads) {
+			if (thread->host_tid == tid)
+				return thread;
+		}
+	}
+	return NULL;
+}
+
+/* One may have been let in, or have given up, just before the stop. */
+static bool still_waits(const struct thread *thread)
+{
+	struct arch_regs regs;
+	struct cr_error *error = registers_of(thread, &regs);
+	bool waits = !error && arch_result(&regs) == -ERESTARTSYS;
+
+	cr_error_free(error);
+	return waits;
+}
+
+static struct cr_error *add_waiters(struct dump *dump, const struct kernel_lock *lock,
+				    struct lease *lease)
+{
+	const struct lease_waiter *noted = dump->lease_waiters.items;
+
+	for (size_t i = 0; i < dump->lease_waiters.count; i++) {
+		const struct thread *thread;
+		struct waiter *waiter;
+
+		if (noted[i].file != lock->file)
+			continue;
+		/* somebody outside may wait too */
+		thread = thread_of_host(dump, noted[i].tid);
+		if (!thread || !still_waits(thread))
+			continue;
+		waiter = list_append(dump->image.pool, &lease->waiters, sizeof(*waiter));
+		if (!waiter)
+			return error_nomem();
+		waiter->tid = thread->tid;
+	}
+	return NULL;
+}
+
 struct cr_error *lease_dump(struct dump *dump, const struct kernel_lock *lock,
 			    const struct object *file, const struct process *owner, int fd)
 {
@@ -115,6 +177,7 @@ struct cr_error *lease_dump(struct dump *dump, const struct kernel_lock *lock,
 	/* the times stay when the flags are gone */
 	lease->downgrade = lock->flags & KERNEL_FL_DOWNGRADE_PENDING;
 	lease->unlock = lock->flags & KERNEL_FL_UNLOCK_PENDING;
+	TRY(add_waiters(dump, lock, lease));
 	if (lock->guessed)
 		return remaining_guessed(dump, owner, lease);
 	if (lease->downgrade)

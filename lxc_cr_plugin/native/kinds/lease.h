@@ -10,6 +10,12 @@ struct lease;
 
 extern const struct kind lease_kind;
 
+/* Who waits in open(2) or truncate(2) for a lease to end. A stop takes them out of its queue. */
+struct lease_waiter {
+	uint64_t file; /* struct file of the lease */
+	pid_t tid;     /* initial pid namespace */
+};
+
 /* @fd: a descriptor of @owner that shows @file; -1: only a mapping does. */
 struct cr_error *lease_dump(struct dump *dump, const struct kernel_lock *lock,
 			    const struct object *file, const struct process *owner, int fd);

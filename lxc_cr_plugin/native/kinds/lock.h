@@ -6,6 +6,9 @@
 #include "../dump.h"
 #include "../restore.h"
 
+/* Result of a call that a stop has interrupted and that the kernel enters again. */
+enum { ERESTARTSYS = 512 };
+
 enum lock_sort {
 	LOCK_POSIX, /* F_SETLK: of a process */
 	LOCK_OFD,   /* F_OFD_SETLK: of an open file description */

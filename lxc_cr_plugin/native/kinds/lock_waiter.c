@@ -11,8 +11,6 @@
 #include "lock.h"
 #include "registers.h"
 
-enum { ERESTARTSYS = 512 };
-
 static const struct field waiter_fields[] = {
 	FIELD_UINT(struct lock_waiter, sort, 0, LOCK_SORTS - 1, "0: POSIX, 1: OFD, 2: flock"),
 	FIELD_INT(struct lock_waiter, pid, 1, MAX_TASKS, "process"),
