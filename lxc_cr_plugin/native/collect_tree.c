@@ -107,19 +107,28 @@ static bool somebody_is_ending(const struct dump *dump, const struct wanted_tids
 	return false;
 }
 
+static struct cr_error *note_keyring(void *dump, uint64_t session_keyring)
+{
+	return keyrings_note_outside(dump, session_keyring);
+}
+
 static struct cr_error *read_kernel_tasks(struct dump *dump, const pid_t *tids, size_t count)
 {
 	enum { TRIES = 200 };
 	struct wanted_tids wanted = {.tids = tids, .count = count, .dump = dump};
+	/* whom we have stopped is traced; whoever else is in the container's cgroup is not */
+	struct kernel_reader *reader = dump->running ? dump->kernel : dump->kernel_container;
 	struct list *tasks = &dump->kernel_tasks;
 	struct timespec pause = {.tv_nsec = 500000};
 
 	dump->timers_first = 0;
 	for (int i = 0; i < TRIES; i++) {
 		tasks->count = 0;
-		TRY(kernel_reader_tasks(dump->kernel, dump->image.pool, is_wanted, &wanted, tasks));
+		TRY(kernel_reader_tasks(reader, dump->image.pool, is_wanted, &wanted, tasks));
 		TRY(wanted.error);
 		if (dump->running || !somebody_is_ending(dump, &wanted)) {
+			if (!dump->running)
+				TRY(kernel_reader_strangers(reader, note_keyring, dump));
 			if (tasks->count)
 				qsort(tasks->items, tasks->count, sizeof(struct kernel_task),
 				      by_pid);

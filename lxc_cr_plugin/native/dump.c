@@ -29,7 +29,7 @@ static struct cr_error *open_kernel(struct dump *dump)
 	kernel_futex_locate(dump->btf, &dump->futex_layout);
 	TRY(kernel_keys_locate(dump->btf, &dump->key_layout));
 	kernel_ptracers_locate(dump->btf, &dump->ptracer_layout);
-	TRY(kernel_reader_open(dump->btf, &dump->kernel));
+	TRY(kernel_reader_open(dump->btf, NULL, &dump->kernel));
 	TRY(kernel_probe(dump->kernel, dump->image.pool, &dump->bits));
 	TRY(kernel_landlock_find(dump->kernel, dump->peek, dump->image.pool, &dump->landlock));
 	if (dump->landlock.exists && !dump->landlock.found)
@@ -54,6 +54,7 @@ static struct cr_error *look(struct dump *dump, uint64_t *memory)
 	TRY(locks_check(dump));
 	TRY(other_names_search(dump));
 	*memory = collect_memory_estimate(dump);
+	dump->namespace = dump->init->kernel->id;
 	collect_forget(dump);
 	return NULL;
 }
@@ -93,6 +94,7 @@ static struct cr_error *prepare(struct dump *dump)
 		return error_new(CR_UNSUPPORTED,
 				 "The container cannot be checkpointed: %zu obstacles",
 				 dump->obstacles.found.count);
+	TRY(kernel_reader_open(dump->btf, &dump->namespace, &dump->kernel_container));
 	TRY(page_store_prepare(&dump->image.pages, memory / PAGE));
 	TRY(proc_boot_id(dump->image.pool, &dump->image.clocks.boot));
 	TRY(wait_sample(dump));
@@ -298,6 +300,7 @@ static void dump_deinit(struct dump *dump)
 	lease_trace_close(dump->lease_trace);
 	kernel_locks_close(dump->kernel_locks);
 	kernel_file_program_close(dump->file_program);
+	kernel_reader_close(dump->kernel_container);
 	kernel_reader_close(dump->kernel);
 	kernel_peek_close(dump->peek);
 	btf_close(dump->btf);

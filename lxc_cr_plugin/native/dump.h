@@ -64,6 +64,8 @@ struct dump {
 	struct btf *btf;
 	struct kernel_peek *peek;
 	struct kernel_reader *kernel;
+	struct kernel_reader *kernel_container; /* reads no tasks outside: in the stop */
+	struct kernel_id namespace;		/* init's, as a survey has seen it */
 	struct kernel_bits bits;
 	struct kernel_landlock landlock;
 	struct kernel_futex_layout futex_layout;

@@ -83,6 +83,15 @@ size_t bpf_jump_if_zero(struct bpf_code *code, int reg)
 	return code->count - 1;
 }
 
+size_t bpf_jump_if_equal(struct bpf_code *code, int reg, uint64_t value)
+{
+	/* the only instruction of 64 bits: two in a row */
+	emit(code, BPF_LD | BPF_IMM | BPF_DW, BPF_REG_2, 0, 0, (int)(uint32_t)value);
+	emit(code, 0, 0, 0, 0, (int)(uint32_t)(value >> 32));
+	emit(code, BPF_JMP | BPF_JEQ | BPF_X, reg, BPF_REG_2, 0, 0);
+	return code->count - 1;
+}
+
 size_t bpf_jump_unless_set(struct bpf_code *code, int reg, int bits)
 {
 	size_t jump;

@@ -60,6 +60,7 @@ void bpf_path(struct bpf_code *code, int slot, size_t bytes, int object, size_t 
 /* Unless the register is zero, jump to where bpf_land() is called with the value returned here. */
 size_t bpf_jump_unless_zero(struct bpf_code *code, int reg);
 size_t bpf_jump_if_zero(struct bpf_code *code, int reg);
+size_t bpf_jump_if_equal(struct bpf_code *code, int reg, uint64_t value); /* spoils BPF_REG_2 */
 /* Unless one of the bits is set in the register, likewise. */
 size_t bpf_jump_unless_set(struct bpf_code *code, int reg, int bits);
 void bpf_land(struct bpf_code *code, size_t jump);

@@ -11,7 +11,7 @@
 #include "bpf.h"
 #include "btf.h"
 
-enum { KERNEL_NAMES_MAX = 2 };
+enum { KERNEL_NAMES_MAX = 3 };
 
 struct kernel_field {
 	size_t offset; /* in the record */

@@ -3,12 +3,18 @@
 
 #include <fcntl.h>
 #include <linux/btf.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "../cleanup.h"
 #include "bpf.h"
 #include "fields.h"
+
+#ifndef XFS_SUPER_MAGIC
+#define XFS_SUPER_MAGIC 0x58465342
+#endif
 
 enum { PATH_SIZE = 256 };
 
@@ -26,6 +32,13 @@ struct record {
 	int32_t owner_signal;
 	uint32_t owner_uid, owner_euid;
 	uint32_t write_hint; /* inode->i_write_hint */
+	/* for stat(2): all zeros when they are not read */
+	uint64_t id_map; /* of the mount; an address */
+	uint64_t file_system;
+	uint64_t inode, size, mtime;
+	uint64_t mtime_ns; /* 32 or 64 bits */
+	uint32_t device, node, links, uid, gid;
+	uint32_t mode; /* 16 bits */
 	char path[PATH_SIZE];
 };
 
@@ -56,11 +69,29 @@ static const struct kernel_field fields[] = {
 	FIELD(owner_uid, "f_owner->uid", "f_owner.uid"),
 	FIELD(owner_euid, "f_owner->euid", "f_owner.euid"),
 };
+
+/* The same; Linux 6.7 and 6.11 have renamed times, 6.2 the map of a mount. */
+static const struct kernel_field stat_fields[] = {
+	FIELD(mode, "f_inode->i_mode"),
+	FIELD(inode, "f_inode->i_ino"),
+	FIELD(links, "f_inode->i_nlink"),
+	FIELD(uid, "f_inode->i_uid"),
+	FIELD(gid, "f_inode->i_gid"),
+	FIELD(node, "f_inode->i_rdev"),
+	FIELD(size, "f_inode->i_size"),
+	FIELD(mtime, "f_inode->i_mtime_sec", "f_inode->__i_mtime.tv_sec", "f_inode->i_mtime.tv_sec"),
+	FIELD(mtime_ns, "f_inode->i_mtime_nsec", "f_inode->__i_mtime.tv_nsec",
+	      "f_inode->i_mtime.tv_nsec"),
+	FIELD(device, "f_inode->i_sb->s_dev"),
+	FIELD(file_system, "f_inode->i_sb->s_magic"),
+	FIELD(id_map, "f_path.mnt->mnt_idmap", "f_path.mnt->mnt_userns"),
+};
 /* clang-format on */
 
 struct kernel_file_program {
 	int fd;
 	char *buffer;
+	uint64_t no_id_map; /* what a mount has whose files belong to whom the inode says */
 };
 
 /* The task of the iterator, and the number of the descriptor, while its context is at hand. */
@@ -119,7 +150,9 @@ static struct cr_error *assemble_path(struct bpf_code *code, const struct btf *b
 	return NULL;
 }
 
-static struct cr_error *load(const struct btf *btf, bool with_path, int *ret)
+enum parts { WITH_PATH = 1, WITH_STAT = 2 };
+
+static struct cr_error *load(const struct btf *btf, unsigned int parts, int *ret)
 {
 	_cleanup_free_ struct bpf_code *code = calloc(1, sizeof(*code));
 	const struct kernel_part all = {.end = sizeof(struct record), .slot = SLOT_RECORD};
@@ -131,12 +164,72 @@ static struct cr_error *load(const struct btf *btf, bool with_path, int *ret)
 	TRY(assemble_close_on_exec(code, btf));
 	TRY(kernel_fields_read(code, btf, "file", fields, sizeof(fields) / sizeof(fields[0]),
 			       &all));
+	if (parts & WITH_STAT)
+		TRY(kernel_fields_read(code, btf, "file", stat_fields,
+				       sizeof(stat_fields) / sizeof(stat_fields[0]), &all));
 	assemble_marks(code, btf);
-	if (with_path)
+	if (parts & WITH_PATH)
 		TRY(assemble_path(code, btf));
 	bpf_write(code, SLOT_RECORD, sizeof(struct record));
 	bpf_end(code);
 	return bpf_load_iterator(btf, "bpf_iter_task_file", code, ret);
+}
+
+/* What this kernel has not, or its verifier does not let us have, is read in a slower way. */
+static struct cr_error *load_most(const struct btf *btf, int *ret)
+{
+	static const unsigned int choices[] = {WITH_PATH | WITH_STAT, WITH_PATH, 0};
+	struct cr_error *error = NULL;
+
+	for (size_t i = 0; i < sizeof(choices) / sizeof(choices[0]); i++) {
+		cr_error_free(error);
+		error = load(btf, choices[i], ret);
+		if (!error || error->code != CR_HOST)
+			return error;
+	}
+	return error;
+}
+
+static struct cr_error *run(struct kernel_file_program *program, pid_t tgid,
+			    struct cr_error *(*take)(void *context, const void *data, bool *done),
+			    void *context)
+{
+	_cleanup_close_ int link = -1;
+	struct bpf_records records = {
+		.buffer = program->buffer,
+		.buffer_size = BUFFER_SIZE,
+		.record_size = sizeof(struct record),
+		.take = take,
+		.context = context,
+	};
+
+	TRY(bpf_link_iterator(program->fd, tgid, &link));
+	return bpf_run_iterator(link, &records);
+}
+
+static struct cr_error *take_id_map(void *context, const void *data, bool *done)
+{
+	struct kernel_file_program *program = context;
+	const struct record *record = data;
+
+	if (record->file_system != PIPEFS_MAGIC)
+		return NULL;
+	program->no_id_map = record->id_map;
+	*done = true;
+	return NULL;
+}
+
+/* Pipes have a mount of the kernel's own. */
+static struct cr_error *find_no_id_map(struct kernel_file_program *program)
+{
+	_cleanup_close_ int read_end = -1, write_end = -1;
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return error_sys("Failed to make a pipe");
+	read_end = ends[0];
+	write_end = ends[1];
+	return run(program, getpid(), take_id_map, program);
 }
 
 static void cleanup_program(struct kernel_file_program **program)
@@ -148,7 +241,6 @@ struct cr_error *kernel_file_program_open(const struct btf *btf, struct kernel_f
 {
 	_cleanup_(cleanup_program) struct kernel_file_program *program =
 		calloc(1, sizeof(*program));
-	struct cr_error *error;
 
 	if (!program)
 		return error_nomem();
@@ -158,13 +250,8 @@ struct cr_error *kernel_file_program_open(const struct btf *btf, struct kernel_f
 		return error_nomem();
 	/* Page faults now, not while tasks stand still. */
 	memset(program->buffer, 1, BUFFER_SIZE);
-	error = load(btf, true, &program->fd);
-	/* a verifier that does not let us have paths: they are read in the slower way */
-	if (error && error->code == CR_HOST) {
-		cr_error_free(error);
-		error = load(btf, false, &program->fd);
-	}
-	TRY(error);
+	TRY(load_most(btf, &program->fd));
+	TRY(find_no_id_map(program));
 	*ret = steal_pointer(&program);
 	return NULL;
 }
@@ -182,6 +269,7 @@ void kernel_file_program_close(struct kernel_file_program *program)
 struct taker {
 	struct pool *pool;
 	struct list list;
+	uint64_t no_id_map;
 	int32_t last; /* descriptor taken, -1: none yet */
 };
 
@@ -193,6 +281,44 @@ static struct cr_error *take_path(struct pool *pool, const struct record *record
 	ret->len = (size_t)record->path_size - 1;
 	ret->data = (uint8_t *)pool_strndup(pool, record->path, ret->len);
 	return ret->data ? NULL : error_nomem();
+}
+
+/* The kernel's dev_t has other bits than that of programs. */
+static dev_t device_of(uint32_t device)
+{
+	enum { MINOR_BITS = 20 };
+
+	return makedev(device >> MINOR_BITS, device & ((1u << MINOR_BITS) - 1));
+}
+
+/* Others may tell stat(2) something else than what their inodes hold. Of what has no name more is
+ * asked. */
+static bool tells_all(const struct record *record)
+{
+	return record->file_system == EXT4_SUPER_MAGIC || record->file_system == XFS_SUPER_MAGIC ||
+	       record->file_system == TMPFS_MAGIC;
+}
+
+static struct cr_error *take_stat(const struct taker *taker, const struct record *record,
+				  struct stat **ret)
+{
+	if (!tells_all(record) || !record->links || record->id_map != taker->no_id_map)
+		return NULL;
+	*ret = pool_alloc(taker->pool, sizeof(**ret));
+	if (!*ret)
+		return error_nomem();
+	**ret = (struct stat){
+		.st_dev = device_of(record->device),
+		.st_ino = record->inode,
+		.st_mode = record->mode,
+		.st_nlink = record->links,
+		.st_uid = record->uid,
+		.st_gid = record->gid,
+		.st_rdev = device_of(record->node),
+		.st_size = (off_t)record->size,
+		.st_mtim = {(time_t)record->mtime, (long)record->mtime_ns},
+	};
+	return NULL;
 }
 
 static struct cr_error *take_file(void *context, const void *data, bool *done)
@@ -225,26 +351,18 @@ static struct cr_error *take_file(void *context, const void *data, bool *done)
 		.owner_euid = record->owner_euid,
 	};
 	taker->last = file->fd;
+	TRY(take_stat(taker, record, &file->stat));
 	return take_path(taker->pool, record, &file->path);
 }
 
 struct cr_error *kernel_files_read(struct kernel_file_program *program, pid_t tgid,
 				   struct pool *pool, struct list *ret)
 {
-	_cleanup_close_ int link = -1;
-	struct taker taker = {.pool = pool, .last = -1};
-	struct bpf_records records = {
-		.buffer = program->buffer,
-		.buffer_size = BUFFER_SIZE,
-		.record_size = sizeof(struct record),
-		.take = take_file,
-		.context = &taker,
-	};
+	struct taker taker = {.pool = pool, .no_id_map = program->no_id_map, .last = -1};
 
 	if (tgid <= 0)
 		return error_new(CR_INTERNAL, "No process %d to read files of", tgid);
-	TRY(bpf_link_iterator(program->fd, tgid, &link));
-	TRY(bpf_run_iterator(link, &records));
+	TRY(run(program, tgid, take_file, &taker));
 	*ret = taker.list;
 	return NULL;
 }

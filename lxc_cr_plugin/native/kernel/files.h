@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "../error.h"
@@ -28,6 +29,9 @@ struct kernel_file {
 	uint64_t owner;
 	int32_t owner_signal;
 	uint32_t owner_uid, owner_euid;
+	/* what the inode holds of stat(2), not the times but one, nor st_blocks and st_blksize; NULL:
+	 * its file system may tell something else */
+	struct stat *stat;
 	struct bytes path; /* as readlink(2) on /proc/PID/fd/N; empty: not known, too long */
 };
 

@@ -150,6 +150,7 @@ static const struct kernel_field actions = {offsetof(struct kernel_task, actions
 
 struct kernel_reader {
 	struct bpf_task_iterator iterator;
+	struct bpf_task_iterator strangers; /* tasks that it does not read */
 };
 
 /* Threads of the kernel are in no container, and there are many. */
@@ -276,14 +277,75 @@ static struct cr_error *assemble_actions(struct bpf_code *code, const struct btf
 	return NULL;
 }
 
-static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf)
+/* Tasks in the pid namespace of @meant, or within, or traced: they are *taken by these jumps. */
+static struct cr_error *assemble_selection(struct bpf_code *code, const struct btf *btf,
+					   const struct kernel_id *meant, size_t taken[2])
+{
+	uint32_t numbers = btf_pid_numbers(btf);
+	struct btf_place place;
+
+	TRY(btf_require(btf, "task_struct", "ptrace", &place));
+	bpf_load(code, BPF_W, BPF_REG_1, BPF_OBJECT, (int)place.offset);
+	taken[0] = bpf_jump_unless_zero(code, BPF_REG_1);
+	TRY(btf_require(btf, "task_struct", "thread_pid->level", &place));
+	bpf_follow(code, BPF_OBJECT, &place);
+	TRY(btf_require(btf, "upid", "ns", &place));
+	/* of a task at less depth something else lies there: not an address of a namespace */
+	bpf_probe(code, SLOT_OWN, 8, BPF_BASE,
+		  numbers + meant->depth * btf_struct_size(btf, "upid") + place.offset);
+	bpf_load(code, BPF_DW, BPF_REG_1, BPF_REG_10, SLOT_OWN);
+	taken[1] = bpf_jump_if_equal(code, BPF_REG_1, meant->namespace);
+	return NULL;
+}
+
+/* A record takes microseconds, and the host may have many tasks that are not meant. */
+static struct cr_error *assemble_members(struct bpf_code *code, const struct btf *btf,
+					 const struct kernel_id *meant)
+{
+	size_t taken[2];
+
+	TRY(assemble_selection(code, btf, meant, taken));
+	bpf_end(code);
+	bpf_land(code, taken[0]);
+	bpf_land(code, taken[1]);
+	return NULL;
+}
+
+static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf,
+				 const struct kernel_id *meant)
 {
 	TRY(bpf_begin(code, btf, "bpf_iter__task", "task"));
 	TRY(assemble_filter(code, btf));
+	if (meant)
+		TRY(assemble_members(code, btf, meant));
 	TRY(assemble_fields(code, btf));
 	TRY(assemble_ids(code, btf));
 	TRY(assemble_syscall(code, btf));
 	TRY(assemble_actions(code, btf));
+	bpf_end(code);
+	return NULL;
+}
+
+/* Only what has a session keyring writes it: 8 bytes. */
+static struct cr_error *assemble_strangers(struct bpf_code *code, const struct btf *btf,
+					   const struct kernel_id *meant)
+{
+	uint32_t type = btf_find(btf, BTF_KIND_STRUCT, "task_struct");
+	struct btf_place place;
+	size_t taken[2], none;
+
+	TRY(bpf_begin(code, btf, "bpf_iter__task", "task"));
+	TRY(assemble_filter(code, btf));
+	TRY(assemble_selection(code, btf, meant, taken));
+	if (btf_locate(btf, type, "real_cred->session_keyring", &place)) {
+		bpf_probe_place(code, SLOT_CHUNK, &place, NULL);
+		bpf_load(code, BPF_DW, BPF_REG_1, BPF_REG_10, SLOT_CHUNK);
+		none = bpf_jump_if_zero(code, BPF_REG_1);
+		bpf_write(code, SLOT_CHUNK, sizeof(uint64_t));
+		bpf_land(code, none);
+	}
+	bpf_land(code, taken[0]);
+	bpf_land(code, taken[1]);
 	bpf_end(code);
 	return NULL;
 }
@@ -293,15 +355,20 @@ static void cleanup_reader(struct kernel_reader **reader)
 	kernel_reader_close(*reader);
 }
 
-struct cr_error *kernel_reader_open(const struct btf *btf, struct kernel_reader **ret)
+struct cr_error *kernel_reader_open(const struct btf *btf, const struct kernel_id *meant,
+				    struct kernel_reader **ret)
 {
 	_cleanup_(cleanup_reader) struct kernel_reader *reader = calloc(1, sizeof(*reader));
-	_cleanup_free_ struct bpf_code *code = calloc(1, sizeof(*code));
+	_cleanup_free_ struct bpf_code *code = calloc(2, sizeof(*code));
 
 	if (!reader || !code)
 		return error_nomem();
-	TRY(assemble(code, btf));
-	TRY(bpf_task_iterator_open(btf, code, &reader->iterator));
+	TRY(assemble(&code[0], btf, meant));
+	TRY(bpf_task_iterator_open(btf, &code[0], &reader->iterator));
+	if (meant) {
+		TRY(assemble_strangers(&code[1], btf, meant));
+		TRY(bpf_task_iterator_open(btf, &code[1], &reader->strangers));
+	}
 	*ret = steal_pointer(&reader);
 	return NULL;
 }
@@ -311,7 +378,34 @@ void kernel_reader_close(struct kernel_reader *reader)
 	if (!reader)
 		return;
 	bpf_task_iterator_close(&reader->iterator);
+	bpf_task_iterator_close(&reader->strangers);
 	free(reader);
+}
+
+struct notes {
+	kernel_keyring_note note;
+	void *context;
+};
+
+static struct cr_error *take_keyring(void *context, const void *record, bool *done)
+{
+	const struct notes *notes = context;
+
+	(void)done;
+	return notes->note(notes->context, *(const uint64_t *)record);
+}
+
+struct cr_error *kernel_reader_strangers(struct kernel_reader *reader, kernel_keyring_note note,
+					 void *context)
+{
+	struct notes notes = {note, context};
+	struct bpf_records records = {
+		.record_size = sizeof(uint64_t),
+		.take = take_keyring,
+		.context = &notes,
+	};
+
+	return bpf_task_iterator_run(&reader->strangers, records);
 }
 
 struct selection {

@@ -152,15 +152,24 @@ struct kernel_task {
 struct kernel_reader; /* the loaded iterator: a few descriptors */
 
 /* Parses BTF, assembles, loads and links. Takes tens of milliseconds: not inside the stop.
- * CR_HOST with a remedy when this kernel has no BTF or refuses BPF iterators. */
-struct cr_error *kernel_reader_open(const struct btf *btf, struct kernel_reader **ret);
+ * CR_HOST with a remedy when this kernel has no BTF or refuses BPF iterators.
+ * @meant: the id of a task: only its pid namespace is read, those within, and who is traced; NULL:
+ * all. */
+struct cr_error *kernel_reader_open(const struct btf *btf, const struct kernel_id *meant,
+				    struct kernel_reader **ret);
 void kernel_reader_close(struct kernel_reader *reader); /* NULL is fine */
 
-/* All tasks of the host that pass @wanted (NULL: all), zombies too.
+/* All tasks (of the namespace) that pass @wanted (NULL: all), zombies too.
  * *ret: list of struct kernel_task in @pool. Well below 1 ms for a hundred tasks. */
 struct cr_error *kernel_reader_tasks(struct kernel_reader *reader, struct pool *pool,
 				     bool (*wanted)(void *context, const struct kernel_task *task),
 				     void *context, struct list *ret);
+
+typedef struct cr_error *(*kernel_keyring_note)(void *context, uint64_t session_keyring);
+
+/* The session keyrings of all others, where the reader has a namespace. */
+struct cr_error *kernel_reader_strangers(struct kernel_reader *reader, kernel_keyring_note note,
+					 void *context);
 
 static inline void cleanup_kernel_reader(struct kernel_reader **reader)
 {

@@ -179,6 +179,17 @@ static struct cr_error *old_path(struct dump *dump, const struct sight *sight, s
 	return ret->data ? NULL : error_nomem();
 }
 
+/* Whose contents are saved is looked at closely: kernel_file.stat has not all. */
+static struct cr_error *save_contents(struct dump *dump, const struct sight *sight,
+				      const struct bytes *path, bool deleted, uint32_t *ret)
+{
+	struct sight close = *sight;
+
+	if (fstatat(sight->process->proc, sight->link, &close.stat, 0) < 0)
+		return error_sys("Failed to look at '%s'", sight->path.data);
+	return volatile_file_object(dump, &close, path, deleted, ret);
+}
+
 static struct cr_error *find_deleted(struct dump *dump, const struct sight *sight,
 				     struct backing *ret)
 {
@@ -197,7 +208,7 @@ static struct cr_error *find_deleted(struct dump *dump, const struct sight *sigh
 	if (sight->stat.st_nlink)
 		return find_other_name(dump, sight, &old, ret);
 	ret->path = old;
-	return volatile_file_object(dump, sight, &old, true, &ret->object);
+	return save_contents(dump, sight, &old, true, &ret->object);
 }
 
 struct cr_error *backing_find(struct dump *dump, const struct sight *sight, struct backing *ret)
@@ -216,5 +227,5 @@ struct cr_error *backing_find(struct dump *dump, const struct sight *sight, stru
 	if (dump->options->files)
 		return NULL;
 	TRY(filesystem_ends(dump, sight, &ends));
-	return ends ? volatile_file_object(dump, sight, &sight->path, false, &ret->object) : NULL;
+	return ends ? save_contents(dump, sight, &sight->path, false, &ret->object) : NULL;
 }

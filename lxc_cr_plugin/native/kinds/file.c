@@ -140,6 +140,10 @@ static struct cr_error *look(struct dump *dump, struct process *process,
 		.position = file->position,
 		.path = file->path,
 	};
+	if (file->stat && file->path.len) {
+		ret->stat = *file->stat;
+		return NULL;
+	}
 	if (process->fds < 0)
 		process->fds = openat(process->proc, "fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	snprintf(name, sizeof(name), "%d", file->fd);
