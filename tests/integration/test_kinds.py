@@ -177,3 +177,24 @@ def test_programs_of_another_libc(container, laboratory):
     stop_and_restart(container)
     for victim in victims:
         victim.verify()
+
+
+def test_open_files_are_recorded_as_stat_shows_them(container):
+    """Most are read with the descriptors, out of their inodes, and not by stat(2)."""
+    victim = container.add_victim("regular")
+    container.start()
+    victim.ready()
+    container.checkpoint()
+    records = container.cr("inspect", container.name).result["state"]
+    files = [r["fields"]["file"] for r in records if r["kind"] == "regular"]
+    found = 0
+    for file in files:
+        path = container.rootfs / file["path"].lstrip("/")
+        if not path.is_file():  # a name that is no text, or that only the container has
+            continue
+        found += 1
+        seen = path.stat()
+        assert (file["mode"], file["uid"], file["gid"]) == (seen.st_mode, seen.st_uid, seen.st_gid)
+        assert (file["device"], file["inode"]) == (seen.st_dev, seen.st_ino)
+        assert (file["size"], file["mtime"]) == (seen.st_size, seen.st_mtime_ns)
+    assert found > 5

@@ -54,6 +54,7 @@ static const struct kernel_field fields[] = {
 	FIELD(dispatch_len, "syscall_dispatch.len"),
 	FIELD(clear_child_tid, "clear_child_tid"),
 	FIELD(set_child_tid, "set_child_tid"),
+	FIELD(robust_list, "robust_list"),
 	FIELD(nanosleep.clockid, "restart_block.nanosleep.clockid"),
 	FIELD(nanosleep.type, "restart_block.nanosleep.type"),
 	FIELD(nanosleep.rmtp, "restart_block.nanosleep.rmtp"),

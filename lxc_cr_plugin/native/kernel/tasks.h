@@ -72,6 +72,7 @@ struct kernel_task {
 	uint64_t dispatch_selector, dispatch_offset, dispatch_len;
 	uint64_t clear_child_tid; /* address, set_tid_address(2) */
 	uint64_t set_child_tid;
+	uint64_t robust_list; /* address, set_robust_list(2) */
 	uint32_t securebits;
 	uint32_t subreaper; /* signal->is_child_subreaper, 0 or 1 */
 	/* task->restart_block; expires and time are CLOCK_MONOTONIC ns of the initial time

@@ -55,7 +55,7 @@ static struct cr_error *registers_dump(struct dump *dump, struct thread *thread,
 		wait_hide(&regs);
 		TRY(task_set_regs(thread->host_tid, &regs));
 	}
-	TRY(rseq_abort(thread->host_tid, &regs));
+	TRY(rseq_abort(thread, &regs));
 	registers->general.data = pool_memdup(dump->image.pool, &regs, sizeof(regs));
 	registers->general.len = sizeof(regs);
 	if (!registers->general.data)

@@ -19,13 +19,9 @@ static const struct field robust_list_fields[] = {
 static struct cr_error *robust_list_dump(struct dump *dump, struct thread *thread, void *state)
 {
 	struct robust_list_state *list = state;
-	struct robust_list_head *head = NULL;
-	size_t len;
 
 	(void)dump;
-	if (syscall(SYS_get_robust_list, thread->host_tid, &head, &len) < 0)
-		return error_sys("Failed to read the robust futex list of thread %d", thread->tid);
-	list->head = (uint64_t)head;
+	list->head = thread->kernel->robust_list;
 	return NULL;
 }
 

@@ -31,20 +31,15 @@ struct configuration {
 	uint32_t size, signature, flags, pad;
 };
 
-static struct cr_error *read_configuration(pid_t tid, struct configuration *ret)
-{
-	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof(*ret), ret) < 0)
-		return error_sys("Failed to read the rseq registration of thread %d", tid);
-	return NULL;
-}
-
 static struct cr_error *rseq_dump(struct dump *dump, struct thread *thread, void *state)
 {
 	struct rseq_state *rseq = state;
 	struct configuration configuration;
 
 	(void)dump;
-	TRY(read_configuration(thread->host_tid, &configuration));
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, thread->host_tid, sizeof(configuration),
+		   &configuration) < 0)
+		return error_sys("Failed to read the rseq registration of thread %d", thread->tid);
 	rseq->address = configuration.address;
 	rseq->size = configuration.size;
 	rseq->signature = configuration.signature;
@@ -63,20 +58,19 @@ static struct cr_error *rseq_restore(struct restore *restore, struct thread *thr
 	return NULL;
 }
 
-struct cr_error *rseq_abort(pid_t tid, struct arch_regs *regs)
+struct cr_error *rseq_abort(const struct thread *thread, struct arch_regs *regs)
 {
-	struct configuration configuration;
+	const struct rseq_state *rseq = thread_state(thread, &rseq_kind);
 	struct rseq_cs section;
 	uint64_t pointer;
 
-	TRY(read_configuration(tid, &configuration));
-	if (!configuration.address)
+	if (!rseq->address)
 		return NULL;
-	TRY(task_read(tid, configuration.address + offsetof(struct rseq, rseq_cs), &pointer,
+	TRY(task_read(thread->host_tid, rseq->address + offsetof(struct rseq, rseq_cs), &pointer,
 		      sizeof(pointer)));
 	if (!pointer)
 		return NULL;
-	TRY(task_read(tid, pointer, &section, sizeof(section)));
+	TRY(task_read(thread->host_tid, pointer, &section, sizeof(section)));
 	if (arch_ip(regs) - section.start_ip < section.post_commit_offset)
 		arch_set_ip(regs, section.abort_ip);
 	return NULL;

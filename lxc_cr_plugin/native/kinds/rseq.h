@@ -8,7 +8,7 @@
 extern const struct kind rseq_kind;
 
 /* A task stopped inside a restartable sequence must come back at its abort handler, as after any
- * preemption. */
-struct cr_error *rseq_abort(pid_t tid, struct arch_regs *regs);
+ * preemption. Its registration is dumped already. */
+struct cr_error *rseq_abort(const struct thread *thread, struct arch_regs *regs);
 
 #endif
