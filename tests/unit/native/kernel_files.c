@@ -121,6 +121,23 @@ static bool same_info(pid_t pid, const struct kernel_file *file)
 	return len == (ssize_t)file->path.len && !memcmp(target, file->path.data, file->path.len);
 }
 
+/* What was read with the descriptor is what stat(2) tells. */
+static bool same_stat(pid_t pid, const struct kernel_file *file)
+{
+	const struct stat *known = file->stat;
+	struct stat stat;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, file->fd);
+	return !known ||
+	       (!fstatat(AT_FDCWD, path, &stat, 0) && stat.st_dev == known->st_dev &&
+		stat.st_ino == known->st_ino && stat.st_mode == known->st_mode &&
+		stat.st_nlink == known->st_nlink && stat.st_uid == known->st_uid &&
+		stat.st_gid == known->st_gid && stat.st_rdev == known->st_rdev &&
+		stat.st_size == known->st_size && stat.st_mtim.tv_sec == known->st_mtim.tv_sec &&
+		stat.st_mtim.tv_nsec == known->st_mtim.tv_nsec);
+}
+
 static void compare(pid_t pid, const struct list *list)
 {
 	const struct kernel_file *file = list->items;
@@ -136,7 +153,8 @@ static void compare(pid_t pid, const struct list *list)
 		there += entry->d_name[0] != '.';
 	closedir(listing);
 	for (size_t i = 0; i < list->count; i++) {
-		if (same_info(pid, &file[i]) && (!i || file[i].fd > file[i - 1].fd))
+		if (same_info(pid, &file[i]) && same_stat(pid, &file[i]) &&
+		    (!i || file[i].fd > file[i - 1].fd))
 			continue;
 		printf("descriptor %d: %.*s\n", file[i].fd, (int)file[i].path.len,
 		       (const char *)file[i].path.data);

@@ -201,6 +201,33 @@ static bool is_ours(void *context, const struct kernel_task *task)
 	return task->pid == getpid() || task->pid == init || task->ppid == init;
 }
 
+static struct cr_error *count_one(void *context, uint64_t session_keyring)
+{
+	*(unsigned int *)context += session_keyring != 0;
+	return NULL;
+}
+
+/* A reader of one pid namespace: init and its child, not we. */
+static void check_namespace(const struct btf *btf, struct pool *pool,
+			    const struct kernel_task *init)
+{
+	_cleanup_kernel_reader_ struct kernel_reader *reader = NULL;
+	const struct kernel_task *task;
+	unsigned int keyrings = 0, inside = 0;
+	struct list list = {0};
+
+	if (!CHECK_SUCCESS(kernel_reader_open(btf, &init->id, &reader)))
+		return;
+	CHECK_SUCCESS(kernel_reader_tasks(reader, pool, NULL, NULL, &list));
+	task = list.items;
+	for (size_t i = 0; i < list.count; i++) {
+		inside += task[i].id.namespace == init->id.namespace;
+		CHECK(task[i].id.namespace == init->id.namespace || task[i].ptrace);
+	}
+	CHECK(inside == 2);
+	CHECK_SUCCESS(kernel_reader_strangers(reader, count_one, &keyrings));
+}
+
 int main(void)
 {
 	_cleanup_kernel_reader_ struct kernel_reader *reader = NULL;
@@ -212,7 +239,8 @@ int main(void)
 	struct list list = {0};
 	bool changed = false;
 
-	if (!CHECK_SUCCESS(types_open(&btf)) || !CHECK_SUCCESS(kernel_reader_open(btf, &reader)) ||
+	if (!CHECK_SUCCESS(types_open(&btf)) ||
+	    !CHECK_SUCCESS(kernel_reader_open(btf, NULL, &reader)) ||
 	    !CHECK_SUCCESS(pool_create(0, &pool)))
 		return checks_done();
 	for (int i = 0; i < 2000 && !changed; i++) {
@@ -228,6 +256,8 @@ int main(void)
 	for (size_t i = 0; i < list.count; i++) {
 		if (task[i].pid != getpid())
 			CHECK(task[i].id.number == (task[i].pid == init ? 1 : 2));
+		if (task[i].pid == init)
+			check_namespace(btf, pool, &task[i]);
 		if (task[i].pid != getpid() && task[i].pid != init)
 			CHECK(task[i].groups == 2 && task[i].session_id.number == 2 &&
 			      task[i].cap_ambient == 1);

@@ -428,7 +428,7 @@ static void live_powerless(struct facts *facts)
 	struct cr_error *error = NULL;
 
 	if (!types_open(&btf) && setuid(65534) == 0)
-		error = kernel_reader_open(btf, &reader);
+		error = kernel_reader_open(btf, NULL, &reader);
 	facts->values[0] = error && error->code == CR_HOST && error->remedy && !reader;
 	facts->ready = true;
 	for (;;)
@@ -446,7 +446,8 @@ int main(void)
 	child = child_start(live_powerless);
 	CHECK(child.facts->values[0]);
 	child_end(&child);
-	if (!CHECK_SUCCESS(types_open(&btf)) || !CHECK_SUCCESS(kernel_reader_open(btf, &reader)))
+	if (!CHECK_SUCCESS(types_open(&btf)) ||
+	    !CHECK_SUCCESS(kernel_reader_open(btf, NULL, &reader)))
 		return checks_done();
 	check_everybody(reader);
 	check_signals(reader);
