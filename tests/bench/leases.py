@@ -95,7 +95,7 @@ def measure(wanted: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--errors", type=int, default=208)
+    parser.add_argument("--errors", type=int, default=2600)
     parser.add_argument("--picture", type=Path, default=HERE.parent.parent / "docs/lease-error.svg")
     arguments = parser.parse_args()
     found = measure(arguments.errors)
