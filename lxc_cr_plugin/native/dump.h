@@ -109,6 +109,7 @@ struct dump {
 	struct hash filesystems;  /* by device: backing.c */
 	struct hash other_names;  /* by device and inode: other_names.c */
 	struct list wanted_names; /* struct other_name * */
+	struct hash given_names;  /* struct bytes, by address: kinds/memory_names.c */
 	struct found_flags found_flags;
 	struct kernel_epolls *kernel_epolls; /* NULL until there is an epoll instance */
 	struct hash seccomp_filters;	     /* by contents: kinds/seccomp_filter.c */

@@ -345,6 +345,19 @@ static struct cr_error *parse_map(char *line, size_t len, struct proc_map *map)
 	return NULL;
 }
 
+/* Shared memory with a name (PR_SET_VMA_ANON_NAME) shows that and not its path. A path never begins
+ * like this. */
+static struct cr_error *find_path(int dir, struct pool *pool, struct proc_map *map)
+{
+	static const char named[] = "[anon_shmem:";
+	char link[64];
+
+	if (strncmp((char *)map->name.data, named, strlen(named)))
+		return NULL;
+	snprintf(link, sizeof(link), "map_files/%" PRIx64 "-%" PRIx64, map->start, map->end);
+	return proc_link(dir, link, pool, &map->name);
+}
+
 struct cr_error *proc_maps(int dir, struct pool *pool, struct list *ret)
 {
 	size_t len;
@@ -360,6 +373,7 @@ struct cr_error *proc_maps(int dir, struct pool *pool, struct list *ret)
 		if (!end)
 			return error_new(CR_INTERNAL, "Failed to parse /proc/PID/maps: no newline");
 		TRY(parse_map(line, (size_t)(end - line), map));
+		TRY(find_path(dir, pool, map));
 		line = end + 1;
 	}
 	return NULL;

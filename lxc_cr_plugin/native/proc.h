@@ -66,7 +66,7 @@ struct proc_map {
 	uint64_t inode;
 	uint32_t major, minor;
 	bool read, write, execute, shared;
-	struct bytes name; /* path, [heap], or empty */
+	struct bytes name; /* path, [heap], [anon:NAME], or empty */
 };
 
 /* *ret: list of struct proc_map. */

@@ -48,6 +48,7 @@ struct restore {
 	struct list dead_senders;      /* struct helper *, the same */
 	struct list departed;	       /* struct departed *: kinds/pidfd.c */
 	struct hash departed_by_inode; /* the same */
+	bool names_lost;	       /* this kernel does not name memory: kinds/memory_names.c */
 	bool seccomp_suspended;	       /* filters are not in force while we build */
 	struct list leases;	       /* struct object *: kinds/lease.c */
 	struct list leases_by_pid;     /* the same, of one process after the other */

@@ -236,6 +236,27 @@ def test_well_formed_records_that_lie(what, container, tmp_path):
     lab.assert_restarts()
 
 
+def name_memory(records: list, name: bytes) -> None:
+    """Have each anonymous mapping say that a program has named it."""
+    for memory in records_of(records, "memory"):
+        for vma in memory["vmas"]:
+            if vma["type"] == 0:
+                vma["given_name"] = name
+
+
+def test_names_of_memory(lab):
+    """One that prctl(2) would not take is a lie; a kernel that has no names says so, once."""
+    for name in (b"open end", b"two\nlines\0", b"[heap]\0", b"NUL\0inside\0", b"\xff\0"):
+        rewrite_records(lab, lambda records, name=name: name_memory(records, name))
+        lab.assert_refused(repr(name))
+        lab.mend()
+    rewrite_records(lab, lambda records: name_memory(records, b"given\0"))
+    said = lab.container.restart().text.count("'given'")
+    maps = Path(f"/proc/{lab.container.init_pid}/maps").read_text()
+    assert said == ("[anon:given]" not in maps)
+    lab.victim.verify()
+
+
 def test_image_of_another_user(lab):
     lab.image.chmod(0o777)
     outcome = lab.container.try_cr("restart", lab.container.name)

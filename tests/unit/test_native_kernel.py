@@ -8,8 +8,8 @@ import pytest
 from tests.unit.native_build import BASE_SOURCES, NATIVE, ROOT, build, run
 
 KERNEL_SOURCES = tuple(
-    NATIVE / "kernel" / name
-    for name in ("bpf.c", "bpf_program.c", "btf.c", "fields.c", "files.c", "tasks.c", "vmas.c")
+    NATIVE / f"kernel/{name}.c"
+    for name in ["bpf", "bpf_program", "btf", "fields", "files", "peek", "tasks", "vmas"]
 )
 
 

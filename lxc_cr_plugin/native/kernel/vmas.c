@@ -15,6 +15,7 @@ struct record {
 	uint64_t policy;
 	uint64_t file;
 	uint64_t locks;
+	uint64_t name;
 };
 
 enum {
@@ -39,6 +40,7 @@ static const struct {
 
 struct kernel_vma_program {
 	int fd;
+	uint32_t name; /* in struct anon_vma_name */
 };
 
 struct kernel_vma_reader {
@@ -60,6 +62,38 @@ static struct cr_error *assemble_locks(struct bpf_code *code, const struct btf *
 	bpf_load(code, BPF_DW, BPF_BASE, BPF_REG_1, (int)inode.offset);
 	bpf_probe(code, SLOT(locks), sizeof(uint64_t), BPF_BASE, locks.offset);
 	bpf_land(code, jump);
+	return NULL;
+}
+
+/* Before Linux 6.2 its place is that of something else where a file is mapped. */
+static bool is_in_union(const struct btf *btf, uint32_t vm_area_struct,
+			const struct btf_place *name)
+{
+	struct btf_place shared;
+
+	return btf_locate(btf, vm_area_struct, "shared", &shared) &&
+	       name->offset >= shared.offset && name->offset < shared.offset + shared.size;
+}
+
+static struct cr_error *assemble_name(struct bpf_code *code, const struct btf *btf)
+{
+	uint32_t vm_area_struct = btf_find(btf, BTF_KIND_STRUCT, "vm_area_struct");
+	struct btf_place file, name;
+	size_t jump = 0;
+	bool guarded;
+
+	if (!btf_locate(btf, vm_area_struct, "anon_name", &name))
+		return NULL; /* without CONFIG_ANON_VMA_NAME */
+	guarded = is_in_union(btf, vm_area_struct, &name);
+	if (guarded) {
+		TRY(btf_require(btf, "vm_area_struct", "vm_file", &file));
+		bpf_load(code, BPF_DW, BPF_REG_1, BPF_OBJECT, (int)file.offset);
+		jump = bpf_jump_unless_zero(code, BPF_REG_1);
+	}
+	bpf_load(code, BPF_DW, BPF_REG_1, BPF_OBJECT, (int)name.offset);
+	bpf_store(code, BPF_DW, SLOT(name), BPF_REG_1);
+	if (guarded)
+		bpf_land(code, jump);
 	return NULL;
 }
 
@@ -87,8 +121,19 @@ static struct cr_error *assemble(struct bpf_code *code, const struct btf *btf)
 		bpf_store(code, BPF_DW, SLOT_RECORD + (int)fields[i].offset, BPF_REG_1);
 	}
 	TRY(assemble_locks(code, btf));
+	TRY(assemble_name(code, btf));
 	bpf_write(code, SLOT_RECORD, sizeof(struct record));
 	bpf_end(code);
+	return NULL;
+}
+
+static struct cr_error *find_name(const struct btf *btf, uint32_t *ret)
+{
+	struct btf_place place = {0};
+
+	if (btf_find(btf, BTF_KIND_STRUCT, "anon_vma_name"))
+		TRY(btf_require(btf, "anon_vma_name", "name[0]", &place));
+	*ret = place.offset;
 	return NULL;
 }
 
@@ -100,6 +145,7 @@ struct cr_error *kernel_vma_program_open(const struct btf *btf, struct kernel_vm
 	if (!program || !code)
 		return error_nomem();
 	TRY(assemble(code, btf));
+	TRY(find_name(btf, &program->name));
 	TRY(bpf_load_iterator(btf, "bpf_iter_task_vma", code, &program->fd));
 	*ret = steal_pointer(&program);
 	return NULL;
@@ -169,6 +215,7 @@ static struct cr_error *take_vma(void *context, const void *data, bool *done)
 	vma->policy = record->policy;
 	vma->file = record->file;
 	vma->locks = record->locks;
+	vma->name = record->name;
 	taker->end = record->end;
 	return NULL;
 }
@@ -189,4 +236,23 @@ struct cr_error *kernel_vma_reader_read(struct kernel_vma_reader *reader, struct
 	TRY(bpf_run_iterator(reader->link, &records));
 	*ret = taker.list;
 	return NULL;
+}
+
+/* In two parts where a page ends: what lies behind a short name may not be there. */
+struct cr_error *kernel_vma_name(const struct kernel_vma_program *program, struct kernel_peek *peek,
+				 uint64_t address, char name[KERNEL_VMA_NAME_MAX], size_t *len)
+{
+	uint64_t at = address + program->name;
+	size_t first = 4096 - at % 4096;
+
+	if (first > KERNEL_VMA_NAME_MAX)
+		first = KERNEL_VMA_NAME_MAX;
+	TRY(kernel_peek(peek, at, name, first));
+	*len = strnlen(name, first) + 1;
+	if (*len <= first)
+		return NULL;
+	if (first < KERNEL_VMA_NAME_MAX)
+		TRY(kernel_peek(peek, at + first, name + first, KERNEL_VMA_NAME_MAX - first));
+	*len = strnlen(name, KERNEL_VMA_NAME_MAX) + 1;
+	return *len <= KERNEL_VMA_NAME_MAX ? NULL : error_new(CR_GONE, "A name of memory is gone");
 }

@@ -13,6 +13,7 @@
 #include "../error.h"
 #include "../pool.h"
 #include "btf.h"
+#include "peek.h"
 
 struct kernel_vma {
 	int32_t tgid;
@@ -25,6 +26,7 @@ struct kernel_vma {
 	uint64_t policy; /* struct mempolicy, numa.h; 0: none */
 	uint64_t file;	 /* struct file that is mapped; 0: none */
 	uint64_t locks;	 /* struct file_lock_context of its inode; 0: it never had any */
+	uint64_t name;	 /* struct anon_vma_name, PR_SET_VMA_ANON_NAME; 0: none */
 };
 
 struct kernel_vma_program; /* the loaded program, one for all processes */
@@ -46,6 +48,14 @@ void kernel_vma_reader_close(struct kernel_vma_reader *reader); /* NULL is fine 
  * process stands still. */
 struct cr_error *kernel_vma_reader_read(struct kernel_vma_reader *reader, struct pool *pool,
 					struct list *ret);
+
+/* With the NUL that ends it. */
+enum { KERNEL_VMA_NAME_MAX = 80 };
+
+/* What kernel_vma.name stands for; CR_GONE when it is no name any more: the process must stand still.
+ * *len includes the NUL. */
+struct cr_error *kernel_vma_name(const struct kernel_vma_program *program, struct kernel_peek *peek,
+				 uint64_t address, char name[KERNEL_VMA_NAME_MAX], size_t *len);
 
 static inline void cleanup_kernel_vma_program(struct kernel_vma_program **program)
 {

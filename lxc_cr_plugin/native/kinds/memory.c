@@ -39,6 +39,8 @@ static const struct field vma_fields[] = {
 	FIELD_UINT(struct vma, description, 0, UINT32_MAX,
 		   "open file description that is mapped, 0: one of its own", .optional = true),
 	FIELD_UINT(struct vma, key, 0, MEMORY_KEYS - 1, "memory protection key", .optional = true),
+	FIELD_BYTES(struct vma, given_name, KERNEL_VMA_NAME_MAX,
+		    "PR_SET_VMA_ANON_NAME, with the NUL that ends it", .optional = true),
 	FIELD_END,
 };
 
@@ -247,6 +249,7 @@ static struct cr_error *dump_vma(struct dump *dump, struct process *process,
 	vma->name = map->name;
 	vma->kernel_file = known->file;
 	TRY(numa_policy_dump(dump, known->policy, &vma->policy));
+	TRY(memory_name_dump(dump, known->name, &vma->given_name));
 	if (known->locks)
 		TRY(locks_note_mapping(dump, process, map, known));
 	if (!known->file || vma->type == VMA_SPECIAL)
@@ -480,6 +483,7 @@ static struct cr_error *validate_vma(struct image *image, const struct vma *vma,
 	if (vma->flags & ~(VM_RESTORED | VM_MAYWRITE))
 		return error_new(CR_IMAGE, "Mapping 0x%lx has unknown flags",
 				 (unsigned long)vma->start);
+	TRY(memory_name_validate(vma));
 	if (vma->huge_page & (vma->huge_page - 1))
 		return error_new(CR_IMAGE, "Mapping 0x%lx has pages of %lu bytes",
 				 (unsigned long)vma->start, (unsigned long)vma->huge_page);

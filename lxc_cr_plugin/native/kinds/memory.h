@@ -24,9 +24,10 @@ struct vma {
 	uint64_t flags;	     /* the kernel's VM_... that a restart gives back: memory_flags.h */
 	uint64_t offset;     /* in the file or object, bytes */
 	uint64_t huge_page;  /* anonymous hugetlb mappings: bytes; 0: ordinary pages */
-	uint32_t object;    /* contents.h: what a file mapping or VMA_SHARED shows, 0: the path's */
-	struct bytes name;  /* path, or [vdso] and the like */
-	uint64_t file_size; /* of the file at checkpoint: a mapped file must not have changed */
+	uint32_t object;   /* contents.h: what a file mapping or VMA_SHARED shows, 0: the path's */
+	struct bytes name; /* path, or [vdso] and the like */
+	struct bytes given_name; /* PR_SET_VMA_ANON_NAME, with its NUL: empty is one too */
+	uint64_t file_size;  /* of the file at checkpoint: a mapped file must not have changed */
 	uint64_t file_mtime; /* ns */
 	struct numa_policy policy;
 	uint32_t key;	      /* memory protection key */
@@ -98,6 +99,11 @@ struct cr_error *memory_find_birth(struct restore *restore, struct process *proc
 const struct list *memory_birth(const struct process *process);
 /* Its own pages, where those differ. */
 struct cr_error *memory_fill_own(struct restore *restore, struct process *process);
+/* Names that programs have given to memory: memory_names.c. */
+struct cr_error *memory_name_dump(struct dump *dump, uint64_t address, struct bytes *ret);
+struct cr_error *memory_name_validate(const struct vma *vma);
+struct cr_error *memory_names_restore(struct restore *restore, const struct memory_map *memory);
+
 /* What may only be set when nobody is cloned from this address space any more. */
 struct cr_error *memory_finish(struct restore *restore, struct process *process);
 

@@ -101,6 +101,7 @@ struct cr_error *memory_finish(struct restore *restore, struct process *process)
 		TRY(advise(p, &vma[i]));
 		TRY(numa_policy_bind(p, &vma[i].policy, vma[i].start, vma[i].end));
 	}
+	TRY(memory_names_restore(restore, memory));
 	TRY(install_guards(p, &memory->guards));
 	for (size_t i = 0; i < memory->vmas.count; i++)
 		TRY(lock(p, memory, &vma[i]));
