@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "../cleanup.h"
+#include "../clock_ns.h"
 #include "../proc.h"
 #include "task.h"
 
@@ -20,6 +21,7 @@ enum {
 	SOON_NS = 3000000, /* most have reached it by then */
 	POLL_NS = 100000,
 	VFORK_SECONDS = 1,
+	SMALL_POOL = 16384,
 	FREEZE_MILLISECONDS = 5000,
 };
 
@@ -224,8 +226,7 @@ static struct cr_error *handle_stop(struct stop_set *set, size_t index, const st
 	case STOP_TRAP: task->stands = true; return NULL;
 	case STOP_GROUP: task->stands = task->job_control = true; return NULL;
 	case STOP_SIGNAL:
-		/* it was on its way to a handler: let the kernel build the frame, the trap follows
-		 */
+		/* on its way to a handler: the kernel builds the frame, the trap follows */
 		*again = true;
 		return task_continue(tid, stop->signal);
 	case STOP_NEW_TASK:
@@ -299,40 +300,6 @@ static struct cr_error *find_task(struct stop_set *set, pid_t tid, struct stoppe
 	return NULL;
 }
 
-/* A child of @parent, if it runs in its memory. */
-static struct cr_error *let_child_go(struct stop_set *set, pid_t parent, pid_t tid,
-				     struct list *children)
-{
-	struct stopped_task *child;
-	size_t *slot;
-
-	TRY(find_task(set, tid, &child));
-	if (!child || !child->stands || syscall(SYS_kcmp, tid, parent, KCMP_VM, 0, 0))
-		return NULL;
-	slot = list_append(set->pool, children, sizeof(*slot));
-	if (!slot)
-		return error_nomem();
-	*slot = (size_t)(child - (struct stopped_task *)set->tasks.items);
-	child->stands = false;
-	return task_continue(tid, 0);
-}
-
-static struct cr_error *let_children_go(struct stop_set *set, size_t index, struct list *children)
-{
-	pid_t parent = ((struct stopped_task *)set->tasks.items)[index].tid;
-	_cleanup_close_ int proc = -1;
-	char name[64], *text, *end;
-
-	TRY(proc_open(parent, parent, &proc));
-	/* of this very thread, which cannot have ended since */
-	snprintf(name, sizeof(name), "task/%d/children", parent);
-	TRY(proc_read(proc, name, set->pool, &text, NULL));
-	for (pid_t tid = (pid_t)strtol(text, &end, 10); end != text;
-	     tid = (pid_t)strtol(text = end, &end, 10))
-		TRY(let_child_go(set, parent, tid, children));
-	return NULL;
-}
-
 /* Not there yet is no error. */
 static struct cr_error *poll_stop(struct stop_set *set, size_t index)
 {
@@ -348,11 +315,83 @@ static struct cr_error *poll_stop(struct stop_set *set, size_t index)
 	return NULL;
 }
 
-static struct cr_error *stop_children(struct stop_set *set, const struct list *children)
+/* Of this very thread; none when it has been killed. */
+static struct cr_error *read_children(pid_t tid, struct pool *pool, char **ret)
 {
-	const size_t *child = children->items;
+	char name[64];
+	struct cr_error *error;
 
-	for (size_t i = 0; i < children->count; i++) {
+	snprintf(name, sizeof(name), "/proc/%d/task/%d/children", tid, tid);
+	error = proc_read(AT_FDCWD, name, pool, ret, NULL);
+	if (!error || error->code != CR_GONE)
+		return error;
+	cr_error_free(error);
+	*ret = pool_strndup(pool, "", 0);
+	return *ret ? NULL : error_nomem();
+}
+
+/* The children of task @index that run in its memory; one that has just been born may stand soon. */
+static struct cr_error *add_children(struct stop_set *set, size_t index, struct pool *pool,
+				     struct list *family)
+{
+	pid_t parent = ((struct stopped_task *)set->tasks.items)[index].tid;
+	char *text, *end;
+
+	TRY(read_children(parent, pool, &text));
+	for (pid_t tid = (pid_t)strtol(text, &end, 10); end != text;
+	     tid = (pid_t)strtol(text = end, &end, 10)) {
+		struct stopped_task *child;
+		size_t *slot;
+
+		TRY(find_task(set, tid, &child));
+		if (!child || syscall(SYS_kcmp, tid, parent, KCMP_VM, 0, 0))
+			continue;
+		slot = list_append(pool, family, sizeof(*slot));
+		if (!slot)
+			return error_nomem();
+		*slot = (size_t)(child - (struct stopped_task *)set->tasks.items);
+		TRY(poll_stop(set, *slot));
+	}
+	return NULL;
+}
+
+static struct cr_error *let_go(struct stop_set *set, size_t index, struct list *going)
+{
+	struct stopped_task *task = (struct stopped_task *)set->tasks.items + index;
+	size_t *slot;
+
+	if (!task->tid || !task->stands)
+		return NULL;
+	slot = list_append(set->pool, going, sizeof(*slot));
+	if (!slot)
+		return error_nomem();
+	*slot = index;
+	task->stands = false;
+	return task_continue(task->tid, 0);
+}
+
+/* All that a task in vfork waits for: its child may itself be in vfork, or begin one any time. */
+static struct cr_error *let_children_go(struct stop_set *set, size_t index, struct list *going)
+{
+	_cleanup_pool_ struct pool *pool = NULL;
+	struct list family = {0};
+
+	TRY(pool_create(SMALL_POOL, &pool));
+	TRY(add_children(set, index, pool, &family));
+	for (size_t i = 0; i < family.count; i++) {
+		size_t child = ((size_t *)family.items)[i];
+
+		TRY(add_children(set, child, pool, &family));
+		TRY(let_go(set, child, going));
+	}
+	return NULL;
+}
+
+static struct cr_error *stop_children(struct stop_set *set, const struct list *going)
+{
+	const size_t *child = going->items;
+
+	for (size_t i = 0; i < going->count; i++) {
 		struct stopped_task *task = (struct stopped_task *)set->tasks.items + child[i];
 		struct cr_error *error;
 
@@ -373,21 +412,21 @@ static struct cr_error *stop_children(struct stop_set *set, const struct list *c
  */
 static struct cr_error *finish_vfork(struct stop_set *set, size_t index)
 {
-	uint64_t tries = VFORK_SECONDS * 1000000000ull / POLL_NS;
+	uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + VFORK_SECONDS * 1000000000ull;
 	struct stopped_task *parent = (struct stopped_task *)set->tasks.items + index;
 	pid_t tid = parent->tid;
-	struct list children = {0};
+	struct list going = {0};
 
-	TRY(let_children_go(set, index, &children));
-	while (parent->tid && !parent->stands && tries--) {
+	while (parent->tid && !parent->stands && clock_ns(CLOCK_MONOTONIC) < deadline) {
+		TRY(let_children_go(set, index, &going));
 		TRY(poll_stop(set, index));
-		for (size_t i = 0; i < children.count; i++)
-			TRY(poll_stop(set, ((size_t *)children.items)[i]));
+		for (size_t i = 0; i < going.count; i++)
+			TRY(poll_stop(set, ((size_t *)going.items)[i]));
 		/* it may have moved: the list grows */
 		parent = (struct stopped_task *)set->tasks.items + index;
 	}
 	if (!parent->tid || parent->stands)
-		return stop_children(set, &children);
+		return stop_children(set, &going);
 	return error_remedy(
 		error_object(error_new(CR_UNSUPPORTED,
 				       "%s waits in vfork(2) for a child that does not execute a "

@@ -21,14 +21,15 @@ static void check_end(pid_t pid)
 	check(WIFEXITED(status) && WEXITSTATUS(status) == STATUS, "status %#x", status);
 }
 
+static const struct timespec pause_time = {.tv_nsec = 3000000};
+
 static void start_slowly(void)
 {
-	struct timespec pause = {.tv_nsec = 3000000};
 	char *const arguments[] = {self, "-", "end", NULL};
 	pid_t pid = vfork();
 
 	if (pid == 0) {
-		nanosleep(&pause, NULL);
+		nanosleep(&pause_time, NULL);
 		execv(self, arguments);
 		_exit(99);
 	}
@@ -43,10 +44,14 @@ static void start_nested(void)
 	pid_t pid = vfork();
 
 	if (pid == 0) {
-		pid_t inner = vfork();
+		pid_t inner;
 
-		if (inner == 0)
+		nanosleep(&pause_time, NULL);
+		inner = vfork();
+		if (inner == 0) {
+			nanosleep(&pause_time, NULL);
 			_exit(STATUS);
+		}
 		check_end(inner);
 		execv(self, arguments);
 		_exit(99);
