@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Fixtures of the integration tests: containers that leave nothing behind."""
 
+import contextlib
 import itertools
 import os
 import signal
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,25 +73,37 @@ def container_names(laboratory):
     return (f"{laboratory.session}-{number}" for number in itertools.count(1))
 
 
+@contextlib.contextmanager
+def containers_of(
+    laboratory: Laboratory, names: Iterator[str]
+) -> Iterator[Callable[..., Container]]:
+    """Make containers: each call gives one more; at the end all are gone, and what was theirs."""
+    with contextlib.ExitStack() as scopes:
+
+        def make(tree: Path | None = None) -> Container:
+            return scopes.enter_context(make_container(laboratory, next(names), tree=tree))
+
+        yield make
+    wait_until(
+        lambda: not leftovers_of(laboratory), what=f"no leftovers: {leftovers_of(laboratory)}"
+    )
+
+
+@contextlib.contextmanager
+def kept(file: Path) -> Iterator[None]:
+    """Whoever changes what this file of the kernel's says, it is put back."""
+    before = file.read_text()
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
 @pytest.fixture
 def new_container(laboratory, container_names):
     """Make containers: each call gives one more, all are gone after the test."""
-    scopes = []
-    made = []
-
-    def make(tree: Path | None = None) -> Container:
-        scope = make_container(laboratory, next(container_names), tree=tree)
-        scopes.append(scope)
-        made.append(scope.__enter__())
-        return made[-1]
-
-    def is_clean() -> bool:
-        return not leftovers_of(laboratory)
-
-    yield make
-    for scope in scopes:
-        scope.__exit__(None, None, None)
-    wait_until(is_clean, what=f"no leftovers: {leftovers_of(laboratory)}")
+    with containers_of(laboratory, container_names) as make:
+        yield make
 
 
 @pytest.fixture
@@ -101,19 +115,17 @@ def container(new_container):
 @pytest.fixture(scope="module")
 def huge_pages():
     """Some may be made; afterwards as many as before."""
-    before = HUGE_PAGES.read_text()
-    if int(before) < 64:
-        HUGE_PAGES.write_text("64")
-    yield
-    HUGE_PAGES.write_text(before)
+    with kept(HUGE_PAGES):
+        if int(HUGE_PAGES.read_text()) < 64:
+            HUGE_PAGES.write_text("64")
+        yield
 
 
 @pytest.fixture
 def lease_break_time():
     """Nobody may leave it changed, and a test that changes it puts it back."""
-    before = LEASE_BREAK_TIME.read_text()
-    yield
-    LEASE_BREAK_TIME.write_text(before)
+    with kept(LEASE_BREAK_TIME):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,15 +5,16 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from lxc_cr_plugin import native
 
-from .conftest import LEASE_BREAK_TIME
+from .conftest import LEASE_BREAK_TIME, containers_of, kept
 from .container import VICTIMS, Container, Victim
 
-pytestmark = pytest.mark.usefixtures("huge_pages", "lease_break_time")
+pytestmark = pytest.mark.usefixtures("huge_pages")
 
 # A kind and its victim have one name. Where a kind has no state of its own to look at, another
 # kind's victim exercises it.
@@ -45,10 +46,6 @@ def victim_of(kind: str) -> str:
     return VICTIM_OF_KIND.get(kind, kind)
 
 
-def support(victim: str):
-    return pytest.param(victim, marks=pytest.mark.support(victim, "works"))
-
-
 def add(container: Container, name: str) -> Victim:
     """Have the container run this victim, with the surroundings that it needs."""
     if name == "seccomp":
@@ -69,19 +66,8 @@ def shows_single_threads() -> bool:
     return True
 
 
-def skip_where_hidden(name: str) -> None:
-    if name in SINGLE_THREADS and not shows_single_threads():
-        pytest.skip("this kernel gives no pidfd of a thread, and a checkpoint refuses such ones")
-
-
-@pytest.fixture
-def running(request, container: Container) -> Victim:
-    """The victim of this test, ready in a running container."""
-    skip_where_hidden(request.getfixturevalue("name"))
-    victim = add(container, request.getfixturevalue("name"))
-    container.start()
-    victim.ready()
-    return victim
+def is_hidden(name: str) -> bool:
+    return name in SINGLE_THREADS and not shows_single_threads()
 
 
 def stop_and_restart(container: Container) -> None:
@@ -92,21 +78,77 @@ def stop_and_restart(container: Container) -> None:
     assert container.state == "RUNNING"
 
 
-@pytest.mark.parametrize("name", [*map(support, ALL)])
-class TestVictim:
-    def test_runs_on_after_a_checkpoint(self, name, container, running):
-        container.checkpoint()
+def restart_twice(container: Container) -> None:
+    stop_and_restart(container)
+    stop_and_restart(container)
+
+
+WAYS = {"checkpoint": Container.checkpoint, "restart": stop_and_restart, "twice": restart_twice}
+
+# A filter or limits of the whole container's would be in force for the others too.
+ALONE = {"ipc_namespace", "seccomp"}
+
+# These measure time, which the others would take from them.
+TIMED = {
+    "blocked", "itimer", "lease_break", "posix_timer", "restart_block", "socket_wait",
+    "timer_edge", "timerfd",
+}  # fmt: skip
+
+# Those that keep a processor busy, or the machine.
+HEAVY = {"crowd", "fork_bomb", "high_pid", "many_mappings", "rseq"}
+
+# How many of the others share a container: it saves most of the time, and who is asked for by
+# name (-k) has a container without those who were not.
+COMPANY_SIZE = 8
+
+
+def companies() -> list[list[str]]:
+    """Who shares a container with whom."""
+    single = sorted(ALONE | TIMED | HEAVY | set(LEASE_SECONDS))
+    others = sorted(set(ALL) - set(single))
+    count = -(-len(others) // COMPANY_SIZE)
+    return [*([name] for name in single), *(others[part::count] for part in range(count))]
+
+
+@pytest.fixture(scope="class")
+def company(request, laboratory, container_names) -> Iterator[dict[str, Victim]]:
+    """The victims of a company that are asked for, after what a way of WAYS did to their container."""
+    names = [
+        item.callspec.params["name"]
+        for item in request.session.items
+        if hasattr(item, "callspec") and item.callspec.params.get("company") == request.param
+    ]
+    way, _ = request.param
+    with containers_of(laboratory, container_names) as make, kept(LEASE_BREAK_TIME):
+        container = make()
+        victims = {name: add(container, name) for name in names if not is_hidden(name)}
+        container.start()
+        for victim in victims.values():
+            victim.ready()
+        WAYS[way](container)
         assert container.state == "RUNNING"
-        running.verify()
+        yield victims
 
-    def test_runs_on_after_a_restart(self, name, container, running):
-        stop_and_restart(container)
-        running.verify()
 
-    def test_runs_on_after_a_restart_of_a_restart(self, name, container, running):
-        stop_and_restart(container)
-        stop_and_restart(container)
-        running.verify()
+@pytest.mark.parametrize(
+    ("company", "name"),
+    [
+        pytest.param(
+            (way, number), name, id=f"{way}-{name}", marks=pytest.mark.support(name, "works")
+        )
+        for way in WAYS
+        for number, names in enumerate(companies())
+        for name in names
+    ],
+    indirect=["company"],
+)
+class TestVictim:
+    def test_runs_on_after(self, company, name):
+        if name not in company:
+            pytest.skip(
+                "this kernel gives no pidfd of a thread, and a checkpoint refuses such ones"
+            )
+        company[name].verify()
 
 
 def test_queues_are_looked_at_any_number_of_times(container):
@@ -126,17 +168,6 @@ def test_queues_are_looked_at_any_number_of_times(container):
 
 def test_every_kind_has_a_victim():
     assert [kind for kind in native.kinds() if victim_of(kind) not in ALL] == []
-
-
-# A filter or limits of the whole container's would be in force for the others too.
-ALONE = {"ipc_namespace", "seccomp"}
-
-
-# These measure time, which the others would take from them.
-TIMED = {
-    "blocked", "itimer", "lease_break", "posix_timer", "restart_block", "socket_wait",
-    "timer_edge", "timerfd",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -167,14 +198,13 @@ def test_programs_of_another_libc(container, laboratory):
     victims = [
         container.add_program_as_victim(laboratory.compile(VICTIMS / f"{name}.c", libc="musl"))
         for name in OF_LIBC
-        if name not in SINGLE_THREADS or shows_single_threads()
+        if not is_hidden(name)
     ]
     container.start()
     for victim in victims:
         victim.ready()
     container.checkpoint()
-    stop_and_restart(container)
-    stop_and_restart(container)
+    restart_twice(container)
     for victim in victims:
         victim.verify()
 

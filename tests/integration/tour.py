@@ -15,23 +15,20 @@ from .test_kinds import (
     ALL,
     ALONE,
     AWAY_SECONDS,
+    HEAVY,
     LEASE_SECONDS,
-    SINGLE_THREADS,
     add,
-    shows_single_threads,
+    is_hidden,
 )
 
 pytestmark = pytest.mark.usefixtures("huge_pages")
 
 PARTS = 12
 
-# Those that keep a processor busy, or the machine.
-HEAVY = {"crowd", "fork_bomb", "high_pid", "many_mappings", "rseq"}
-
 
 def names() -> list[str]:
-    hidden = set() if shows_single_threads() else SINGLE_THREADS
-    return sorted(set(ALL) - ALONE - HEAVY - hidden - set(LEASE_SECONDS))
+    here = {name for name in ALL if not is_hidden(name)}
+    return sorted(here - ALONE - HEAVY - set(LEASE_SECONDS))
 
 
 def failures_of(victims: list[Victim], verb: str) -> dict[str, str]:
