@@ -1,600 +1,472 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "births.h"
-
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "births_plan.h"
 #include "kinds/zombie.h"
 #include "sharing.h"
 
-/* Everybody that is made in a way of its own, in the image's order. */
-struct plan {
-	struct image *image;
-	struct list nodes;  /* struct thread * */
-	struct hash tables; /* the first node of a process that has such tables: tables_key() */
-};
+/* ---- one after the other goes ---- */
 
-static bool leads_session(const struct process *process)
+static struct cr_error *add_step(struct plan *plan, enum step_sort sort, struct thread *thread,
+				 struct birth_step **ret)
 {
-	return process->session == process->number;
+	struct birth_step *step =
+		list_append(plan->image->pool, &plan->image->births, sizeof(*step));
+
+	if (!step)
+		return error_nomem();
+	step->sort = sort;
+	step->thread = thread;
+	if (ret)
+		*ret = step;
+	return NULL;
 }
 
-bool births_is_orphan(const struct process *process)
+static struct cr_error *take_table(struct plan *plan, struct thread *maker, struct thread *table,
+				   enum share sort)
 {
-	const struct process *parent = process->parent;
+	struct thread *own = maker->birth->tables[sort];
 
-	if (!parent || leads_session(process) || process->session == parent->session)
-		return false;
-	return !parent->parent || process->session != parent->parent->session ||
-	       !leads_session(parent);
+	if (own)
+		own->birth->holders[sort]--;
+	maker->birth->tables[sort] = table;
+	table->birth->holders[sort]++;
+	return births_add_holder(plan, &table->birth->members[sort], maker);
 }
 
-static enum birth_stage stage_of(const struct process *process)
+/* What the maker had before; forwards, what it does when the child stands. */
+static struct cr_error *take(struct plan *plan, const struct match *match,
+			     const struct thread *child)
 {
-	return leads_session(process) || process->session == process->parent->session
-		       ? STAGE_AFTER
-		       : STAGE_BEFORE;
-}
+	struct thread *maker = match->maker, *leader = process_leader(maker->process);
+	uint64_t flags = 0;
 
-enum birth_stage births_stage(const struct thread *thread)
-{
-	switch (thread->birth->way) {
-	case BIRTH_THREAD: return STAGE_THREADS;
-	case BIRTH_SIBLING: return STAGE_SIBLINGS;
-	case BIRTH_ADOPTED: return STAGE_ADOPTED;
-	case BIRTH_CHILD:
-	case BIRTH_ORPHAN: break;
+	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
+		if (!(match->takes & 1u << sort))
+			continue;
+		TRY(take_table(plan, maker, child->birth->tables[sort], sort));
+		if (sort != SHARE_MEMORY && sort != SHARE_SIGHAND)
+			flags |= sharing_flag(sort);
 	}
-	return stage_of(thread->process);
+	if (match->takes & 1u << SHARE_MEMORY) {
+		maker->birth->executes = true;
+		TRY(add_step(plan, STEP_EXECUTE, maker, NULL));
+	}
+	/* zombies need not give anything up */
+	if (flags && !process_state(maker->process, &zombie_kind)) {
+		struct birth_step *step = NULL;
+
+		TRY(add_step(plan, STEP_GIVE_UP, maker, &step));
+		step->flags = flags;
+	}
+	if (!match->takes_session)
+		return NULL;
+	leader->birth->session->members--;
+	leader->birth->session = child->birth->session;
+	leader->birth->session->members++;
+	TRY(births_add_holder(plan, &leader->birth->session->list, leader));
+	return add_step(plan, STEP_LEAD, leader, NULL);
 }
 
-static struct cr_error *refuse(const struct thread *thread, const char *object, const char *why,
-			       const char *remedy)
+static bool leads_session(const struct thread *thread)
 {
-	const struct process *process = thread->process;
-	struct cr_error *error =
-		error_new(CR_UNSUPPORTED, "Process %d (%s) %s", process->pid,
-			  process->stat.comm[0] ? process->stat.comm : "in the image", why);
-
-	error = error_task(error_object(error, object), process->pid, process->stat.comm);
-	return error_remedy(error, "%s", remedy);
+	return thread_is_leader(thread) &&
+	       thread->process->number == thread->birth->session->number;
 }
 
-struct cr_error *births_refuse(const struct thread *thread, const char *why)
+/* What it does between its birth and that of its first child. */
+static struct cr_error *begin(struct plan *plan, struct thread *thread)
 {
-	return refuse(thread, "shared_process", why, "Not supported: end one of those that share");
+	if (leads_session(thread))
+		TRY(add_step(plan, STEP_LEAD, thread, NULL));
+	if (!thread_is_leader(thread) || thread->birth->unbuilt)
+		return NULL;
+	if (!thread->birth->executes)
+		return add_step(plan, STEP_BUILD, thread, NULL);
+	/* all others have it from here: what they have must be there before it executes */
+	if (birth_is_alone(thread, SHARE_MEMORY)) {
+		struct birth_step *step = NULL;
+
+		TRY(add_step(plan, STEP_BUILD, thread, &step));
+		step->of = thread->birth->tables[SHARE_MEMORY]->process;
+	}
+	return NULL;
 }
 
-/* ---- who could make it ---- */
-
-/* Itself, too. */
-static bool is_below(const struct process *process, const struct process *ancestor)
+static bool has_from(const struct thread *child, const struct thread *maker, enum share sort)
 {
-	return process->place >= ancestor->place &&
-	       process->place - ancestor->place < ancestor->family;
+	const struct thread *table = child->birth->tables[sort];
+
+	return table && table == maker->birth->tables[sort];
+}
+
+static uint64_t clone_flags(const struct thread *maker, const struct thread *child)
+{
+	uint64_t flags = 0;
+
+	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
+		if (has_from(child, maker, sort))
+			flags |= sharing_flag(sort);
+	}
+	return flags;
+}
+
+/* Is it the turn of those that must be made before their parent has its own memory? */
+static bool is_early_turn(const struct process *parent)
+{
+	const struct birth *birth = process_leader(parent)->birth;
+
+	return birth->children == birth->early;
+}
+
+static bool is_early_yet(const struct thread *child)
+{
+	return !child->birth->is_early || is_early_turn(child->process->parent);
+}
+
+/* Its parent comes to its own memory when it stands. */
+static struct cr_error *build_later(struct plan *plan, const struct thread *child,
+				    const struct match *match)
+{
+	struct thread *parent = process_leader(child->process->parent);
+
+	if (match->maker->process != parent->process || !parent->process->parent ||
+	    parent->birth->unbuilt || parent->birth->executes)
+		return NULL;
+	parent->birth->unbuilt = true;
+	return add_step(plan, STEP_BUILD, parent, NULL);
+}
+
+static struct cr_error *go(struct plan *plan, struct thread *child, const struct match *match)
+{
+	struct birth *birth = child->birth;
+	struct birth_step *step = NULL;
+
+	if (birth->is_early && is_early_yet(child))
+		TRY(build_later(plan, child, match));
+	TRY(take(plan, match, child));
+	TRY(begin(plan, child));
+	TRY(add_step(plan, STEP_MAKE, child, &step));
+	step->maker = match->maker;
+	step->way = match->way;
+	step->session = match->session;
+	step->flags = clone_flags(match->maker, child);
+	/* who shares its memory must find it there: then it is built as early as can be */
+	if (has_from(child, match->maker, SHARE_MEMORY))
+		process_leader(match->maker->process)->birth->unbuilt = false;
+	birth->gone = true;
+	plan->left--;
+	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
+		if (birth->tables[sort])
+			birth->tables[sort]->birth->holders[sort]--;
+	}
+	if (!thread_is_leader(child)) {
+		process_leader(child->process)->birth->apart--;
+		return NULL;
+	}
+	birth->session->members--;
+	process_leader(child->process->parent)->birth->children--;
+	if (birth->is_early)
+		process_leader(child->process->parent)->birth->early--;
+	return NULL;
+}
+
+/* ---- who has made it ---- */
+
+/* Takes the best of those who could have. */
+static void consider(struct thread *maker, const struct thread *child, struct match *best)
+{
+	struct match match;
+
+	if (births_match(maker, child, &match) &&
+	    (!best->maker || births_cost(&match) < births_cost(best)))
+		*best = match;
+}
+
+static bool is_found(const struct match *best)
+{
+	return best->maker && !births_cost(best);
+}
+
+static void consider_all(const struct list *makers, const struct thread *child, struct match *best)
+{
+	for_each (struct thread *, maker, makers) {
+		if (is_found(best))
+			return;
+		consider(maker, child, best);
+	}
+}
+
+/* Of those its parent and who is below it: they stand together in the list. */
+static void consider_family(const struct list *makers, const struct thread *child,
+			    struct match *best)
+{
+	const struct process *parent = child->process->parent;
+	struct thread *const *maker = makers->items;
+
+	for (size_t i = births_find_place(makers, parent->place);
+	     i < makers->count && maker[i]->process->place < parent->place + parent->family; i++) {
+		if (is_found(best))
+			return;
+		consider(maker[i], child, best);
+	}
+}
+
+static struct match find_maker(const struct thread *child)
+{
+	struct process *process = child->process, *parent = process->parent;
+	struct match best = {0};
+
+	if (!thread_is_leader(child)) {
+		consider_all(&process->threads, child, &best);
+		return best;
+	}
+	consider_all(&parent->threads, child, &best);
+	for (unsigned int sort = 0; sort < SHARE_SORTS && !is_found(&best); sort++) {
+		if (!birth_is_alone(child, sort))
+			consider_family(&child->birth->tables[sort]->birth->members[sort], child,
+					&best);
+	}
+	consider_family(&child->birth->session->list, child, &best);
+	return best;
+}
+
+static bool is_init(const struct thread *thread)
+{
+	return !thread->process->parent && thread_is_leader(thread);
+}
+
+static bool may_go(const struct thread *thread)
+{
+	const struct birth *birth = thread->birth;
+
+	return !birth->gone && !birth->children && !birth->apart && !is_init(thread);
+}
+
+/* ---- whose turn it is ---- */
+
+/* Has anything changed for it? */
+static struct cr_error *look_at(struct plan *plan, struct thread *thread)
+{
+	if (thread->birth->is_ready || !may_go(thread))
+		return NULL;
+	thread->birth->is_ready = true;
+	return births_append(plan, &plan->ready, thread);
+}
+
+static struct cr_error *look_at_children(struct plan *plan, const struct process *process)
+{
+	for_each (struct process *, child, &process->children)
+		TRY(look_at(plan, process_leader(child)));
+	return NULL;
+}
+
+/* Who is the last of those has it alone now. */
+static struct cr_error *look_at_last(struct plan *plan, const struct list *holders, size_t left)
+{
+	if (left != 1)
+		return NULL;
+	for_each (struct thread *, holder, holders) {
+		TRY(look_at(plan, holder));
+		if (!holder->birth->gone)
+			TRY(look_at_children(plan, holder->process));
+	}
+	return NULL;
+}
+
+/* What may be otherwise now that @child has gone. */
+static struct cr_error *look_around(struct plan *plan, const struct thread *child,
+				    const struct match *match)
+{
+	const struct birth *birth = child->birth;
+	struct process *process = child->process;
+
+	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
+		const struct birth *table = birth->tables[sort] ? birth->tables[sort]->birth : NULL;
+
+		if (table)
+			TRY(look_at_last(plan, &table->members[sort], table->holders[sort]));
+	}
+	if (births_cost(match))
+		TRY(look_at_children(plan, match->maker->process));
+	if (!thread_is_leader(child))
+		return look_at(plan, process_leader(process));
+	TRY(look_at_last(plan, &birth->session->list, birth->session->members));
+	if (!birth->is_early && is_early_turn(process->parent))
+		TRY(look_at_children(plan, process->parent));
+	return look_at(plan, process_leader(process->parent));
 }
 
 /*
- * Would the child of a helper of @maker, which is below @parent, be given to @parent, and not to a
- * subreaper before?
+ * The lower, the sooner; 0: at once, for nobody was anything else before. execve(2) takes away what is
+ * shared of the descriptors too, so it must have come after all that.
  */
-static bool is_next_reaper(const struct process *parent, const struct process *maker)
+static unsigned int rank(const struct thread *child, const struct match *match)
 {
-	const struct process *next = maker->adopter || !maker->reaper ? maker : maker->reaper;
+	unsigned int ret = (unsigned int)births_cost(match);
 
-	return maker == parent || is_below(parent, next);
+	if (ret && !(match->takes & 1u << SHARE_MEMORY))
+		ret += RANKS / 4;
+	return is_early_yet(child) ? ret : ret + RANKS / 2;
 }
 
-/* In a walk through the tree; parents stand before their children in the list. */
-static void find_places(const struct list *list)
+/* It goes if it has a maker of this rank, or waits. */
+static struct cr_error *look(struct plan *plan, struct thread *thread, unsigned int most)
 {
-	struct process **processes = list->items;
+	struct match match;
+	unsigned int its;
 
-	for_each (struct process *, process, list)
-		process->family = 1;
-	for (size_t i = list->count; i-- > 1;)
-		processes[i]->parent->family += processes[i]->family;
-	for_each (struct process *, child, list) {
-		struct process *parent = child->parent;
-
-		child->place = parent ? parent->next_place : 0;
-		child->next_place = child->place + 1;
-		if (parent)
-			parent->next_place += child->family;
-	}
-}
-
-static void find_reapers(const struct list *processes)
-{
-	for_each (struct process *, process, processes) {
-		struct process *parent = process->parent;
-
-		process->reaper =
-			!parent || !parent->parent || parent->adopter ? parent : parent->reaper;
-	}
-}
-
-/* Whoever makes a session later is born in one all the same, and so are children from before. */
-static bool fits_session(const struct process *child, const struct process *maker)
-{
-	return maker->session == child->session ||
-	       (leads_session(child) && (maker->session == child->parent->session ||
-					 !process_leader(child)->birth->makes_before));
-}
-
-static bool can_adopt(const struct process *child, const struct process *maker)
-{
-	return child->exit_signal == SIGCHLD && is_below(maker, child->parent) &&
-	       is_next_reaper(child->parent, maker) && fits_session(child, maker);
-}
-
-/* Is @maker itself made by @child, at last? */
-static bool is_made_by(const struct thread *maker, const struct thread *child)
-{
-	while (maker && maker != child)
-		maker = maker->birth->maker;
-	return maker != NULL;
-}
-
-/* Could @maker make @child? *way: how. */
-static bool can_make(const struct thread *maker, const struct process *child, enum birth_way *way)
-{
-	const struct process *process = maker->process, *parent = child->parent;
-
-	if (!maker->birth || is_made_by(maker, process_leader(child)))
-		return false;
-	if (process == parent) {
-		*way = BIRTH_CHILD;
-		return !births_is_orphan(child);
-	}
-	/* the kernel gives it the exit signal of who makes it */
-	if (process->parent == parent && process->exit_signal == child->exit_signal &&
-	    !births_is_orphan(process) && !births_is_orphan(child) &&
-	    stage_of(process) == stage_of(child)) {
-		*way = BIRTH_SIBLING;
-		return true;
-	}
-	*way = BIRTH_ADOPTED;
-	return can_adopt(child, process);
-}
-
-/* What is right for whoever shares nothing. */
-static void default_maker(struct thread *thread)
-{
-	struct process *process = thread->process;
-	struct birth *birth = thread->birth;
-
-	birth->maker = NULL;
-	birth->way = BIRTH_CHILD;
-	if (thread != process_leader(process)) {
-		birth->maker = process_leader(process);
-		birth->way = BIRTH_THREAD;
-	} else if (births_is_orphan(process)) {
-		birth->way = BIRTH_ORPHAN;
-	} else if (process->parent) {
-		birth->maker = process_leader(process->parent);
-		if (stage_of(process) == STAGE_BEFORE)
-			birth->maker->birth->makes_before = true;
-	}
-}
-
-static bool try_maker(struct thread *maker, struct thread *child)
-{
-	enum birth_way way;
-
-	if (!can_make(maker, child->process, &way))
-		return false;
-	child->birth->maker = maker;
-	child->birth->way = way;
-	return true;
-}
-
-/* ---- those who share memory: nobody else can make them ---- */
-
-/* Its parent has the same memory, and could make it. */
-static bool is_natural(const struct thread *leader)
-{
-	const struct process *process = leader->process;
-
-	return process->parent && !births_is_orphan(process) &&
-	       process_leader(process->parent)->first[SHARE_MEMORY] == leader->first[SHARE_MEMORY];
-}
-
-/* Who has the memory already when @root has it: everybody that comes from there. */
-static void spread(struct thread *const *members, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		if (is_natural(members[i]) &&
-		    process_leader(members[i]->process->parent)->birth->reached)
-			members[i]->birth->reached = true;
-	}
-}
-
-static bool attach(struct thread *const *members, size_t count, struct thread *child)
-{
-	for (size_t i = 0; i < count; i++) {
-		if (members[i]->birth->reached && try_maker(members[i], child)) {
-			child->birth->reached = true;
-			return true;
-		}
-	}
-	return false;
-}
-
-/* From @root on; NULL: everybody could be made, otherwise one who could not. */
-static struct thread *attach_all(struct thread *const *members, size_t count, struct thread *root)
-{
-	struct thread *left;
-	bool more;
-
-	for (size_t i = 0; i < count; i++)
-		members[i]->birth->reached = members[i] == root;
-	do {
-		more = false;
-		left = NULL;
-		spread(members, count);
-		for (size_t i = 0; i < count; i++) {
-			if (members[i]->birth->reached || is_natural(members[i]))
-				continue;
-			if (attach(members, count, members[i]))
-				more = true;
-			else
-				left = members[i];
-		}
-	} while (more);
-	return left;
-}
-
-static void detach_all(struct thread *const *members, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		if (!is_natural(members[i]))
-			default_maker(members[i]);
-	}
-}
-
-/* Somebody has the memory first, made by his parent; from him the others have it. */
-static struct cr_error *find_root(struct plan *plan, struct thread *const *members, size_t count)
-{
-	struct thread *left = NULL;
-
-	for (size_t i = 0; i < count; i++) {
-		if (is_natural(members[i]))
-			continue;
-		left = attach_all(members, count, members[i]);
-		if (!left)
-			return NULL;
-		detach_all(members, count);
-	}
-	return births_refuse(left, image_text(plan->image,
-					      "shares memory with process %d, from where it cannot "
-					      "have got it by clone(2) alone",
-					      left == members[0] ? members[1]->process->pid
-								 : members[0]->process->pid));
-}
-
-static int by_memory(const void *a, const void *b)
-{
-	const struct thread *x = *(struct thread *const *)a, *y = *(struct thread *const *)b;
-	uint32_t ours = x->first[SHARE_MEMORY]->id, theirs = y->first[SHARE_MEMORY]->id;
-
-	if (ours != theirs)
-		return ours < theirs ? -1 : 1;
-	return (x->id > y->id) - (x->id < y->id);
-}
-
-static struct cr_error *share_memory(struct plan *plan)
-{
-	size_t count = 0;
-	struct thread **order = pool_calloc(plan->image->pool, plan->nodes.count, sizeof(*order));
-
-	if (!order)
-		return error_nomem();
-	for_each (struct thread *, thread, &plan->nodes) {
-		if (thread_is_leader(thread))
-			order[count++] = thread;
-	}
-	qsort(order, count, sizeof(*order), by_memory);
-	for (size_t i = 0, end; i < count; i = end) {
-		struct thread *first = order[i]->first[SHARE_MEMORY];
-
-		for (end = i + 1; end < count && order[end]->first[SHARE_MEMORY] == first; end++)
-			continue;
-		if (end > i + 1)
-			TRY(find_root(plan, order + i, end - i));
-	}
-	return NULL;
-}
-
-/* ---- the others ---- */
-
-static int have_in_common(const struct thread *a, const struct thread *b)
-{
-	int count = 0;
-
-	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++)
-		count += a->first[sort] == b->first[sort];
-	return count;
-}
-
-/* Whoever has more of what it has makes it, if he can. */
-static void consider(struct thread *maker, struct thread *child)
-{
-	const struct thread *now = child->birth->maker;
-	struct thread *memory = child->first[SHARE_MEMORY];
-
-	if (have_in_common(maker, child) <= (now ? have_in_common(now, child) : 0))
-		return;
-	if (now && now->first[SHARE_MEMORY] == memory && maker->first[SHARE_MEMORY] != memory)
-		return;
-	try_maker(maker, child);
-}
-
-/* Threads of one process differ in nothing but these. 0: any. */
-static uint64_t tables_key(const struct thread *thread, bool fs, bool files)
-{
-	uint64_t directories = fs ? thread->first[SHARE_FS]->id : 0;
-
-	return directories << 32 | (files ? thread->first[SHARE_FILES]->id : 0);
-}
-
-/* The nodes of @process that have most of what @thread has come first; NULL: there is none. */
-static void find_alike(const struct plan *plan, const struct process *process,
-		       const struct thread *thread, struct thread *ret[3])
-{
-	for (int i = 0; i < 3; i++)
-		ret[i] = hash_find(&plan->tables, process->id, tables_key(thread, i != 2, i != 1));
-}
-
-static struct cr_error *note_tables(struct plan *plan, struct thread *thread)
-{
-	for (int i = 0; i < 3; i++)
-		TRY(hash_add(plan->image->pool, &plan->tables, thread->process->id,
-			     tables_key(thread, i != 2, i != 1), thread));
-	return NULL;
-}
-
-/* An orphan that shares, with whoever can make it. */
-static struct cr_error *find_maker(struct thread *leader)
-{
-	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
-		struct birth *first = leader->first[sort]->birth;
-
-		for_each (struct thread *, thread, &first->sharers[sort])
-			consider(thread, leader);
-	}
-	for (unsigned int sort = 0; !leader->birth->maker && sort < SHARE_SORTS; sort++) {
-		struct birth *first = leader->first[sort]->birth;
-
-		if (!first->sharers[sort].count)
-			continue;
-		if (first->orphans & (1u << sort))
-			return births_refuse(leader,
-					     "was adopted, and shares with somebody elsewhere");
-		first->orphans |= 1u << sort;
-	}
-	return NULL;
-}
-
-static struct cr_error *choose_for_process(const struct plan *plan, struct thread *leader)
-{
-	struct process *process = leader->process;
-	struct thread *alike[3];
-
-	if (!process->parent)
+	if (!may_go(thread))
 		return NULL;
-	find_alike(plan, process->parent, leader, alike);
-	for (int i = 0; i < 3; i++) {
-		if (alike[i])
-			consider(alike[i], leader);
-	}
-	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++)
-		consider(leader->first[sort], leader);
-	/* that one may be nowhere near, but another one is */
-	return leader->birth->maker || !leader->birth->shares ? NULL : find_maker(leader);
+	match = find_maker(thread);
+	if (!match.maker)
+		return NULL;
+	its = rank(thread, &match);
+	if (its > most)
+		return births_append(plan, &plan->waiting[its].list, thread);
+	TRY(go(plan, thread, &match));
+	return look_around(plan, thread, &match);
 }
 
-/* Of the threads before it the one that has most of what it has. */
-static void choose_for_thread(const struct plan *plan, struct thread *thread)
+static struct thread *next_ready(struct plan *plan)
 {
-	struct thread *alike[3];
+	struct thread *thread;
 
-	find_alike(plan, thread->process, thread, alike);
-	for (int i = 0; i < 3; i++) {
-		struct thread *other = alike[i];
+	if (!plan->ready.count)
+		return NULL;
+	thread = ((struct thread **)plan->ready.items)[--plan->ready.count];
+	thread->birth->is_ready = false;
+	return thread;
+}
 
-		if (other && other->id < thread->id &&
-		    have_in_common(other, thread) > have_in_common(thread->birth->maker, thread))
-			thread->birth->maker = other;
+static struct thread *next_waiting(struct plan *plan, unsigned int *at)
+{
+	for (*at = 0; *at < RANKS; ++*at) {
+		struct waiting *waiting = &plan->waiting[*at];
+
+		if (waiting->done < waiting->list.count)
+			return ((struct thread **)waiting->list.items)[waiting->done++];
 	}
+	return NULL;
+}
+
+static struct cr_error *look_at_all(struct plan *plan)
+{
+	for_each (struct thread *, node, &plan->nodes)
+		TRY(look_at(plan, node));
+	return NULL;
+}
+
+/* Until nobody can go. */
+static struct cr_error *let_go(struct plan *plan)
+{
+	struct thread *thread;
+	unsigned int at;
+
+	do {
+		while ((thread = next_ready(plan)))
+			TRY(look(plan, thread, 0));
+		thread = next_waiting(plan, &at);
+		/* what was found out may hold no more */
+		if (thread)
+			TRY(look(plan, thread, at));
+	} while (thread);
+	return NULL;
+}
+
+static struct cr_error *let_all_go(struct plan *plan)
+{
+	size_t before;
+
+	do {
+		before = plan->left;
+		TRY(look_at_all(plan));
+		TRY(let_go(plan));
+	} while (plan->left > 1 && plan->left < before);
+	return NULL;
+}
+
+/* ---- nobody can have made it ---- */
+
+static struct thread *another_holder(const struct thread *thread, enum share sort)
+{
+	const struct list *members = &thread->birth->tables[sort]->birth->members[sort];
+
+	for_each (struct thread *, member, members) {
+		if (member != thread && !member->birth->gone)
+			return member;
+	}
+	return NULL;
+}
+
+static struct cr_error *describe(const struct thread *thread)
+{
+	const struct process *process = thread->process;
+	const char *comm = process->stat.comm[0] ? process->stat.comm : "in the image";
+
+	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
+		const struct thread *other =
+			birth_is_alone(thread, sort) ? NULL : another_holder(thread, sort);
+
+		if (other)
+			return error_object(
+				error_new(CR_UNSUPPORTED,
+					  "Process %d (%s) shares %s with process %d, and nobody "
+					  "could have made it",
+					  process->pid, comm, sharing_name(sort),
+					  other->process->pid),
+				"shared_process");
+	}
+	return error_object(error_new(CR_UNSUPPORTED,
+				      "Process %d (%s) is in a session that it cannot have come "
+				      "to as a child of its parent",
+				      process->pid, comm),
+			    "session");
+}
+
+static struct cr_error *refuse(const struct plan *plan)
+{
+	for_each (struct thread *, node, &plan->nodes) {
+		struct cr_error *error;
+
+		if (!may_go(node))
+			continue;
+		error = error_task(describe(node), node->process->pid, node->process->stat.comm);
+		return error_remedy(error, "Not supported: end it, or those that share with it");
+	}
+	return error_new(CR_INTERNAL, "There is a task that nobody could have made");
 }
 
 /* ---- all together ---- */
 
-static struct cr_error *add_node(struct plan *plan, struct thread *thread)
-{
-	struct thread **slot = list_append(plan->image->pool, &plan->nodes, sizeof(*slot));
-
-	thread->birth = pool_alloc(plan->image->pool, sizeof(*thread->birth));
-	if (!slot || !thread->birth)
-		return error_nomem();
-	*slot = thread;
-	default_maker(thread);
-	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
-		struct thread *first = thread->first[sort];
-
-		if (first == thread)
-			continue;
-		thread->birth->shares = true;
-		if (!first->birth)
-			continue;
-		first->birth->shares = true;
-		slot = list_append(plan->image->pool, &first->birth->sharers[sort], sizeof(*slot));
-		if (!slot)
-			return error_nomem();
-		*slot = thread;
-	}
-	return note_tables(plan, thread);
-}
-
-/* They are made like children, and share nothing. */
-static struct cr_error *add_zombies(struct plan *plan)
-{
-	for_each (struct process *, zombie, &plan->image->zombies) {
-		struct thread *leader = process_leader(zombie);
-
-		leader->birth = pool_alloc(plan->image->pool, sizeof(*leader->birth));
-		if (!leader->birth)
-			return error_nomem();
-		default_maker(leader);
-		zombie->parent->adopter |= births_is_orphan(zombie);
-	}
-	return NULL;
-}
-
-static struct cr_error *add_nodes(struct plan *plan)
-{
-	for_each (struct process *, process, &plan->image->processes) {
-		process->adopter = false;
-		for_each (struct thread *, thread, &process->threads) {
-			if (thread_is_leader(thread) || sharing_is_apart(thread))
-				TRY(add_node(plan, thread));
-		}
-	}
-	for_each (struct thread *, node, &plan->nodes) {
-		if (node->birth->way == BIRTH_ORPHAN && !node->birth->shares)
-			node->process->parent->adopter = true;
-	}
-	return add_zombies(plan);
-}
-
-static struct cr_error *choose_makers(struct plan *plan)
-{
-	TRY(share_memory(plan));
-	for_each (struct thread *, thread, &plan->nodes) {
-		if (thread_is_leader(thread))
-			TRY(choose_for_process(plan, thread));
-		else
-			choose_for_thread(plan, thread);
-	}
-	for_each (struct thread *, node, &plan->nodes) {
-		if (node->birth->way == BIRTH_ORPHAN)
-			node->process->parent->adopter = true;
-	}
-	find_reapers(&plan->image->processes);
-	find_reapers(&plan->image->zombies);
-	return NULL;
-}
-
-/*
- * An orphan is born in its session and given to the nearest reaper above: that must be who has
- * adopted it. Without a leader the reaper makes the session itself.
- */
-static struct cr_error *check_orphan(const struct plan *plan, const struct process *orphan)
-{
-	const struct process *leader = image_process(plan->image, orphan->session);
-
-	if (!leader || leader->reaper == orphan->parent)
-		return NULL;
-	return refuse(process_leader(orphan), "session",
-		      "was adopted by a process that is not above the leader of its session",
-		      "Not supported yet; start the program with setsid");
-}
-
-/* All who share it must have it from each other: one of them alone has it from nobody. */
-static struct cr_error *check_one_root(struct thread *thread, enum share sort)
-{
-	struct thread *first = thread->first[sort];
-	const struct thread *maker = thread->birth->maker;
-
-	if (maker && maker->first[sort] == first)
-		return NULL;
-	if (first->birth->roots & (1u << sort))
-		return births_refuse(thread, sort == SHARE_UNDO
-						     ? "shares semaphore adjustments with somebody "
-						       "who cannot have made it"
-						     : "shares signal dispositions with somebody "
-						       "who cannot have made it");
-	first->birth->roots |= 1u << sort;
-	return NULL;
-}
-
-static struct cr_error *check_roots(struct plan *plan)
-{
-	for_each (struct thread *, thread, &plan->nodes) {
-		TRY(check_one_root(thread, SHARE_SIGHAND));
-		TRY(check_one_root(thread, SHARE_UNDO));
-	}
-	return NULL;
-}
-
-/* Now that all reapers are known. */
-static struct cr_error *check_reapers(const struct plan *plan)
-{
-	for_each (struct thread *, thread, &plan->nodes) {
-		const struct birth *birth = thread->birth;
-
-		if (birth->way == BIRTH_ORPHAN)
-			TRY(check_orphan(plan, thread->process));
-		if (birth->way == BIRTH_ADOPTED &&
-		    !is_next_reaper(thread->process->parent, birth->maker->process))
-			return births_refuse(thread,
-					     "shares with a process below another subreaper");
-	}
-	return NULL;
-}
-
-static struct cr_error *list_made(struct plan *plan, struct thread *child)
-{
-	struct thread **slot;
-
-	if (!child->birth->maker)
-		return NULL;
-	slot = list_append(plan->image->pool, &child->birth->maker->birth->makes, sizeof(*slot));
-	if (!slot)
-		return error_nomem();
-	*slot = child;
-	return NULL;
-}
-
-/* How many have made one another down to it, and of all on the way that are not known yet. */
-static void find_depth(struct thread *thread)
-{
-	uint32_t depth = 0;
-	struct thread *at = thread;
-
-	for (; at && !at->birth->depth; at = at->birth->maker)
-		depth++;
-	depth += at ? at->birth->depth : 0;
-	for (at = thread; at && !at->birth->depth; at = at->birth->maker)
-		at->birth->depth = depth--;
-}
-
-static struct cr_error *list_all_made(struct plan *plan)
-{
-	for_each (struct thread *, thread, &plan->nodes) {
-		TRY(list_made(plan, thread));
-		find_depth(thread);
-	}
-	return NULL;
-}
-
 struct cr_error *births_plan(struct image *image)
 {
 	struct plan plan = {.image = image};
+	struct thread *init;
 
-	find_places(&image->processes);
-	TRY(add_nodes(&plan));
-	find_reapers(&image->processes);
-	TRY(choose_makers(&plan));
-	TRY(check_roots(&plan));
-	TRY(check_reapers(&plan));
-	TRY(list_all_made(&plan));
-	TRY(births_carry(image, &plan.nodes));
-	TRY(births_check_order(&plan.nodes));
-	/* nobody has to wait for them, nor they for anybody */
-	for_each (struct process *, zombie, &image->zombies)
-		TRY(list_made(&plan, process_leader(zombie)));
-	return NULL;
+	memset(&image->births, 0, sizeof(image->births));
+	TRY(births_add_tasks(&plan));
+	TRY(let_all_go(&plan));
+	if (plan.left > 1)
+		return refuse(&plan);
+	init = *(struct thread **)plan.nodes.items;
+	return begin(&plan, init);
+}
+
+void births_find_mothers(struct image *image)
+{
+	const struct birth_step *steps = image->births.items;
+
+	for (size_t i = image->births.count; i-- > 0;) {
+		struct thread *thread = steps[i].thread;
+		struct process *process = thread->process;
+
+		if (steps[i].sort == STEP_MAKE && thread_is_leader(thread)) {
+			process->mother = process_leader(steps[i].maker->process)->birth->source;
+			thread->birth->source = process->mother;
+		} else if ((steps[i].sort == STEP_BUILD && process->memory) ||
+			   steps[i].sort == STEP_EXECUTE) {
+			thread->birth->source = steps[i].of ? steps[i].of : process;
+		}
+	}
 }

@@ -93,105 +93,125 @@ struct cr_error *clone_set_reaper(struct restore *restore, const struct process 
 	return program_run(restore->program);
 }
 
-/* ---- the plan, step by step ---- */
+/* ---- orphans ---- */
 
-/* By a helper of its maker's, which ends: births.h. */
-static struct cr_error *make_adopted(struct restore *restore, struct thread *maker,
-				     struct thread *child)
+/* A helper that stands, and for whom: all that have the same maker, parent and session. */
+struct delivery {
+	const struct birth_step *step; /* the last one */
+	struct helper helper;
+};
+
+/* It has everything that its maker has; it may make a session, whose leader is dead. */
+static struct cr_error *begin_helper(struct restore *restore, const struct birth_step *step,
+				     struct helper *helper)
 {
-	struct helper helper = {.pid = restore->spare_pid, .parent = maker->host_tid};
-	struct process *process = child->process, *parent = process->parent;
-	bool reaper = !parent->parent || parent->adopter;
 	struct program *p = restore->program;
 	uint64_t everything = 0;
 
 	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++)
 		everything |= sharing_flag(sort);
-	if (!reaper)
-		TRY(clone_set_reaper(restore, parent, true));
-	program_begin(p, maker->host_tid);
-	TRY(clone_process(restore, helper.pid, everything, 0, &helper.host_pid));
-	program_begin(p, helper.host_pid);
-	TRY(clone_prepare(restore, child));
-	TRY(clone_process(restore, process->pid, births_flags(maker, child),
-			  identity_of(process)->exit_signal, &child->host_tid));
-	TRY(clone_end_helper(restore, &helper));
-	return reaper ? NULL : clone_set_reaper(restore, parent, false);
+	helper->pid = step->session ? step->session : restore->spare_pid;
+	helper->parent = step->maker->host_tid;
+	program_begin(p, helper->parent);
+	TRY(clone_process(restore, helper->pid, everything, 0, &helper->host_pid));
+	program_begin(p, helper->host_pid);
+	if (step->session)
+		program_call(p, "make a session", SYS_setsid, 0);
+	return program_run(p);
 }
 
-static struct cr_error *make_thread(struct restore *restore, struct thread *maker,
-				    struct thread *child)
+/* The kernel gives whom a helper leaves behind to the next reaper above: the parent, for now. */
+static struct cr_error *begin_delivery(struct restore *restore, const struct birth_step *step)
+{
+	const struct process *parent = step->thread->process->parent;
+	struct delivery *delivery = pool_alloc(restore->image.pool, sizeof(*delivery));
+
+	if (!delivery)
+		return error_nomem();
+	if (parent->parent)
+		TRY(clone_set_reaper(restore, parent, true));
+	TRY(begin_helper(restore, step, &delivery->helper));
+	restore->delivery = delivery;
+	return NULL;
+}
+
+static struct cr_error *end_delivery(struct restore *restore)
+{
+	const struct delivery *delivery = restore->delivery;
+	const struct process *parent = delivery->step->thread->process->parent;
+
+	restore->delivery = NULL;
+	TRY(clone_end_helper(restore, &delivery->helper));
+	return parent->parent ? clone_set_reaper(restore, parent, false) : NULL;
+}
+
+/* Does @step go on with it? What was delivered last may get its memory meanwhile. */
+static bool is_part(const struct birth_step *step, const struct birth_step *last)
+{
+	if (step->sort == STEP_BUILD)
+		return step->thread == last->thread;
+	return step->sort == STEP_MAKE && step->way == BIRTH_ADOPTED &&
+	       step->maker == last->maker && step->session == last->session &&
+	       step->thread->process->parent == last->thread->process->parent;
+}
+
+struct cr_error *clone_end_delivery(struct restore *restore, const struct birth_step *next)
+{
+	const struct delivery *delivery = restore->delivery;
+
+	return !delivery || (next && is_part(next, delivery->step)) ? NULL : end_delivery(restore);
+}
+
+static struct cr_error *make_adopted(struct restore *restore, const struct birth_step *step)
+{
+	struct process *process = step->thread->process;
+
+	if (!restore->delivery)
+		TRY(begin_delivery(restore, step));
+	restore->delivery->step = step;
+	program_begin(restore->program, restore->delivery->helper.host_pid);
+	TRY(clone_prepare(restore, step->thread));
+	return clone_process(restore, process->pid, step->flags, process->exit_signal,
+			     &step->thread->host_tid);
+}
+
+/* ---- steps of the plan ---- */
+
+static struct cr_error *make_thread(struct restore *restore, const struct birth_step *step)
 {
 	struct program *p = restore->program;
 
-	program_begin(p, maker->host_tid);
-	TRY(clone_prepare(restore, child));
-	clone_as(p, "clone a thread", child->tid, THREAD_FLAGS | births_flags(maker, child), 0);
+	program_begin(p, step->maker->host_tid);
+	TRY(clone_prepare(restore, step->thread));
+	clone_as(p, "clone a thread", step->thread->tid, THREAD_FLAGS | step->flags, 0);
 	TRY(pid_taken(program_run(p)));
 	if (p->children.count != 1)
-		return error_new(CR_INTERNAL, "Lost sight of thread %d", child->tid);
-	child->host_tid = *(pid_t *)p->children.items;
+		return error_new(CR_INTERNAL, "Lost sight of thread %d", step->thread->tid);
+	step->thread->host_tid = *(pid_t *)p->children.items;
 	return NULL;
 }
 
-static struct cr_error *make(struct restore *restore, struct thread *maker, struct thread *child)
+struct cr_error *clone_make(struct restore *restore, const struct birth_step *step)
 {
-	struct process *process = child->process;
-	bool sibling = child->birth->way == BIRTH_SIBLING;
-	uint64_t flags = births_flags(maker, child);
+	struct process *process = step->thread->process;
+	bool sibling = step->way == BIRTH_SIBLING;
 
-	child->birth->made = true;
-	if (child->birth->way == BIRTH_THREAD)
-		return make_thread(restore, maker, child);
-	process->has_memory = flags & CLONE_VM;
-	if (maker->process != process->parent)
-		process->mother = maker->process;
-	if (child->birth->way == BIRTH_ADOPTED)
-		return make_adopted(restore, maker, child);
-	program_begin(restore->program, maker->host_tid);
-	TRY(clone_prepare(restore, child));
-	return clone_process(restore, process->pid, flags | (sibling ? CLONE_PARENT : 0),
-			     sibling ? 0 : identity_of(process)->exit_signal, &child->host_tid);
+	if (step->way == BIRTH_THREAD)
+		return make_thread(restore, step);
+	process->has_memory = step->flags & CLONE_VM;
+	if (step->way == BIRTH_ADOPTED)
+		return make_adopted(restore, step);
+	program_begin(restore->program, step->maker->host_tid);
+	TRY(clone_prepare(restore, step->thread));
+	return clone_process(restore, process->pid, step->flags | (sibling ? CLONE_PARENT : 0),
+			     sibling ? 0 : process->exit_signal, &step->thread->host_tid);
 }
 
-static struct cr_error *give_up(struct restore *restore, const struct thread *thread,
-				uint64_t flags)
+struct cr_error *clone_give_up(struct restore *restore, const struct birth_step *step)
 {
-	program_begin(restore->program, thread->host_tid);
-	program_call(restore->program, "stop sharing", SYS_unshare, flags);
+	program_begin(restore->program, step->thread->host_tid);
+	program_call(restore->program, "stop sharing", SYS_unshare, step->flags);
 	return program_run(restore->program);
-}
-
-static struct cr_error *make_from(struct restore *restore, struct thread *maker,
-				  enum birth_stage stage)
-{
-	uint64_t flags;
-	bool more;
-
-	do {
-		more = false;
-		for_each (struct thread *, child, &maker->birth->makes) {
-			if (child->birth->made || births_stage(child) != stage ||
-			    !births_is_ready(maker, child))
-				continue;
-			TRY(make(restore, maker, child));
-			more = true;
-		}
-		flags = births_give_up(maker);
-		if (flags)
-			TRY(give_up(restore, maker, flags));
-	} while (more || flags);
-	return NULL;
-}
-
-struct cr_error *clone_stage(struct restore *restore, const struct process *process,
-			     enum birth_stage stage)
-{
-	for_each (struct thread *, thread, &process->threads) {
-		if (thread->birth)
-			TRY(make_from(restore, thread, stage));
-	}
-	return NULL;
 }
 
 /* ---- threads ---- */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Single calls of clone(2) under chosen numbers, and the plan of births.h step by step. */
+/* Single calls of clone(2) under chosen numbers; what the plan of births.h needs of them. */
 #ifndef CR_CLONE_H
 #define CR_CLONE_H
 
@@ -23,9 +23,12 @@ struct cr_error *clone_end_helper(struct restore *restore, const struct helper *
 /* Does @process adopt what its descendants leave? */
 struct cr_error *clone_set_reaper(struct restore *restore, const struct process *process, bool on);
 
-/* Whom the threads of @process make at this stage. */
-struct cr_error *clone_stage(struct restore *restore, const struct process *process,
-			     enum birth_stage stage);
+/* Orphans stay with a helper until it ends; so it must before @next (NULL: all others), unless that
+ * is one more of them. */
+struct cr_error *clone_end_delivery(struct restore *restore, const struct birth_step *next);
+/* STEP_MAKE and STEP_GIVE_UP. */
+struct cr_error *clone_make(struct restore *restore, const struct birth_step *step);
+struct cr_error *clone_give_up(struct restore *restore, const struct birth_step *step);
 /* Those of its threads that do not stand yet. */
 struct cr_error *clone_threads(struct restore *restore, struct process *process);
 

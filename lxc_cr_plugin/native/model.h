@@ -154,13 +154,13 @@ struct process {
 	struct list open_files; /* struct kernel_file, ascending */
 	bool files_known;
 	struct proc_stat stat;
-	bool adopter;		/* of children that were born in other sessions: births.h */
-	struct process *reaper; /* the nearest adopter above it, or init; NULL: of init */
 	/* in a walk through the tree, where its descendants follow it: births.c */
 	size_t place, family, next_place;
 	/* restart only */
-	bool has_memory;	      /* it was born with somebody else's, by CLONE_VM */
-	const struct process *mother; /* whose memory it was born with; NULL: the parent's */
+	bool has_memory;     /* it has somebody else's, by CLONE_VM */
+	struct list special; /* struct vma: where execve(2) has placed the kernel's mappings */
+	/* whose memory it was born with; NULL: the parent's. Dump: from whom it may have pages */
+	const struct process *mother;
 };
 
 /* T0, ns; all zero in images that do not tell. */
@@ -175,6 +175,7 @@ struct image {
 	struct list objects;   /* struct object * */
 	struct list processes; /* struct process * */
 	struct list zombies;   /* struct process *, which have no more than kinds/zombie.h says */
+	struct list births;    /* struct birth_step: births.h */
 	struct list tables; /* struct process *: all, and those that stand for threads: sharing.h */
 	struct hash numbers; /* of processes, threads and groups: image_process() */
 	uint32_t next_id;

@@ -33,15 +33,13 @@ struct restore {
 	int root;	     /* its root directory, O_PATH */
 	uint64_t area;	     /* address of the program area, the same in every task */
 	struct list special; /* struct vma: where the kernel's mappings lie in init now */
-	uint64_t vdso;	     /* that of them which holds code */
-	uint64_t insn;	     /* offset of a system call instruction in the vdso */
+	uint64_t insn;	     /* offset of a system call instruction in that with code */
 	struct channel channel;
 	struct key_maker *key_maker;   /* keys.c */
 	struct list core_firsts;       /* pid_t, the first of each group: kinds/core_group.c */
-	struct hash orphans;	       /* struct list *, those of a session and adopter: tree.c */
-	struct list standing;	       /* struct process *: tree.c */
 	struct list helpers;	       /* struct helper: groups.c */
 	struct hash helped_groups;     /* those which helpers keep, by number: groups.c */
+	struct delivery *delivery;     /* of orphans, NULL: none: clone.c */
 	pid_t spare_pid;	       /* no task of the image has it */
 	void *pipes;		       /* tsearch(3) tree of struct standing_pipe: kinds/pipe.c */
 	struct hash senders;	       /* struct helper, by pid: kinds/unix_queue.c */

@@ -19,6 +19,7 @@
 #include "kinds/epoll.h"
 #include "kinds/files.h"
 #include "kinds/memory.h"
+#include "kinds/memory_special.h"
 #include "steps.h"
 
 #ifndef PTRACE_O_SUSPEND_SECCOMP
@@ -278,12 +279,6 @@ static struct cr_error *choose_area(struct restore *restore, const struct list *
 	return error_new(CR_UNSUPPORTED, "The programs leave no room in their address spaces");
 }
 
-static bool is_special(const struct proc_map *map)
-{
-	return map->name.len > 2 && (!strncmp((char *)map->name.data, "[vvar", 5) ||
-				     !strcmp((char *)map->name.data, "[vdso]"));
-}
-
 /* The kernel's mappings must be as large as the image has them; we only move them. */
 static struct cr_error *check_sizes(struct restore *restore, const struct process *process)
 {
@@ -308,27 +303,14 @@ static struct cr_error *check_sizes(struct restore *restore, const struct proces
 /* Note where they lie in init, fresh from execve(2). */
 static struct cr_error *find_vdso(struct restore *restore, const struct list *maps)
 {
-	const struct proc_map *map = maps->items;
 	const uint8_t *vdso = (const uint8_t *)getauxval(AT_SYSINFO_EHDR);
+	const struct vma *there;
 	long offset = -1;
 
-	for (size_t i = 0; vdso && i < maps->count; i++) {
-		struct vma *vma;
-
-		if (!is_special(&map[i]))
-			continue;
-		vma = list_append(restore->image.pool, &restore->special, sizeof(*vma));
-		if (!vma)
-			return error_nomem();
-		*vma = (struct vma){.start = map[i].start,
-				    .end = map[i].end,
-				    .type = VMA_SPECIAL,
-				    .name = map[i].name};
-		if (!strcmp((char *)map[i].name.data, "[vdso]")) {
-			offset = arch_find_syscall(vdso, map[i].end - map[i].start);
-			restore->vdso = map[i].start;
-		}
-	}
+	TRY(special_find(restore->image.pool, maps, &restore->special));
+	there = special_vdso(&restore->special);
+	if (vdso && there)
+		offset = arch_find_syscall(vdso, there->end - there->start);
 	if (offset < 0)
 		return error_new(CR_HOST, "There is no vdso, or it holds no system call");
 	restore->insn = (uint64_t)offset;
@@ -337,7 +319,8 @@ static struct cr_error *find_vdso(struct restore *restore, const struct list *ma
 	return NULL;
 }
 
-static struct cr_error *map_area(struct restore *restore)
+static struct cr_error *map_area(const struct restore *restore, pid_t tid,
+				 const struct list *special)
 {
 	uint64_t args[6] = {restore->area,
 			    (PROGRAM_AREA + PAGE - 1) & ~(PAGE - 1),
@@ -345,12 +328,34 @@ static struct cr_error *map_area(struct restore *restore)
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
 			    (uint64_t)-1,
 			    0};
+	const struct vma *vdso = special_vdso(special);
 	int64_t result;
 
-	TRY(task_syscall(restore->init, restore->vdso + restore->insn, SYS_mmap, args, &result));
+	if (!vdso)
+		return error_new(CR_HOST, "Task %d has no vdso", tid);
+	TRY(task_syscall(tid, vdso->start + restore->insn, SYS_mmap, args, &result));
 	if (result < 0)
 		return error_errno((int)result, "Failed to map the program area");
-	return task_write(restore->init, restore->area, __start_crblob, blob_size());
+	return task_write(tid, restore->area, __start_crblob, blob_size());
+}
+
+/*
+ * After an execve(2) memory under a protection key is closed to a task, and so to calls that it
+ * makes for us. Its clones have this from it, until they get their own registers.
+ */
+static struct cr_error *open_keys(const struct restore *restore, pid_t tid)
+{
+	struct bytes xstate;
+
+	TRY(task_get_xstate(tid, restore->image.pool, &xstate));
+	return arch_open_keys(xstate.data, xstate.len) ? task_set_xstate(tid, &xstate) : NULL;
+}
+
+struct cr_error *takeover_equip(const struct restore *restore, pid_t tid,
+				const struct list *special)
+{
+	TRY(map_area(restore, tid, special));
+	return open_keys(restore, tid);
 }
 
 /* Room for every descriptor number of the image and our own; the saved limits come last. */
@@ -384,19 +389,6 @@ static struct cr_error *check_ids(struct restore *restore)
 		"Set lxc.idmap back to what it was: the image's manifest holds the configuration");
 }
 
-/*
- * After an execve(2) memory under a protection key is closed to a task, and so to calls that it
- * makes for us. Its clones have this from it, until they get their own registers.
- */
-static struct cr_error *open_keys(struct restore *restore)
-{
-	struct bytes xstate;
-
-	TRY(task_get_xstate(restore->init, restore->image.pool, &xstate));
-	return arch_open_keys(xstate.data, xstate.len) ? task_set_xstate(restore->init, &xstate)
-						       : NULL;
-}
-
 struct cr_error *takeover_prepare(struct restore *restore)
 {
 	enum { LOWEST_CHANNEL = 16 };
@@ -409,10 +401,9 @@ struct cr_error *takeover_prepare(struct restore *restore)
 	TRY(proc_maps(proc, restore->image.pool, &maps));
 	TRY(choose_area(restore, &maps));
 	TRY(find_vdso(restore, &maps));
-	TRY(map_area(restore));
+	TRY(takeover_equip(restore, restore->init, &restore->special));
 	restore->program->base = restore->area;
 	program_begin(restore->program, restore->init);
-	TRY(open_keys(restore));
 	TRY(raise_file_limit(restore));
 	if (watched > highest)
 		highest = watched;

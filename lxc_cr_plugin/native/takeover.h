@@ -15,4 +15,9 @@ struct cr_error *takeover(struct restore *restore);
 /* The program area is in init: code in place, restore->program ready, channel open. */
 struct cr_error *takeover_prepare(struct restore *restore);
 
+/* A task new from execve(2) gets what it takes to make calls for us; @special: where the kernel's
+ * mappings lie in it. */
+struct cr_error *takeover_equip(const struct restore *restore, pid_t tid,
+				const struct list *special);
+
 #endif

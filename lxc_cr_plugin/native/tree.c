@@ -15,42 +15,17 @@
 #include "kinds/tty.h"
 #include "kinds/unix_socket.h"
 #include "kinds/zombie.h"
+#include "stand_in.h"
 
 static const struct process_identity *identity_of(const struct process *process)
 {
 	return process_state(process, &process_kind);
 }
 
-static bool stands(const struct process *process)
-{
-	return process_leader(process)->host_tid != 0;
-}
-
 static bool is_zombie(const struct process *process)
 {
 	return process_state(process, &zombie_kind) != NULL;
 }
-
-static bool is_orphan(const struct process *process)
-{
-	return process->parent && process_leader(process)->birth->way == BIRTH_ORPHAN;
-}
-
-/* The session that the process leads itself. */
-static void lead(struct restore *restore, const struct process *process)
-{
-	const struct process_identity *identity = identity_of(process);
-	struct program *p = restore->program;
-
-	if (identity->sid == identity->pid) {
-		program_call(p, "make a session", SYS_setsid, 0);
-		/* the runtime may have done it for init */
-		if (!process->parent)
-			program_may_fail(p);
-	}
-}
-
-/* ---- orphans ---- */
 
 static struct cr_error *note_number(struct restore *restore, struct list *used, pid_t number)
 {
@@ -100,7 +75,7 @@ static int compare_pids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* For processes that will be gone before the container runs. */
+/* For a process that will be gone before the container runs: one at a time. */
 static struct cr_error *choose_spare_pid(struct restore *restore)
 {
 	struct list used = {0};
@@ -119,177 +94,75 @@ static struct cr_error *choose_spare_pid(struct restore *restore)
 	return NULL;
 }
 
-/* Whose memory a clone of @mother begins with. */
-static const struct process *memory_source(const struct process *mother)
+/* ---- the steps ---- */
+
+static struct cr_error *build(struct restore *restore, struct process *process)
 {
-	if (!is_zombie(mother))
-		return mother;
-	return mother->mother ? mother->mother : mother->parent;
-}
+	struct birth *birth = process_leader(process)->birth;
 
-/* Those of a session who are given to the same process; NULL: there are none. */
-static struct list *orphans_of(const struct restore *restore, const struct process *adopter,
-			       pid_t sid)
-{
-	return hash_find(&restore->orphans, (uint64_t)sid, (uint64_t)adopter->pid);
-}
-
-static struct cr_error *append(struct restore *restore, struct list *list, struct process *process)
-{
-	struct process **slot = list_append(restore->image.pool, list, sizeof(*slot));
-
-	if (!slot)
-		return error_nomem();
-	*slot = process;
-	return NULL;
-}
-
-/* In the program's task, a process of the session that the orphans belong to. */
-static struct cr_error *clone_orphans(struct restore *restore, const struct list *orphans,
-				      const struct process *mother)
-{
-	for_each (struct process *, child, orphans) {
-		TRY(clone_prepare(restore, process_leader(child)));
-		TRY(clone_process(restore, child->pid, 0, identity_of(child)->exit_signal,
-				  &process_leader(child)->host_tid));
-		process_leader(child)->birth->made = true;
-		child->mother = memory_source(mother);
-		TRY(append(restore, &restore->standing, child));
-	}
-	return NULL;
-}
-
-/*
- * A process that was adopted is born in its session by a helper that ends: then the kernel gives it
- * to the nearest reaper above. @mother makes the helper: the session's leader, or the reaper itself
- * when the leader is dead, which the helper then stands in for.
- */
-static struct cr_error *deliver_orphans(struct restore *restore, const struct process *adopter,
-					const struct process *mother, pid_t sid)
-{
-	struct list *orphans = orphans_of(restore, adopter, sid);
-	bool dead_leader = mother == adopter;
-	struct helper helper = {
-		.pid = dead_leader ? sid : restore->spare_pid,
-		.parent = process_leader(mother)->host_tid,
-	};
-	struct program *p = restore->program;
-
-	if (!orphans)
+	if (is_zombie(process) || birth->built)
 		return NULL;
-	program_begin(p, helper.parent);
-	TRY(clone_process(restore, helper.pid, 0, 0, &helper.host_pid));
-	program_begin(p, helper.host_pid);
-	if (dead_leader) {
-		program_call(p, "make a session", SYS_setsid, 0);
-		TRY(program_run(p));
-	}
-	TRY(clone_orphans(restore, orphans, mother));
-	return clone_end_helper(restore, &helper);
+	birth->built = true;
+	return memory_restore(restore, process);
 }
 
-/* Sessions whose leader is dead: the adopter is their mother and keeps no trace of it. */
-static struct cr_error *deliver_leaderless(struct restore *restore, const struct process *adopter)
+/* What it hands on before it executes another program. */
+static struct cr_error *build_for_others(struct restore *restore, struct process *process,
+					 const struct process *of)
 {
-	for_each (struct process *, child, &adopter->children) {
-		pid_t sid = identity_of(child)->sid;
+	struct memory_map *own = process->memory;
+	struct cr_error *error;
 
-		if (is_orphan(child) && !stands(child) && !image_process(&restore->image, sid))
-			TRY(deliver_orphans(restore, adopter, adopter, sid));
-	}
-	return NULL;
+	process->memory = of->memory;
+	error = memory_restore(restore, process);
+	process->memory = own;
+	return error;
 }
 
-/* From here on it adopts what its descendants leave; whether it shall go on to do so, prctl.c says
- * at the end. */
-static struct cr_error *adopt(struct restore *restore, const struct process *adopter)
+static struct cr_error *lead(struct restore *restore, struct process *process)
 {
-	if (!adopter->adopter)
-		return NULL;
-	if (adopter->parent)
-		TRY(clone_set_reaper(restore, adopter, true));
-	return deliver_leaderless(restore, adopter);
-}
-
-static struct cr_error *note_orphan(struct restore *restore, struct process *orphan)
-{
-	pid_t sid = identity_of(orphan)->sid;
-	struct list *orphans = orphans_of(restore, orphan->parent, sid);
-
-	if (!orphans) {
-		orphans = pool_alloc(restore->image.pool, sizeof(*orphans));
-		if (!orphans)
-			return error_nomem();
-		TRY(hash_add(restore->image.pool, &restore->orphans, (uint64_t)sid,
-			     (uint64_t)orphan->parent->pid, orphans));
-	}
-	return append(restore, orphans, orphan);
-}
-
-static struct cr_error *find_orphans(struct restore *restore, const struct list *processes)
-{
-	for_each (struct process *, process, processes) {
-		if (is_orphan(process))
-			TRY(note_orphan(restore, process));
-	}
-	return NULL;
-}
-
-/* ---- the tree ---- */
-
-static struct cr_error *build_process(struct restore *restore, struct process *process)
-{
-	const struct process_identity *identity = identity_of(process);
-
-	if (!is_zombie(process))
-		TRY(memory_restore(restore, process));
-	TRY(clone_stage(restore, process, STAGE_THREADS));
-	TRY(clone_stage(restore, process, STAGE_SIBLINGS));
-	TRY(clone_stage(restore, process, STAGE_BEFORE));
 	restore_begin(restore, process);
-	lead(restore, process);
+	program_call(restore->program, "make a session", SYS_setsid, 0);
+	/* the runtime may have done it for init */
+	if (!process->parent)
+		program_may_fail(restore->program);
 	TRY(program_run(restore->program));
-	if (!is_zombie(process))
-		TRY(terminal_acquire(restore, process));
-	TRY(clone_stage(restore, process, STAGE_AFTER));
-	if (process->parent && identity->sid == identity->pid)
-		TRY(deliver_orphans(restore, process->reaper, process, identity->sid));
-	TRY(clone_stage(restore, process, STAGE_ADOPTED));
-	return adopt(restore, process);
+	return is_zombie(process) ? NULL : terminal_acquire(restore, process);
 }
 
-/* Whom @process has made. */
-static struct cr_error *note_made(struct restore *restore, const struct process *process)
+static struct cr_error *execute(struct restore *restore, struct process *process)
 {
-	for_each (struct thread *, thread, &process->threads) {
-		if (!thread->birth)
-			continue;
-		for_each (struct thread *, child, &thread->birth->makes) {
-			if (thread_is_leader(child))
-				TRY(append(restore, &restore->standing, child->process));
-		}
+	TRY(stand_in_execute(restore, process));
+	process->has_memory = false;
+	return build(restore, process);
+}
+
+static struct cr_error *take_step(struct restore *restore, const struct birth_step *step)
+{
+	struct process *process = step->thread->process;
+
+	switch (step->sort) {
+	case STEP_MAKE: return clone_make(restore, step);
+	case STEP_BUILD:
+		return step->of ? build_for_others(restore, process, step->of)
+				: build(restore, process);
+	case STEP_LEAD: return lead(restore, process);
+	case STEP_GIVE_UP: return clone_give_up(restore, step);
+	case STEP_EXECUTE: return execute(restore, process);
 	}
 	return NULL;
 }
 
-/* From init on, everybody after who has made him; orphans after their session. */
-static struct cr_error *build_all(struct restore *restore)
+/* The plan was made from its end. */
+static struct cr_error *take_all_steps(struct restore *restore)
 {
-	const struct image *image = &restore->image;
-	struct list *standing = &restore->standing;
+	const struct birth_step *steps = restore->image.births.items;
 
-	TRY(find_orphans(restore, &image->processes));
-	TRY(find_orphans(restore, &image->zombies));
-	TRY(append(restore, standing, *(struct process **)image->processes.items));
-	for (size_t i = 0; i < standing->count; i++) {
-		struct process *process = ((struct process **)standing->items)[i];
-
-		TRY(error_task(build_process(restore, process), process->pid, ""));
-		TRY(note_made(restore, process));
+	for (size_t i = restore->image.births.count; i-- > 0;) {
+		TRY(clone_end_delivery(restore, &steps[i]));
+		TRY(error_task(take_step(restore, &steps[i]), steps[i].thread->process->pid, ""));
 	}
-	return standing->count == image->processes.count + image->zombies.count
-		       ? NULL
-		       : error_new(CR_IMAGE, "The sessions of the image do not fit together");
+	return clone_end_delivery(restore, NULL);
 }
 
 static struct cr_error *end_zombies(struct restore *restore)
@@ -334,7 +207,8 @@ struct cr_error *tree_build(struct restore *restore)
 	process_leader(*(struct process **)image->processes.items)->host_tid = restore->init;
 	TRY(replace_session_outside(restore));
 	TRY(births_plan(&restore->image));
-	TRY(build_all(restore));
+	births_find_mothers(&restore->image);
+	TRY(take_all_steps(restore));
 	TRY(groups_restore(restore));
 	TRY(end_zombies(restore));
 	return job_control_restore(restore);

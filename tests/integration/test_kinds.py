@@ -36,7 +36,7 @@ AWAY_SECONDS = 0.8
 # Programs that other tests run: with arguments, or on a host that swaps or merges pages.
 NO_KIND = {
     "endless", "handler_due", "logon_key", "merged", "refused", "refused_process",
-    "suid_dumpable", "swapped", "wall",
+    "shapes", "suid_dumpable", "swapped", "wall",
 }  # fmt: skip
 
 ALL = sorted(file.stem for file in VICTIMS.glob("*.c") if file.stem not in NO_KIND)

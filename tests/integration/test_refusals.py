@@ -31,7 +31,6 @@ OBJECTS = {
     "userfaultfd_mapping": "userfaultfd",
     "pty": r"\bpty\b|pseudo|/dev/ptmx|/dev/pts",
     "vfork": "vfork",
-    "memory_of_grandparent": "shares memory",
     "traced": r"traced by process \d+ of the host \(refused\)",
     "namespace": "namespace",
     "clocks_for_children": "time_for_children namespace",
@@ -112,6 +111,18 @@ class TestRefusal:
         )
         assert container.state == "RUNNING"
         victim.verify()
+
+
+@pytest.mark.support("memory_behind_zombie", "refuses")
+def test_memory_behind_a_zombie(container):
+    """Who has ended is looked at under the stop alone: `check` cannot know."""
+    victim = container.add_victim("refused", "memory_behind_zombie")
+    container.start()
+    victim.ready()
+    assert_refused(
+        container.try_cr("checkpoint", container.name), words="shares memory", process="refused"
+    )
+    victim.verify()
 
 
 def pid_of(container: Container, name: str) -> int:

@@ -414,19 +414,21 @@ static struct cr_error *memory_check(struct dump *dump, struct process *process)
 }
 
 /* Address space randomization gives every execve(2) another stack; only fork(2) keeps it. */
+bool memory_is_kin(const struct memory_map *a, const struct memory_map *b)
+{
+	return a && b && same_bytes(&a->exe, &b->exe) && a->exe_object == b->exe_object &&
+	       a->start_stack == b->start_stack && a->arg_start == b->arg_start &&
+	       a->start_brk == b->start_brk;
+}
+
 const struct memory_map *memory_inherited(const struct process *process)
 {
-	const struct memory_map *ours = process->memory, *theirs;
+	const struct process *mother = process->mother ? process->mother : process->parent;
 
-	if (!process->parent)
+	/* what a restart has it execute is nothing but a way to get rid of its memory */
+	if (!mother || process->special.count)
 		return NULL;
-	theirs = (process->mother ? process->mother : process->parent)->memory;
-	return same_bytes(&ours->exe, &theirs->exe) && ours->exe_object == theirs->exe_object &&
-			       ours->start_stack == theirs->start_stack &&
-			       ours->arg_start == theirs->arg_start &&
-			       ours->start_brk == theirs->start_brk
-		       ? theirs
-		       : NULL;
+	return memory_is_kin(process->memory, mother->memory) ? mother->memory : NULL;
 }
 
 bool memory_hides_file(const void *context, uint64_t page)

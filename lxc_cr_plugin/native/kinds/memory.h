@@ -70,6 +70,8 @@ struct cr_error *memory_find_kin(struct dump *dump);
  */
 struct cr_error *memory_copy_pages(struct dump *dump, struct process *process);
 
+/* Do they stem from one execve(2)? false when one is not known. */
+bool memory_is_kin(const struct memory_map *a, const struct memory_map *b);
 /* What @process has from its parent by fork(2): the parent's memory, or NULL when it has executed
  * another program. */
 const struct memory_map *memory_inherited(const struct process *process);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
+#include "../births.h"
 #include "../cleanup.h"
 #include "../sharing.h"
 #include "memory.h"
@@ -135,12 +136,13 @@ static struct cr_error *share_with(struct dump *dump, struct process *process,
  */
 static struct cr_error *share_with_kin(struct dump *dump, struct process *process, int pagemap)
 {
+	const struct process *mother = process->mother ? process->mother : process->parent;
 	struct memory_map *parents;
 
 	if (!memory_inherited(process))
 		return NULL;
-	parents = process->parent->memory;
-	TRY(share_with(dump, process, process->parent, pagemap));
+	parents = mother->memory;
+	TRY(share_with(dump, process, mother, pagemap));
 	if (parents->youngest)
 		TRY(share_with(dump, process, parents->youngest, pagemap));
 	if (parents->eldest != parents->youngest)
@@ -190,6 +192,10 @@ struct cr_error *memory_find_kin(struct dump *dump)
 	for (size_t i = 1; i < count; i++) {
 		if (!by_kinship(&order[i - 1], &order[i]))
 			order[i - 1]->memory->has_kin = order[i]->memory->has_kin = true;
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (order[i]->memory->has_kin)
+			order[i]->mother = births_origin(order[i]);
 	}
 	return NULL;
 }

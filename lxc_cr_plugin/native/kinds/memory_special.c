@@ -23,9 +23,14 @@ static const struct vma *find(const struct list *vmas, const char *name)
 	return NULL;
 }
 
+const struct vma *special_vdso(const struct list *vmas)
+{
+	return find(vmas, "[vdso]");
+}
+
 uint64_t memory_vdso(const struct process *process)
 {
-	const struct vma *vdso = find(&process->memory->vmas, "[vdso]");
+	const struct vma *vdso = special_vdso(&process->memory->vmas);
 
 	return vdso ? vdso->start : 0;
 }
@@ -56,11 +61,34 @@ struct cr_error *special_check(const struct process *process)
 	return NULL;
 }
 
-/* Where they lie now: as execve(2) has placed them in init, or as whoever cloned @process has them. */
+struct cr_error *special_find(struct pool *pool, const struct list *maps, struct list *ret)
+{
+	const struct proc_map *map = maps->items;
+
+	for (size_t i = 0; i < maps->count; i++) {
+		const char *name = (const char *)map[i].name.data;
+		struct vma *vma;
+
+		if (!map[i].name.len || (strncmp(name, "[vvar", 5) && strcmp(name, "[vdso]")))
+			continue;
+		vma = list_append(pool, ret, sizeof(*vma));
+		if (!vma)
+			return error_nomem();
+		*vma = (struct vma){.start = map[i].start,
+				    .end = map[i].end,
+				    .type = VMA_SPECIAL,
+				    .name = map[i].name};
+	}
+	return NULL;
+}
+
+/* Where they lie now: as execve(2) has placed them, or as whoever cloned @process has them. */
 static const struct list *present(const struct restore *restore, const struct process *process)
 {
 	const struct process *mother = process->mother ? process->mother : process->parent;
 
+	if (process->special.count)
+		return &process->special;
 	return mother ? &mother->memory->vmas : &restore->special;
 }
 

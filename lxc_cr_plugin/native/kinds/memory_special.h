@@ -9,6 +9,10 @@
  * segments of its own. */
 struct cr_error *special_check(const struct process *process);
 
+/* Of a process new from execve(2): struct vma. */
+struct cr_error *special_find(struct pool *pool, const struct list *maps, struct list *ret);
+/* The one among them that holds code; NULL: none. */
+const struct vma *special_vdso(const struct list *vmas);
 /* Unmap everything in @process but the program area and them. */
 struct cr_error *special_unmap_others(struct restore *restore, struct process *process);
 /* Move each to where the image has it, and unmap what the image has not. */

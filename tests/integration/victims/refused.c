@@ -448,27 +448,28 @@ static int pause_for_ever(void *unused)
 	return unused ? 1 : pause();
 }
 
-static pid_t grandchild; /* in memory that both have */
+static pid_t orphan; /* in memory that both have */
 
-static int leave_grandchild(void *stack)
+static int leave_orphan(void *stack)
 {
-	grandchild = must(clone(pause_for_ever, stack, CLONE_VM | SIGCHLD, NULL));
-	return execl("/bin/busybox", "sleep", "1000", NULL);
+	must(setsid());
+	orphan = must(clone(pause_for_ever, stack, CLONE_VM | SIGCHLD, NULL));
+	return 0;
 }
 
-/* Of its grandparent: who was in between has executed a program since. */
-static void memory_of_grandparent(void)
+/* Who was in between has made a session, and is a zombie, which has no memory to hand on. */
+static void memory_behind_zombie(void)
 {
 	char *stacks = victim_shared(131072);
+	siginfo_t info;
 
-	child = must(clone(leave_grandchild, stacks + 131072, CLONE_VM | CLONE_VFORK | SIGCHLD,
-			   stacks + 65536));
+	child = must(clone(leave_orphan, stacks + 131072, CLONE_VM | SIGCHLD, stacks + 65536));
+	must(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT));
 }
 
-static void memory_of_grandparent_verify(void)
+static void memory_behind_zombie_verify(void)
 {
-	must(kill(grandchild, SIGKILL));
-	must(kill(child, SIGKILL));
+	must(kill(orphan, SIGKILL));
 	check(waitpid(child, NULL, 0) == child, "waitpid");
 }
 
@@ -550,7 +551,7 @@ static const struct object {
 	{"large_deleted_file", large_deleted_file, large_deleted_file_verify},
 	{"pty", pty, pty_verify},
 	{"vfork", lasting_vfork, lasting_vfork_verify},
-	{"memory_of_grandparent", memory_of_grandparent, memory_of_grandparent_verify},
+	{"memory_behind_zombie", memory_behind_zombie, memory_behind_zombie_verify},
 	{"traced", traced, traced_verify},
 	{"namespace", namespace, namespace_verify},
 	{"clocks_for_children", clocks_for_children, clocks_for_children_verify},

@@ -2,14 +2,15 @@
 /*
  * Memory, directories, signal dispositions and descriptors shared by tasks that are not parent and
  * child: brothers, cousins, grandchild and grandparent, orphans of a parent that has ended, uncle and
- * nephew. Who shares what, and what it is, is looked at from outside; what is in memory, by everybody.
+ * nephew; twins whose parent has had one thing after the other. Who shares what, and what it is, is
+ * looked at from outside; what is in memory, by everybody.
  */
 #include <sched.h>
 #include <signal.h>
 
 #include "portrait.h"
 
-enum { STACK = 64 << 10, TASKS = 18 };
+enum { STACK = 64 << 10, TASKS = 20 };
 
 enum {
 	TABLES = CLONE_FS | CLONE_FILES,
@@ -96,11 +97,15 @@ static void make_brothers(void)
 	begin("descriptors", CLONE_PARENT | CLONE_FILES, NULL);
 }
 
-/* ---- grandchild and grandparent ---- */
+/* ---- grandchild and grandparent, twins in between ---- */
 
 static void make_grandchild(void)
 {
 	begin("grandchild", TABLES | SIGCHLD, NULL);
+	must(unshare(TABLES));
+	settle("twins");
+	begin("twin a", TABLES | SIGCHLD, NULL);
+	begin("twin b", TABLES | SIGCHLD, NULL);
 	must(unshare(TABLES));
 	settle("between");
 }
@@ -164,6 +169,10 @@ static void expect(void)
 	portrait_expect("directories", "eldest", KCMP_FS, true);
 	portrait_expect("grandchild", "victim", KCMP_FILES, true);
 	portrait_expect("grandchild", "between", KCMP_FILES, false);
+	portrait_expect("twin a", "twin b", KCMP_FILES, true);
+	portrait_expect("twin a", "twin b", KCMP_FS, true);
+	portrait_expect("twin a", "between", KCMP_FILES, false);
+	portrait_expect("twin a", "grandchild", KCMP_FILES, false);
 	portrait_expect("cousin a", "cousin b", KCMP_FILES, true);
 	portrait_expect("cousin a", "grandmother", KCMP_FILES, false);
 	portrait_expect("cousin a", "mother b", KCMP_FS, true);

@@ -2,13 +2,14 @@
 /*
  * Processes that share memory, directories, signal handlers or descriptors with their parent, one
  * by one and together, with several exit signals. What one changes the other sees, and only that.
+ * One has the memory of its grandparent: who is in between has executed a program since.
  */
 #include <sched.h>
 #include <signal.h>
 
 #include "victim.h"
 
-enum { STACK = 64 << 10, CHILDREN = 6, OWN = CHILDREN };
+enum { STACK = 64 << 10, CHILDREN = 6, OWN = CHILDREN, GRANDCHILD };
 
 struct child {
 	int flags, exit_signal;
@@ -17,7 +18,7 @@ struct child {
 };
 
 static struct child *children; /* shared by all, whatever else they share */
-static volatile uint64_t memory[CHILDREN + 1];
+static volatile uint64_t memory[CHILDREN + 2];
 static uint32_t *arrived;
 static char file_path[256];
 
@@ -94,11 +95,45 @@ static void verify(int number)
 	      "child %d: descriptor %d", number, child->fd);
 }
 
+static int write_there(void *unused)
+{
+	(void)unused;
+	victim_wait();
+	memory[GRANDCHILD] = (uint64_t)getpid();
+	return pause();
+}
+
+static int leave_grandchild(void *stack)
+{
+	must(clone(write_there, stack, CLONE_VM | SIGCHLD, NULL));
+	return execl("/bin/busybox", "sleep", "1000", NULL);
+}
+
+static pid_t start_grandchild(void)
+{
+	char *stacks = victim_shared(2L * STACK);
+
+	return must(clone(leave_grandchild, stacks + 2L * STACK, CLONE_VM | CLONE_VFORK | SIGCHLD,
+			  stacks + STACK));
+}
+
+static void verify_grandchild(pid_t between)
+{
+	while (!memory[GRANDCHILD])
+		victim_nap(1);
+	must(kill((pid_t)memory[GRANDCHILD], SIGKILL));
+	must(kill(between, SIGKILL));
+	check(waitpid(between, NULL, 0) == between, "waitpid: %s", strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
 	static const int everything = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND;
 
+	pid_t between;
+
 	victim_init(argc, argv);
+	between = start_grandchild();
 	children = victim_shared(4096);
 	arrived = victim_shared(4096);
 	snprintf(file_path, sizeof(file_path), "%s", argv[1]);
@@ -116,6 +151,7 @@ int main(int argc, char **argv)
 	victim_wait();
 	for (int i = 0; i < CHILDREN; i++)
 		verify(i);
+	verify_grandchild(between);
 	check(memory[OWN] == 77, "memory has changed");
 	victim_ok();
 	return 0;

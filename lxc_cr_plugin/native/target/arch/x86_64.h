@@ -40,6 +40,11 @@ enum {
 
 #define ARCH_TASK_SIZE 0x7ffffffff000UL
 
+#define ARCH_ELF_MACHINE EM_X86_64
+
+/* An instruction that stops who is traced. */
+static const uint8_t arch_breakpoint[] = {0xcc};
+
 struct arch_regs {
 	struct user_regs_struct user;
 };
