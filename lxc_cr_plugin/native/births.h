@@ -69,6 +69,7 @@ struct birth {
 	/* Forwards: whose memory it shows; there may be a second STEP_BUILD. */
 	const struct process *source;
 	bool built;
+	bool makes; /* others */
 };
 
 /* image->births: the steps, the last one first. CR_UNSUPPORTED, with object and task, when there is

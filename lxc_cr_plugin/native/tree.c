@@ -153,16 +153,38 @@ static struct cr_error *take_step(struct restore *restore, const struct birth_st
 	return NULL;
 }
 
+static void find_makers(const struct list *births)
+{
+	const struct birth_step *steps = births->items;
+
+	for (size_t i = 0; i < births->count; i++) {
+		if (steps[i].maker)
+			process_leader(steps[i].maker->process)->birth->makes = true;
+	}
+}
+
+/* Nobody waits for it: whoever makes others goes on with that first, for changing tasks takes time. */
+static bool can_wait(const struct birth_step *step)
+{
+	return step->sort == STEP_BUILD && !process_leader(step->thread->process)->birth->makes;
+}
+
 /* The plan was made from its end. */
 static struct cr_error *take_all_steps(struct restore *restore)
 {
 	const struct birth_step *steps = restore->image.births.items;
 
+	find_makers(&restore->image.births);
 	for (size_t i = restore->image.births.count; i-- > 0;) {
+		if (can_wait(&steps[i]))
+			continue;
 		TRY(clone_end_delivery(restore, &steps[i]));
 		TRY(error_task(take_step(restore, &steps[i]), steps[i].thread->process->pid, ""));
 	}
-	return clone_end_delivery(restore, NULL);
+	TRY(clone_end_delivery(restore, NULL));
+	for_each (struct process *, process, &restore->image.processes)
+		TRY(error_task(build(restore, process), process->pid, ""));
+	return NULL;
 }
 
 static struct cr_error *end_zombies(struct restore *restore)
