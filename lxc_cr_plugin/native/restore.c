@@ -173,6 +173,7 @@ static struct cr_error *restore_threads(struct restore *restore, struct process 
 		if (kinds[k]->restore_with_threads)
 			TRY(kinds[k]->restore_with_threads(restore, process, process->states[k]));
 	}
+	TRY(program_run(restore->program));
 	for_each (struct thread *, thread, &process->threads)
 		TRY(restore_thread(restore, thread));
 	return NULL;
