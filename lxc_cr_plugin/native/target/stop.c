@@ -20,7 +20,7 @@ enum {
 	WAIT_SECONDS = 5,  /* for one task to reach its stop */
 	SOON_NS = 3000000, /* most have reached it by then */
 	POLL_NS = 100000,
-	VFORK_SECONDS = 1,
+	VFORK_SECONDS = 3, /* of which its child needs milliseconds; more on a busy machine */
 	SMALL_POOL = 16384,
 	FREEZE_MILLISECONDS = 5000,
 };
