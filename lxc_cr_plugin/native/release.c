@@ -13,6 +13,7 @@
 #include "kinds/posix_timer.h"
 #include "kinds/registers.h"
 #include "kinds/restart_block.h"
+#include "kinds/scheduler.h"
 #include "kinds/sigaction.h"
 #include "kinds/signals.h"
 #include "kinds/socket_wait.h"
@@ -63,7 +64,7 @@ static struct cr_error *arm_threads(struct restore *restore, struct process *pro
 	return NULL;
 }
 
-static struct cr_error *set_threads(const struct restore *restore, struct process *process,
+static struct cr_error *set_threads(struct restore *restore, struct process *process,
 				    const struct arch_regs *regs)
 {
 	for_each (struct thread *, thread, &process->threads) {
@@ -72,6 +73,7 @@ static struct cr_error *set_threads(const struct restore *restore, struct proces
 		TRY(registers_set(thread, regs++));
 		TRY(task_set_mask(thread->host_tid, signals_mask(thread)));
 		TRY(syscall_dispatch_set(thread));
+		scheduler_place(restore, thread);
 	}
 	return NULL;
 }

@@ -33,6 +33,7 @@
 #include "kinds/sysv_shared_memory.h"
 #include "kinds/tty.h"
 #include "kinds/unix_socket.h"
+#include "pin.h"
 #include "release.h"
 #include "steps.h"
 #include "takeover.h"
@@ -269,6 +270,7 @@ static struct cr_error *restore_states(struct restore *restore)
 static struct cr_error *build(struct restore *restore)
 {
 	TRY(step(restore->options->fault, RESTART_TAKEN_OVER));
+	pin(restore);
 	TRY(takeover_prepare(restore));
 	TRY(clocks_enter_early(restore));
 	TRY(ipc_namespace_begin(restore));

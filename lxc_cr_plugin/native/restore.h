@@ -3,6 +3,8 @@
 #ifndef CR_RESTORE_H
 #define CR_RESTORE_H
 
+#include <sched.h>
+
 #include "log.h"
 #include "model.h"
 #include "target/channel.h"
@@ -55,6 +57,9 @@ struct restore {
 	struct list leases_outside; /* struct shown_lock: kinds/lease_outside.c */
 	uint64_t leases_outside_since; /* when they were read, CLOCK_MONOTONIC ns; 0: never */
 	struct lease_break_time *lease_break_time; /* NULL: nothing is being broken */
+	cpu_set_t processors, of_init; /* the engine's own, and those of init from the runtime */
+	cpu_set_t shared_processor;    /* that to which both are pinned: pin.c */
+	bool pinned;
 	uint64_t release; /* R, CLOCK_MONOTONIC ns: every remaining time counts from here */
 	struct container_clocks clocks;
 };

@@ -10,6 +10,7 @@
 
 #include "../cleanup.h"
 #include "../parallel.h"
+#include "../pin.h"
 #include "memory.h"
 #include "memory_flags.h"
 
@@ -351,6 +352,24 @@ static struct cr_error *fill_vmas(struct filler *filler, struct process *process
 	return flush(filler);
 }
 
+/* Where there is enough for several threads, on all processors. */
+static struct cr_error *fill_widely(struct filler *filler, struct process *process,
+				    const struct list *pages, const struct list *present)
+{
+	const struct extent *extents = pages->items;
+	uint64_t count = 0;
+	struct cr_error *error;
+
+	for (size_t i = 0; i < pages->count; i++)
+		count += extents[i].count;
+	if (count < 2 * GRAIN)
+		return fill_vmas(filler, process, pages, present);
+	pin_lift(filler->restore);
+	error = fill_vmas(filler, process, pages, present);
+	pin_return(filler->restore);
+	return error;
+}
+
 static struct cr_error *fill(struct restore *restore, struct process *process,
 			     const struct list *pages, const struct list *present)
 {
@@ -363,7 +382,7 @@ static struct cr_error *fill(struct restore *restore, struct process *process,
 	if (mem < 0)
 		return error_sys("Failed to open the memory of process %d", process->pid);
 	filler.mem = mem;
-	return fill_vmas(&filler, process, pages, present);
+	return fill_widely(&filler, process, pages, present);
 }
 
 struct cr_error *memory_fill(struct restore *restore, struct process *process)

@@ -8,6 +8,7 @@
 
 #include "../cleanup.h"
 #include "../dump.h"
+#include "../pin.h"
 #include "../restore.h"
 #include "scheduler.h"
 
@@ -139,6 +140,19 @@ static struct cr_error *check_default_slack(struct restore *restore, const struc
 	return NULL;
 }
 
+/* A host with other CPUs: where none of them is here, it may run wherever init may. */
+void scheduler_place(struct restore *restore, const struct thread *thread)
+{
+	const struct scheduling *scheduling = thread_state(thread, &scheduler_kind);
+
+	if (!scheduling || syscall(SYS_sched_setaffinity, thread->host_tid,
+				   scheduling->affinity.len, scheduling->affinity.data) == 0)
+		return;
+	log_say(&restore->log, CR_WARNING, "Thread %d: none of its CPUs is on this host",
+		thread->tid);
+	pin_free(restore, thread->host_tid);
+}
+
 /* From outside: the container may not have CAP_SYS_NICE. */
 static struct cr_error *scheduler_restore(struct restore *restore, struct thread *thread,
 					  const void *state)
@@ -155,13 +169,11 @@ static struct cr_error *scheduler_restore(struct restore *restore, struct thread
 		.period = scheduling->period,
 	};
 
+	/* only who may run anywhere can have a deadline */
+	if (scheduling->policy == SCHED_DEADLINE)
+		scheduler_place(restore, thread);
 	if (syscall(SYS_sched_setattr, thread->host_tid, &attributes, 0) < 0)
 		return error_sys("Failed to set the scheduling policy of thread %d", thread->tid);
-	/* a host with other CPUs: where none of them is here, it may run anywhere */
-	if (syscall(SYS_sched_setaffinity, thread->host_tid, scheduling->affinity.len,
-		    scheduling->affinity.data) < 0)
-		log_say(&restore->log, CR_WARNING, "Thread %d: none of its CPUs is on this host",
-			thread->tid);
 	if (scheduling->io_priority && syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, thread->host_tid,
 					       scheduling->io_priority) < 0)
 		return error_sys("Failed to set the I/O priority of thread %d", thread->tid);
