@@ -291,7 +291,7 @@ static struct cr_error *assemble_selection(struct bpf_code *code, const struct b
 	TRY(btf_require(btf, "task_struct", "thread_pid->level", &place));
 	bpf_follow(code, BPF_OBJECT, &place);
 	TRY(btf_require(btf, "upid", "ns", &place));
-	/* of a task at less depth something else lies there: not an address of a namespace */
+	/* of a task at less depth something else lies there, hardly ever the same: one more, then */
 	bpf_probe(code, SLOT_OWN, 8, BPF_BASE,
 		  numbers + meant->depth * btf_struct_size(btf, "upid") + place.offset);
 	bpf_load(code, BPF_DW, BPF_REG_1, BPF_REG_10, SLOT_OWN);
