@@ -288,6 +288,14 @@ def _link_inside(tree: Tree, old: str, new: str) -> None:
         os.link(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
 
 
+def _link_kept(kept: Path, name: str, directory: int) -> None:
+    """Whoever may write to where it is kept may have put something else in its place."""
+    os.link(kept, name, dst_dir_fd=directory, follow_symlinks=False)
+    if not stat.S_ISREG(os.lstat(name, dir_fd=directory).st_mode):
+        os.unlink(name, dir_fd=directory)
+        raise OSError(errno.EINVAL, "It is not a file any more", str(kept))
+
+
 def _make(tree: Tree, row: Row, contents: Contents) -> None:
     """Make what @row says, with any attributes; a directory or file that may stay is there."""
     with tree.parent(row.path) as (fd, name):
@@ -296,8 +304,7 @@ def _make(tree: Tree, row: Row, contents: Contents) -> None:
             if _is_filled(row, contents):
                 _fill(tree, row, contents)
             elif not present:
-                kept = contents.path(row.digest or b"")
-                os.link(kept, name, dst_dir_fd=fd, follow_symlinks=False)
+                _link_kept(contents.path(row.digest or b""), name, fd)
         elif present:
             return
         elif row.kind() == stat.S_IFDIR and row.path in tree.subvolumes:
