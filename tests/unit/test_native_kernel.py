@@ -9,7 +9,17 @@ from tests.unit.native_build import BASE_SOURCES, NATIVE, ROOT, build, run
 
 KERNEL_SOURCES = tuple(
     NATIVE / f"kernel/{name}.c"
-    for name in ["bpf", "bpf_program", "btf", "fields", "files", "peek", "tasks", "vmas"]
+    for name in [
+        "bpf",
+        "bpf_program",
+        "btf",
+        "fields",
+        "files",
+        "open_file",
+        "peek",
+        "tasks",
+        "vmas",
+    ]
 )
 
 

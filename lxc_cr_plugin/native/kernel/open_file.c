@@ -45,7 +45,8 @@ struct kernel_open_files {
 	struct btf_place places[FIELDS];
 	uint32_t pid_numbers; /* in struct pid */
 	uint32_t private_data;
-	uint32_t eventfd_flags; /* in struct eventfd_ctx */
+	uint32_t eventfd_flags;	      /* in struct eventfd_ctx */
+	struct btf_place timer_state; /* in struct timerfd_ctx; no size: this kernel has it not */
 };
 
 static const struct btf_wanted members[] = {
@@ -68,6 +69,10 @@ static struct cr_error *locate_all(const struct btf *btf, struct kernel_open_fil
 		TRY(kernel_field_locate(btf, type, &fields[i], &files->places[i]));
 	}
 	files->pid_numbers = btf_pid_numbers(btf);
+	type = btf_find(btf, BTF_KIND_STRUCT, "timerfd_ctx");
+	if (!type || !btf_locate(btf, type, "t.tmr.state", &place) || place.size != 1)
+		place = (struct btf_place){0};
+	files->timer_state = place;
 	return btf_offsets(btf, members, sizeof(members) / sizeof(members[0]), files);
 }
 
@@ -134,4 +139,16 @@ struct cr_error *kernel_eventfd_flags(struct kernel_open_files *files, uint64_t 
 
 	TRY(kernel_peek(files->peek, file + files->private_data, &context, sizeof(context)));
 	return kernel_peek(files->peek, context + files->eventfd_flags, ret, sizeof(*ret));
+}
+
+struct cr_error *kernel_timerfd_is_queued(struct kernel_open_files *files, uint64_t file, bool *ret)
+{
+	enum { HRTIMER_STATE_ENQUEUED = 1 };
+	uint64_t context;
+	uint8_t state = 0;
+
+	TRY(kernel_peek(files->peek, file + files->private_data, &context, sizeof(context)));
+	TRY(read_field(files, context, &files->timer_state, &state));
+	*ret = state & HRTIMER_STATE_ENQUEUED;
+	return NULL;
 }

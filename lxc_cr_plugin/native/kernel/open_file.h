@@ -3,6 +3,7 @@
 #ifndef CR_KERNEL_OPEN_FILE_H
 #define CR_KERNEL_OPEN_FILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -37,5 +38,9 @@ struct cr_error *kernel_open_file_read(struct kernel_open_files *files, uint64_t
 /* EFD_... of the eventfd behind @file; fdinfo tells them since Linux 6.5. */
 struct cr_error *kernel_eventfd_flags(struct kernel_open_files *files, uint64_t file,
 				      uint32_t *ret);
+
+/* Whether the timer of the timerfd behind @file is still to fire; not for alarms. */
+struct cr_error *kernel_timerfd_is_queued(struct kernel_open_files *files, uint64_t file,
+					  bool *ret);
 
 #endif

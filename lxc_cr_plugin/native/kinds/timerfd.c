@@ -113,6 +113,21 @@ static struct cr_error *read_timer(struct dump *dump, const struct descriptor *d
 	return NULL;
 }
 
+/*
+ * A timer whose time has come fires when its processor runs again: on a virtual machine that can take
+ * milliseconds. Until then it shows neither time nor ticks, like one that is not armed.
+ */
+static struct cr_error *is_overdue(struct dump *dump, const struct descriptor *descriptor,
+				   const struct timerfd *saved, bool *ret)
+{
+	*ret = false;
+	if (saved->ticks || clock_of(saved) != (clockid_t)saved->clock)
+		return NULL;
+	if (!dump->kernel_open_files)
+		TRY(kernel_open_files_open(dump->btf, dump->peek, &dump->kernel_open_files));
+	return kernel_timerfd_is_queued(dump->kernel_open_files, descriptor->kernel->file, ret);
+}
+
 static struct cr_error *timerfd_dump(struct dump *dump, const struct descriptor *descriptor,
 				     void *state)
 {
@@ -125,6 +140,12 @@ static struct cr_error *timerfd_dump(struct dump *dump, const struct descriptor 
 	TRY(read_timer(dump, descriptor, fd, saved, &time));
 	now = clock_ns(CLOCK_MONOTONIC);
 	left = to_ns(&time.it_value);
+	if (!left) {
+		bool overdue;
+
+		TRY(is_overdue(dump, descriptor, saved, &overdue));
+		left = overdue;
+	}
 	saved->interval = to_ns(&time.it_interval);
 	saved->remaining = left ? left + now - dump->clocks.monotonic : 0;
 	if (left && is_date(saved))

@@ -9,12 +9,26 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 
 #include "kernel/files.h"
+#include "kernel/open_file.h"
 #include "stopped.h"
 #include "types.h"
 
-enum { MANY = 3000, LOCKED = 60, OWNED, DUPLICATE, DELETED, LONG, PIPE, PATH_ONLY, HIGH = 900 };
+enum {
+	MANY = 3000,
+	LOCKED = 60,
+	OWNED,
+	DUPLICATE,
+	DELETED,
+	LONG,
+	PIPE,
+	PATH_ONLY,
+	ARMED,
+	FIRED,
+	HIGH = 900
+};
 
 static void place(int fd, int number, int flags)
 {
@@ -36,6 +50,17 @@ static void forget(const char *name)
 
 	snprintf(path, sizeof(path), "/tmp/kernel-files-%d-%s", getpid(), name);
 	unlink(path);
+}
+
+static void make_timer(int number, const struct itimerspec *time)
+{
+	int fd = timerfd_create(CLOCK_MONOTONIC, 0);
+	uint64_t ticks;
+
+	if (timerfd_settime(fd, 0, time, NULL) ||
+	    (!time->it_value.tv_sec && read(fd, &ticks, sizeof(ticks)) != sizeof(ticks)))
+		_exit(1);
+	place(fd, number, 0);
 }
 
 static void live_variety(struct facts *facts)
@@ -63,6 +88,8 @@ static void live_variety(struct facts *facts)
 	if (pipe2(ends, O_NONBLOCK))
 		_exit(1);
 	place(ends[1], PIPE, 0);
+	make_timer(ARMED, &(struct itimerspec){.it_value = {.tv_sec = 1000}});
+	make_timer(FIRED, &(struct itimerspec){.it_value = {.tv_nsec = 1}});
 	place(open("/etc", O_PATH | O_DIRECTORY), PATH_ONLY, O_CLOEXEC);
 	unlink(name);
 	if (chdir("..") || rmdir(name) || chdir("/") || rmdir("/tmp/kernel-files-long"))
@@ -164,7 +191,24 @@ static void compare(pid_t pid, const struct list *list)
 	CHECK(there == list->count);
 }
 
-static void check_variety(struct kernel_file_program *program)
+/* What fdinfo cannot tell from one another: a timer that has fired, and one that is about to. */
+static void check_timers(const struct btf *btf, const struct list *list)
+{
+	struct kernel_open_files *files = NULL;
+	struct kernel_peek *peek = NULL;
+	bool armed = false, fired = true;
+
+	if (!CHECK_SUCCESS(kernel_peek_open(btf, &peek)) ||
+	    !CHECK_SUCCESS(kernel_open_files_open(btf, peek, &files)))
+		return;
+	CHECK_SUCCESS(kernel_timerfd_is_queued(files, file_at(list, ARMED)->file, &armed));
+	CHECK_SUCCESS(kernel_timerfd_is_queued(files, file_at(list, FIRED)->file, &fired));
+	CHECK(armed && !fired);
+	kernel_open_files_close(files);
+	kernel_peek_close(peek);
+}
+
+static void check_variety(const struct btf *btf, struct kernel_file_program *program)
 {
 	_cleanup_pool_ struct pool *pool = NULL;
 	struct child child = child_start(live_variety);
@@ -187,6 +231,7 @@ static void check_variety(struct kernel_file_program *program)
 	CHECK(syscall(SYS_kcmp, child.pid, child.pid, KCMP_FILE, OWNED, HIGH) == 0);
 	CHECK(file_at(&list, LONG)->fd == LONG && !file_at(&list, LONG)->path.len);
 	CHECK(file_at(&list, PATH_ONLY)->flags & O_PATH);
+	check_timers(btf, &list);
 	child_end(&child);
 	CHECK_SUCCESS(kernel_files_read(program, child.pid, pool, &list));
 	CHECK(list.count == 0);
@@ -218,7 +263,7 @@ int main(void)
 	    !CHECK_SUCCESS(kernel_file_program_open(btf, &program)) ||
 	    !CHECK_SUCCESS(pool_create(0, &pool)))
 		return checks_done();
-	check_variety(program);
+	check_variety(btf, program);
 	check_many(program);
 	CHECK_ERROR(kernel_files_read(program, 0, pool, &list), CR_INTERNAL, "No process 0");
 	kernel_file_program_close(program);
