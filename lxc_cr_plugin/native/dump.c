@@ -35,8 +35,7 @@ static struct cr_error *open_kernel(struct dump *dump)
 	if (dump->landlock.exists && !dump->landlock.found)
 		log_say(&dump->log, CR_WARNING,
 			"Where this kernel notes who is restricted by Landlock was not found: "
-			"whoever "
-			"is will not be after a restart");
+			"whoever is will not be after a restart");
 	TRY(kernel_file_program_open(dump->btf, &dump->file_program));
 	return kernel_vma_program_open(dump->btf, &dump->vma_program);
 }

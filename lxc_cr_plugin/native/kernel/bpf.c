@@ -15,13 +15,8 @@ enum { BUFFER_SIZE = 64 << 10 };
 static void emit(struct bpf_code *code, unsigned int opcode, int dst, int src, int offset, int imm)
 {
 	if (code->count < BPF_CODE_MAX)
-		code->insns[code->count] = (struct bpf_insn){
-			.code = (uint8_t)opcode,
-			.dst_reg = (uint8_t)(dst & 15),
-			.src_reg = (uint8_t)(src & 15),
-			.off = (int16_t)offset,
-			.imm = imm,
-		};
+		code->insns[code->count] =
+			bpf_insn_of(opcode, (unsigned int)dst, (unsigned int)src, offset, imm);
 	code->count++;
 }
 

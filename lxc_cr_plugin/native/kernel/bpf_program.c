@@ -44,13 +44,7 @@ struct reader {
 static void emit(struct reader *code, unsigned int opcode, unsigned int dst, unsigned int src,
 		 int offset, uint32_t value)
 {
-	code->insns[code->count++] = (struct bpf_insn){
-		.code = (uint8_t)opcode,
-		.dst_reg = (uint8_t)(dst & 15),
-		.src_reg = (uint8_t)(src & 15),
-		.off = (int16_t)offset,
-		.imm = (int32_t)value,
-	};
+	code->insns[code->count++] = bpf_insn_of(opcode, dst, src, offset, (int32_t)value);
 }
 
 /* Copy @bytes, and go on with what comes behind them. */

@@ -12,6 +12,19 @@
 #include "../error.h"
 #include "btf.h"
 
+/* Registers have four bits. */
+static inline struct bpf_insn bpf_insn_of(unsigned int opcode, unsigned int dst, unsigned int src,
+					  int offset, int32_t immediate)
+{
+	return (struct bpf_insn){
+		.code = (uint8_t)opcode,
+		.dst_reg = (uint8_t)(dst & 15),
+		.src_reg = (uint8_t)(src & 15),
+		.off = (int16_t)offset,
+		.imm = immediate,
+	};
+}
+
 /* @what: for messages, "iterator bpf_iter_task". @btf: NULL only if there is no other way needed.
  * CR_HOST with a remedy when this kernel refuses. */
 struct cr_error *bpf_program_load(const struct btf *btf, union bpf_attr *attr, const char *what,

@@ -33,13 +33,7 @@ struct code {
 static void emit(struct code *code, unsigned int opcode, unsigned int dst, unsigned int src,
 		 int offset, int value)
 {
-	code->insns[code->count++] = (struct bpf_insn){
-		.code = (uint8_t)opcode,
-		.dst_reg = (uint8_t)(dst & 15),
-		.src_reg = (uint8_t)(src & 15),
-		.off = (int16_t)offset,
-		.imm = value,
-	};
+	code->insns[code->count++] = bpf_insn_of(opcode, dst, src, offset, value);
 }
 
 static void load(struct code *code, unsigned int dst, unsigned int base, int offset)
