@@ -9,9 +9,9 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-#include "victim.h"
+#include "pass.h"
 
-enum { MOST = 253, MANY = 40 };
+enum { MANY = 40 };
 
 struct pair {
 	int a, b;
@@ -25,30 +25,9 @@ static struct pair make(int type)
 	return (struct pair){ends[0], ends[1]};
 }
 
-/* @text and descriptors, which are closed here. */
-static void put(int fd, const char *text, const int *fds, size_t count)
-{
-	char control[CMSG_SPACE(MOST * sizeof(int))] = "";
-	struct iovec iov = {(void *)text, strlen(text)};
-	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
-	struct cmsghdr *header = (struct cmsghdr *)control;
-
-	if (count) {
-		message.msg_control = control;
-		message.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		header->cmsg_level = SOL_SOCKET;
-		header->cmsg_type = SCM_RIGHTS;
-		header->cmsg_len = CMSG_LEN(count * sizeof(int));
-		memcpy(CMSG_DATA(header), fds, count * sizeof(int));
-	}
-	check(sendmsg(fd, &message, 0) == (ssize_t)iov.iov_len, "sendmsg: %s", strerror(errno));
-	for (size_t i = 0; i < count; i++)
-		close(fds[i]);
-}
-
 static void put_one(int fd, const char *text, int passed)
 {
-	put(fd, text, &passed, 1);
+	pass(fd, text, &passed, 1);
 }
 
 /* The next message is @text with @count descriptors; who sent it, where that is told. */
@@ -122,9 +101,9 @@ static struct pair make_stream(void)
 	check(write(file, "contents", 8) == 8 && lseek(file, 3, SEEK_SET) == 3, "file");
 	must(unlink(path));
 	kept = must(eventfd(7, 0));
-	put(pair.a, "before", NULL, 0);
-	put(pair.a, "|with", (int[]){ends[1], file, dup(kept)}, 3);
-	put(pair.a, "after", NULL, 0);
+	pass(pair.a, "before", NULL, 0);
+	pass(pair.a, "|with", (int[]){ends[1], file, dup(kept)}, 3);
+	pass(pair.a, "after", NULL, 0);
 	put_one(pair.a, "last", dup(kept));
 	return pair;
 }
@@ -155,13 +134,13 @@ static struct pair make_messages(int type)
 	struct pair pair = make(type);
 	int fds[MANY];
 
-	put(pair.a, "", NULL, 0);
+	pass(pair.a, "", NULL, 0);
 	for (int i = 0; i < MANY - 1; i++)
 		fds[i] = must(eventfd((unsigned int)i + 1, 0));
 	fds[MANY - 1] = must(dup(fds[0]));
-	put(pair.a, "many", fds, MANY);
+	pass(pair.a, "many", fds, MANY);
 	put_one(pair.a, "", must(dup(kept)));
-	put(pair.a, "none", NULL, 0);
+	pass(pair.a, "none", NULL, 0);
 	put_one(pair.a, "one", must(eventfd(99, 0)));
 	return pair;
 }
@@ -227,7 +206,7 @@ static void check_circle(struct pair x)
 	int y = take_one(x.b, "y"), again = take_one(y, "x");
 
 	check_same(again, x.b);
-	put(x.a, "talk", NULL, 0);
+	pass(x.a, "talk", NULL, 0);
 	take(again, "talk", NULL, 0);
 }
 
@@ -253,7 +232,7 @@ static struct pair make_others(void)
 	check(write(memfd, "memory", 6) == 6, "memfd");
 	epoll = must(epoll_create1(0));
 	must(epoll_ctl(epoll, EPOLL_CTL_ADD, kept, &event));
-	put(pair.a, "others", (int[]){file, memfd, epoll}, 3);
+	pass(pair.a, "others", (int[]){file, memfd, epoll}, 3);
 	return pair;
 }
 

@@ -22,7 +22,7 @@
 #include <sys/time.h>
 #include <sys/un.h>
 
-#include "victim.h"
+#include "pass.h"
 
 static int fd = -1, other = -1;
 static pid_t child = -1;
@@ -66,24 +66,10 @@ static void named_socket_verify(void)
 /* A descriptor that is nowhere but in a message. */
 static void send_file(void)
 {
-	char control[CMSG_SPACE(sizeof(int))] = "";
-	struct iovec iov = {"x", 1};
-	struct msghdr message = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-	int ends[2], sent = fd;
+	int ends[2];
 
 	must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
-	header->cmsg_level = SOL_SOCKET;
-	header->cmsg_type = SCM_RIGHTS;
-	header->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(header), &sent, sizeof(sent));
-	must(sendmsg(ends[0], &message, 0));
-	close(sent);
+	pass(ends[0], "x", &fd, 1);
 	fd = ends[0];
 	other = ends[1];
 }

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <termios.h>
 
-#include "victim.h"
+#include "pass.h"
 
 static uint32_t *arrived;
 
@@ -42,22 +42,10 @@ static int ends[2];
 
 static void send_tty(void)
 {
-	char control[CMSG_SPACE(sizeof(int))] = "";
-	struct iovec iov = {"t", 1};
-	struct msghdr message = {.msg_iov = &iov,
-				 .msg_iovlen = 1,
-				 .msg_control = control,
-				 .msg_controllen = sizeof(control)};
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
 	int fd = must(open("/dev/tty", O_RDWR));
 
 	must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
-	header->cmsg_level = SOL_SOCKET;
-	header->cmsg_type = SCM_RIGHTS;
-	header->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(header), &fd, sizeof(fd));
-	must(sendmsg(ends[0], &message, 0));
-	close(fd);
+	pass(ends[0], "t", &fd, 1);
 }
 
 static void receive_tty(void)
