@@ -187,8 +187,10 @@ enum { CR_LONGEST_PATH = 16384 };
 struct cr_tree_entry {
 	uint64_t path; /* offset in paths */
 	uint64_t inode, device, rdev, size, blocks;
-	int64_t mtime, ctime;
+	int64_t mtime; /* seconds: programs may set any, and in ns not all would fit */
+	int64_t ctime; /* ns */
 	uint32_t mode, uid, gid, nlink;
+	uint32_t mtime_ns; /* behind the seconds */
 };
 
 /* All paths of a file tree, relative to its root, each with a NUL behind it; a directory comes

@@ -40,7 +40,7 @@ static void *grow(void *data, size_t *room, size_t used, size_t more)
 
 static int64_t ns(const struct timespec *time)
 {
-	return (int64_t)time->tv_sec * 1000000000 + time->tv_nsec;
+	return (int64_t)((uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec);
 }
 
 /* The path of @name in the directory at @prefix goes behind the others, and gets an entry. */
@@ -48,12 +48,13 @@ static int append(struct cr_tree_look *look, const char *prefix, const char *nam
 		  const struct stat *stat)
 {
 	size_t before = strlen(prefix), len = strlen(name), slash = before ? 1 : 0;
-	struct cr_tree_entry *entries = grow(look->entries, &look->entries_room,
-					     look->count * sizeof(*entries), sizeof(*entries));
+	struct cr_tree_entry *entries;
 	char *paths;
 
 	if (before + slash + len >= CR_LONGEST_PATH)
 		return -ENAMETOOLONG;
+	entries = grow(look->entries, &look->entries_room, look->count * sizeof(*entries),
+		       sizeof(*entries));
 	if (!entries)
 		return -ENOMEM;
 	look->entries = entries;
@@ -68,7 +69,8 @@ static int append(struct cr_tree_look *look, const char *prefix, const char *nam
 		.rdev = stat->st_rdev,
 		.size = (uint64_t)stat->st_size,
 		.blocks = (uint64_t)stat->st_blocks,
-		.mtime = ns(&stat->st_mtim),
+		.mtime = stat->st_mtim.tv_sec,
+		.mtime_ns = (uint32_t)stat->st_mtim.tv_nsec,
 		.ctime = ns(&stat->st_ctim),
 		.mode = stat->st_mode,
 		.uid = stat->st_uid,
@@ -176,7 +178,7 @@ void cr_tree_forget(struct cr_tree_look *look)
 static bool is_same(const struct cr_tree_entry *a, const struct cr_tree_entry *b)
 {
 	return a->inode == b->inode && a->device == b->device && a->ctime == b->ctime &&
-	       a->mtime == b->mtime && a->mode == b->mode &&
+	       a->mtime == b->mtime && a->mtime_ns == b->mtime_ns && a->mode == b->mode &&
 	       (!S_ISREG(a->mode) || a->size == b->size);
 }
 

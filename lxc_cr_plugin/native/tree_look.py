@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from ..errors import UnsupportedError
 from ._engine import ffi, lib
 
-ENTRY = struct.Struct("<QQQQQQqqIIII")
+ENTRY = struct.Struct("<QQQQQQqqIIIII4x")
+SECOND = 1_000_000_000
 
 # No path is longer; and how much of a longer one is shown.
 LONGEST_PATH = int(lib.CR_LONGEST_PATH)
@@ -69,7 +70,7 @@ class TreeLook:
         data = ffi.buffer(look.entries, look.count * ENTRY.size)
         names = bytes(ffi.buffer(look.paths, look.paths_size)).split(b"\0")
         for name, (_, *members) in zip(names, ENTRY.iter_unpack(data), strict=False):
-            yield os.fsdecode(name), Status(*members)
+            yield os.fsdecode(name), _status(*members)
 
     def forget(self, index: int) -> None:
         """Whatever a later look finds at the entry with this number is changed."""
@@ -85,7 +86,15 @@ class TreeLook:
 
     def _entry(self, data: Any, index: int) -> tuple[str, Status]:
         _, *members = ENTRY.unpack_from(data, index * ENTRY.size)
-        return self.path(index), Status(*members)
+        return self.path(index), _status(*members)
+
+
+def _status(
+    inode: int, device: int, rdev: int, size: int, blocks: int, mtime: int, ctime: int,
+    mode: int, uid: int, gid: int, nlink: int, mtime_ns: int,
+) -> Status:  # fmt: skip
+    modified = mtime * SECOND + mtime_ns
+    return Status(inode, device, rdev, size, blocks, modified, ctime, mode, uid, gid, nlink)
 
 
 def _checked(result: int) -> int:

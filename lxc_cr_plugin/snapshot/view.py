@@ -185,7 +185,7 @@ def _is_sound(row: Row) -> bool:
         0 <= row.mode <= 0o177777
         and 0 <= row.uid < 2**32
         and 0 <= row.gid < 2**32
-        and -(2**63) <= row.mtime < 2**63
+        and -(2**63) <= row.mtime // 10**9 < 2**63
         and 0 <= row.rdev < 2**64
         and 0 <= row.link < 2**32
         and 0 <= row.size < 2**63

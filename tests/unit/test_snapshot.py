@@ -342,6 +342,7 @@ FILE = [b"a", 0o100644, 0, 0, 0, 0, 0, 1, b"x", None, {}, None]
         [ROOT, [b"a", 0o120777, *FILE[2:8], None, None, {}, None]],
         [ROOT, [b"a", 0, *FILE[2:]]],
         [ROOT, [b"a", 0o100644, -1, *FILE[3:]]],
+        [ROOT, [*FILE[:4], 2**63 * 10**9, *FILE[5:]]],
         [ROOT, [*FILE[:10], {"user.a": "text"}, None]],
         [ROOT, [*FILE[:6], 1, *FILE[7:]], [b"b", 0o100600, *FILE[2:6], 1, *FILE[7:]]],
         ["row"],
