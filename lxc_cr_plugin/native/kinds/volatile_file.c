@@ -42,17 +42,24 @@ static const struct field volatile_file_fields[] = {
 	FIELD_UINT(struct volatile_file, mode, 0, 07777, "permissions"),
 	FIELD_UINT(struct volatile_file, uid, 0, UINT32_MAX, "owner"),
 	FIELD_UINT(struct volatile_file, gid, 0, UINT32_MAX, "group"),
-	FIELD_UINT(struct volatile_file, atime, 0, INT64_MAX, "access time, ns since 1970"),
-	FIELD_UINT(struct volatile_file, mtime, 0, INT64_MAX, "modification time, ns since 1970"),
+	FIELD_UINT(struct volatile_file, atime, 0, UINT64_MAX, "access time, ns since 1970"),
+	FIELD_UINT(struct volatile_file, mtime, 0, UINT64_MAX, "modification time, ns since 1970"),
 	FIELD_ROWS(struct volatile_file, directories, struct directory_row, directory_fields, 2048,
 		   "directories on the way that a restart makes, outermost first"),
 	FIELD_END,
 };
 
+/* A program may set any time: none before 1970 or after 2554 comes back. */
 static uint64_t ns(const struct timespec *time)
 {
-	return time->tv_sec < 0 ? 0
-				: (uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec;
+	uint64_t ns;
+
+	if (time->tv_sec < 0)
+		return 0;
+	if (__builtin_mul_overflow((uint64_t)time->tv_sec, 1000000000u, &ns) ||
+	    __builtin_add_overflow(ns, (uint64_t)time->tv_nsec, &ns))
+		return UINT64_MAX;
+	return ns;
 }
 
 static struct cr_error *check_size(const struct dump *dump, const struct sight *sight)

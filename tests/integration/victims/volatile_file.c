@@ -50,6 +50,12 @@ static char *private, *shared, *only_mapped, *truncated, *beyond, *tmpfs_only_ma
 static int truncated_fd, path_only;
 static struct stat deleted_stat;
 
+/* Times that a program may set, as far as this file system knows them. */
+static void date(int fd, time_t seconds)
+{
+	must(futimens(fd, (struct timespec[2]){{.tv_nsec = UTIME_OMIT}, {seconds, 5}}));
+}
+
 static void build_deleted(void)
 {
 	deleted = make("deleted", ODD);
@@ -64,6 +70,7 @@ static void build_deleted(void)
 	private[1] = 'p';
 	must(flock(deleted, LOCK_EX));
 	must(unlink(path));
+	date(deleted, 12345678901);
 	must(fstat(deleted, &deleted_stat));
 }
 
@@ -116,6 +123,7 @@ static void build_tmpfs(void)
 	must(ftruncate(fd, PAGE));
 	tmpfs_only_mapped = map(fd, PROT_READ | PROT_WRITE, MAP_SHARED, 0, PAGE);
 	strcpy(tmpfs_only_mapped, "mapped");
+	date(fd, INT64_MAX);
 	close(fd);
 }
 
