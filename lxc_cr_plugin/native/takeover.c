@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -405,6 +406,8 @@ struct cr_error *takeover_prepare(struct restore *restore)
 	restore->program->base = restore->area;
 	program_begin(restore->program, restore->init);
 	TRY(raise_file_limit(restore));
+	program_call(restore->program, "build without huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1,
+		     0, 0, 0);
 	if (watched > highest)
 		highest = watched;
 	return channel_open(&restore->channel, restore->program,

@@ -33,9 +33,10 @@ SINGLE_THREADS = {"dead_leader", "file_owner", "share", "thread_tables"}
 # Long enough to tell a clock that stood from one that went on.
 AWAY_SECONDS = 0.8
 
-# Programs that other tests run: with arguments, or on a host that swaps or merges pages.
+# Programs that other tests run: with arguments, or on a host that swaps pages, merges
+# them or makes huge ones.
 NO_KIND = {
-    "endless", "handler_due", "logon_key", "merged", "refused", "refused_process",
+    "endless", "handler_due", "huge_pages", "logon_key", "merged", "refused", "refused_process",
     "shapes", "suid_dumpable", "swapped", "wall",
 }  # fmt: skip
 

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """States of memory that only a host can bring about which swaps or merges pages."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from .conftest import kept
 from .container import Container, Victim, run
 from .test_kinds import stop_and_restart
 
 SWAPS = Path("/proc/swaps")
 MERGING = Path("/sys/kernel/mm/ksm")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +48,48 @@ def merging():
         (MERGING / name).write_text(value)
 
 
+@contextlib.contextmanager
+def huge_pages(when: str) -> Iterator[None]:
+    """The kernel makes transparent huge pages at the first touch, and never later on."""
+    enabled, pause = HUGE_PAGES / "enabled", HUGE_PAGES / "khugepaged" / "scan_sleep_millisecs"
+    if not enabled.exists():
+        pytest.skip("this kernel has no transparent huge pages")
+    before = enabled.read_text().partition("[")[2].partition("]")[0]
+    with kept(pause):
+        pause.write_text(str(3_600_000))
+        enabled.write_text(when)
+        try:
+            yield
+        finally:
+            enabled.write_text(before)
+
+
+@pytest.fixture(scope="module")
+def always_huge():
+    with huge_pages("always"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def advised_huge():
+    with huge_pages("madvise"):
+        yield
+
+
+# id of the test: victim and fixture
+STATES = {
+    "swapped": ("swapped", "swap"),
+    "merged": ("merged", "merging"),
+    "huge_pages-always": ("huge_pages", "always_huge"),
+    "huge_pages-advised": ("huge_pages", "advised_huge"),
+}
+
+
 @pytest.mark.parametrize(
     ("name", "host"),
     [
-        pytest.param(name, host, marks=pytest.mark.support(name, "works"), id=name)
-        for name, host in [("swapped", "swap"), ("merged", "merging")]
+        pytest.param(name, host, marks=pytest.mark.support(name, "works"), id=which)
+        for which, (name, host) in STATES.items()
     ],
 )
 class TestStateOfTheHost:

@@ -1,36 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Contents of private pages: back into a process at restart; memory_pages.c has read them. */
 #include <fcntl.h>
-#include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include "../cleanup.h"
 #include "../parallel.h"
-#include "../pin.h"
 #include "memory.h"
-#include "memory_flags.h"
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25 /* Linux 6.1 */
-#endif
+#include "memory_fresh.h"
 
 struct filler {
 	struct restore *restore;
 	pid_t tid;
-	int mem, pidfd;
+	int mem;
 	struct iovec local[512], remote[512];
 	size_t count;
-	struct collapse *ahead; /* who makes huge pages for what is filled now, or NULL */
+	struct fresh fresh;
 };
-
-/* Pages that are made huge in one go, and that are filled in one go behind that. */
-enum { HUGE_AT_ONCE = 1024, FILL_AT_ONCE = 16384 };
-
-static void wait_collapsed(struct collapse *collapse, uint64_t page);
 
 /* Elements the vectored call refused (no PROT_WRITE): /proc/PID/mem makes private copies all the
  * same. */
@@ -104,20 +89,14 @@ static struct cr_error *write_part(void *context, uint64_t begin, uint64_t end)
 	return write_forced(run->filler, &local, &remote, put > 0 ? (size_t)put : 0);
 }
 
-enum { GRAIN = 2048 };
-
 /* Page faults, not copying, are what takes the time there. */
-static struct cr_error *fill_long(const struct filler *filler, uint64_t page, uint64_t count,
+static struct cr_error *fill_long(struct filler *filler, uint64_t page, uint64_t count,
 				  uint64_t index)
 {
-	for (uint64_t done = 0, step; done < count; done += step) {
-		struct long_run run = {filler, page + done, index + done};
+	struct long_run run = {filler, page, index};
 
-		step = filler->ahead && count - done > FILL_AT_ONCE ? FILL_AT_ONCE : count - done;
-		wait_collapsed(filler->ahead, page + done + step);
-		TRY(parallel(step, GRAIN, write_part, &run));
-	}
-	return NULL;
+	fresh_widen(&filler->fresh);
+	return parallel(count, FRESH_GRAIN, write_part, &run);
 }
 
 static struct cr_error *fill_pages(struct filler *filler, uint64_t page, uint64_t count,
@@ -126,7 +105,7 @@ static struct cr_error *fill_pages(struct filler *filler, uint64_t page, uint64_
 	static const uint8_t zeros[PAGE];
 	enum { MOST = sizeof(filler->local) / sizeof(filler->local[0]) };
 
-	if (count >= 2 * GRAIN && index != EXTENT_ZERO)
+	if (count >= 2 * FRESH_GRAIN && index != EXTENT_ZERO)
 		return fill_long(filler, page, count, index);
 	for (uint64_t done = 0, step; done < count; done += step) {
 		struct iovec *local = &filler->local[filler->count],
@@ -143,119 +122,6 @@ static struct cr_error *fill_pages(struct filler *filler, uint64_t page, uint64_
 			TRY(flush(filler));
 	}
 	return NULL;
-}
-
-/*
- * A fresh range whose every page will be written gets huge pages first: a tenth of the faults. One
- * page of each block is written so that there is a page table, then the kernel collapses it. The
- * mapping's flags stay as they are. Best effort: MADV_COLLAPSE is of 6.1, and a mapping may not
- * want it.
- *
- * The kernel clears a huge page before it is written, one at a time for each process. In a long
- * extent a thread of its own does that, ahead of the one that writes.
- */
-struct collapse {
-	struct filler filler; /* of this thread alone */
-	const struct vma *vma, *last;
-	const struct extent *extent;
-	pthread_t thread;
-	bool started;
-	pthread_mutex_t lock;
-	pthread_cond_t moved;
-	uint64_t done; /* pages below this one are as they will be */
-	int refused;   /* errno of the kernel */
-	struct cr_error *error;
-};
-
-static void collapsed_to(struct collapse *collapse, uint64_t page)
-{
-	pthread_mutex_lock(&collapse->lock);
-	collapse->done = page;
-	pthread_cond_signal(&collapse->moved);
-	pthread_mutex_unlock(&collapse->lock);
-}
-
-static void wait_collapsed(struct collapse *collapse, uint64_t page)
-{
-	if (!collapse)
-		return;
-	pthread_mutex_lock(&collapse->lock);
-	while (collapse->done < page)
-		pthread_cond_wait(&collapse->moved, &collapse->lock);
-	pthread_mutex_unlock(&collapse->lock);
-}
-
-static struct cr_error *collapse_range(struct collapse *collapse, uint64_t begin, uint64_t end)
-{
-	struct filler *filler = &collapse->filler;
-	const struct extent *extent = collapse->extent;
-	struct iovec range = {.iov_base = (void *)begin, .iov_len = end - begin};
-
-	for (uint64_t at = begin; at < end; at += ARCH_HUGE_PAGE)
-		TRY(fill_pages(filler, at / PAGE, 1, extent->index + at / PAGE - extent->page));
-	TRY(flush(filler));
-	if (syscall(SYS_process_madvise, filler->pidfd, &range, 1, MADV_COLLAPSE, 0) < 0)
-		collapse->refused = errno;
-	return NULL;
-}
-
-static bool may_be_huge(const struct vma *vma)
-{
-	return vma->type == VMA_ANONYMOUS && !(vma->flags & (VM_NOHUGEPAGE | VM_HUGETLB));
-}
-
-static struct cr_error *collapse_in(struct collapse *collapse, const struct vma *vma)
-{
-	const struct extent *extent = collapse->extent;
-	uint64_t begin = extent->page * PAGE, end = (extent->page + extent->count) * PAGE;
-
-	begin = begin < vma->start ? vma->start : begin;
-	end = end > vma->end ? vma->end : end;
-	if (!may_be_huge(vma))
-		return NULL;
-	begin = (begin + ARCH_HUGE_PAGE - 1) & ~(uint64_t)(ARCH_HUGE_PAGE - 1);
-	end &= ~(uint64_t)(ARCH_HUGE_PAGE - 1);
-	for (uint64_t at = begin, next; at < end; at = next) {
-		next = end - at < HUGE_AT_ONCE * PAGE ? end : at + HUGE_AT_ONCE * PAGE;
-		TRY(collapse_range(collapse, at, next));
-		collapsed_to(collapse, next / PAGE);
-	}
-	return NULL;
-}
-
-/* An extent may run on over several mappings. */
-static void *collapse_all(void *argument)
-{
-	struct collapse *collapse = argument;
-	uint64_t end = (collapse->extent->page + collapse->extent->count) * PAGE;
-
-	for (const struct vma *vma = collapse->vma;
-	     !collapse->error && vma < collapse->last && vma->start < end; vma++)
-		collapse->error = collapse_in(collapse, vma);
-	collapsed_to(collapse, UINT64_MAX);
-	return NULL;
-}
-
-static void collapse_begin(struct collapse *collapse)
-{
-	pthread_mutex_init(&collapse->lock, NULL);
-	pthread_cond_init(&collapse->moved, NULL);
-	collapse->started = collapse->extent->count >= 2 * FILL_AT_ONCE &&
-			    may_be_huge(collapse->vma) &&
-			    pthread_create(&collapse->thread, NULL, collapse_all, collapse) == 0;
-	if (!collapse->started)
-		collapse_all(collapse);
-}
-
-static struct cr_error *collapse_end(struct collapse *collapse)
-{
-	if (collapse->started)
-		pthread_join(collapse->thread, NULL);
-	if (collapse->refused)
-		log_say(&collapse->filler.restore->log, CR_DEBUG, "No huge pages at 0x%lx: %s",
-			(unsigned long)(collapse->extent->page * PAGE),
-			strerror(collapse->refused));
-	return collapse->error;
 }
 
 /* The part of the parent's extents that covers @page, NULL when none does; *at only grows. */
@@ -301,33 +167,63 @@ static struct cr_error *fill_extent(struct filler *filler, const struct extent *
 	return NULL;
 }
 
-/* An extent of which nothing is there. */
+/* Pages of one VMA, none of which is there. */
+static struct cr_error *fill_fresh_run(struct filler *filler, const struct fresh_run *run)
+{
+	bool done = false;
+
+	if (run->count >= 2 * FRESH_GRAIN)
+		TRY(fresh_place(&filler->fresh, run, &done));
+	return done ? NULL : fill_pages(filler, run->page, run->count, run->index);
+}
+
+static struct cr_error *fill_huge(struct filler *filler, const struct fresh_run *run)
+{
+	TRY(flush(filler));
+	TRY(fresh_huge_begin(&filler->fresh, run->vma));
+	TRY(fill_pages(filler, run->page, run->count, run->index));
+	TRY(flush(filler));
+	return fresh_huge_end(&filler->fresh);
+}
+
+/* The part of @run from page @begin to @end. */
+static struct fresh_run part_of(const struct fresh_run *run, uint64_t begin, uint64_t end)
+{
+	return (struct fresh_run){run->vma, begin, end - begin, run->index + begin - run->page};
+}
+
+/* Blocks in the middle may become huge pages. */
+static struct cr_error *fill_fresh_blocks(struct filler *filler, const struct fresh_run *run)
+{
+	uint64_t from, huge = fresh_huge(&filler->fresh, run, &from);
+	struct fresh_run head, middle, tail;
+
+	if (!huge)
+		return fill_fresh_run(filler, run);
+	head = part_of(run, run->page, from);
+	middle = part_of(run, from, from + huge);
+	tail = part_of(run, from + huge, run->page + run->count);
+	TRY(fill_fresh_run(filler, &head));
+	TRY(fill_huge(filler, &middle));
+	return fill_fresh_run(filler, &tail);
+}
+
+/* An extent of which nothing is there; it may run on over several mappings. */
 static struct cr_error *fill_fresh(struct filler *filler, const struct vma *vma,
 				   const struct vma *last, const struct extent *extent)
 {
-	struct collapse collapse = {
-		.filler = {.restore = filler->restore,
-			   .tid = filler->tid,
-			   .mem = filler->mem,
-			   .pidfd = filler->pidfd},
-		.vma = vma,
-		.last = last,
-		.extent = extent,
-	};
-	struct cr_error *error, *other;
+	uint64_t page = extent->page, end = page + extent->count;
 
-	if (extent->count < ARCH_HUGE_PAGE / PAGE)
-		return fill_pages(filler, extent->page, extent->count, extent->index);
-	TRY(flush(filler));
-	collapse_begin(&collapse);
-	filler->ahead = collapse.started ? &collapse : NULL;
-	error = fill_pages(filler, extent->page, extent->count, extent->index);
-	filler->ahead = NULL;
-	other = collapse_end(&collapse);
-	if (!error)
-		return other;
-	cr_error_free(other);
-	return error;
+	if (extent->count < FRESH_LEAST)
+		return fill_pages(filler, page, extent->count, extent->index);
+	for (uint64_t stop; page < end && vma < last; vma++, page = stop) {
+		struct fresh_run run = {vma, page, 0, extent->index + page - extent->page};
+
+		stop = vma->end / PAGE < end ? vma->end / PAGE : end;
+		run.count = stop - page;
+		TRY(fill_fresh_blocks(filler, &run));
+	}
+	return NULL;
 }
 
 /* Fill with @pages, as far as it is not there already: @present, what it was born with. */
@@ -352,37 +248,27 @@ static struct cr_error *fill_vmas(struct filler *filler, struct process *process
 	return flush(filler);
 }
 
-/* Where there is enough for several threads, on all processors. */
-static struct cr_error *fill_widely(struct filler *filler, struct process *process,
-				    const struct list *pages, const struct list *present)
-{
-	const struct extent *extents = pages->items;
-	uint64_t count = 0;
-	struct cr_error *error;
-
-	for (size_t i = 0; i < pages->count; i++)
-		count += extents[i].count;
-	if (count < 2 * GRAIN)
-		return fill_vmas(filler, process, pages, present);
-	pin_lift(filler->restore);
-	error = fill_vmas(filler, process, pages, present);
-	pin_return(filler->restore);
-	return error;
-}
-
 static struct cr_error *fill(struct restore *restore, struct process *process,
 			     const struct list *pages, const struct list *present)
 {
 	pid_t tid = process_leader(process)->host_tid;
-	_cleanup_close_ int proc = -1, mem = -1, pidfd = (int)syscall(SYS_pidfd_open, tid, 0);
-	struct filler filler = {.restore = restore, .tid = tid, .pidfd = pidfd};
+	_cleanup_close_ int proc = -1, mem = -1;
+	struct filler filler = {
+		.restore = restore, .tid = tid, .fresh = {.restore = restore, .process = process}};
+	struct cr_error *error, *other;
 
 	TRY(proc_open(tid, tid, &proc));
 	mem = openat(proc, "mem", O_RDWR | O_CLOEXEC);
 	if (mem < 0)
 		return error_sys("Failed to open the memory of process %d", process->pid);
 	filler.mem = mem;
-	return fill_widely(&filler, process, pages, present);
+	restore_begin(restore, process);
+	error = fill_vmas(&filler, process, pages, present);
+	other = fresh_end(&filler.fresh);
+	if (!error)
+		return other;
+	cr_error_free(other);
+	return error;
 }
 
 struct cr_error *memory_fill(struct restore *restore, struct process *process)

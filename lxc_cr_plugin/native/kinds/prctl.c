@@ -10,13 +10,11 @@
 #include "../dump.h"
 #include "../restore.h"
 #include "../sharing.h"
+#include "prctl.h"
 
 #ifndef PR_SET_MDWE
 #define PR_SET_MDWE		 65
 #define PR_MDWE_REFUSE_EXEC_GAIN 1
-#endif
-#ifndef PR_THP_DISABLE_EXCEPT_ADVISED
-#define PR_THP_DISABLE_EXCEPT_ADVISED 2 /* Linux 6.18 */
 #endif
 #ifndef PR_FUTEX_HASH
 #define PR_FUTEX_HASH		78 /* Linux 6.16 */
@@ -220,9 +218,13 @@ static struct cr_error *prctl_restore(struct restore *restore, struct process *p
 	/* it may have been one until now, to adopt whom it had adopted: tree.c */
 	program_call(p, "be a subreaper or not", SYS_prctl, PR_SET_CHILD_SUBREAPER,
 		     settings->subreaper, 0, 0, 0);
-	if (settings->thp_disable)
-		program_call(p, "disable huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1,
-			     settings->thp_disable == 2 ? PR_THP_DISABLE_EXCEPT_ADVISED : 0, 0, 0);
+	/* until now there were none, for the sake of memory_fresh.c */
+	program_call(p, "disable huge pages or not", SYS_prctl, PR_SET_THP_DISABLE,
+		     settings->thp_disable != 0,
+		     settings->thp_disable == PR_THP_DISABLE_EXCEPT_ADVISED
+			     ? PR_THP_DISABLE_EXCEPT_ADVISED
+			     : 0,
+		     0, 0);
 	if (settings->mdwe)
 		program_call(p, "refuse to gain PROT_EXEC", SYS_prctl, PR_SET_MDWE, settings->mdwe,
 			     0, 0, 0);
@@ -248,3 +250,10 @@ const struct kind prctl_kind = {
 	.restore_process = prctl_restore_early,
 	.restore_at_release = prctl_restore,
 };
+
+uint32_t prctl_thp_disable(const struct process *process)
+{
+	const struct process_settings *settings = process_state(process, &prctl_kind);
+
+	return settings ? settings->thp_disable : 0;
+}
