@@ -7,6 +7,7 @@ its own, and its cgroup and its pid namespace must hold the same processes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def _namespace(pid: int | str, name: str, *, proc: Path) -> str | None:
     host's init seen by a restricted root. No process of a container is one of those.
     """
     try:
-        return str((proc / str(pid) / "ns" / name).readlink())
+        # Asked for every process of the host: pathlib takes five times as long as the kernel.
+        return os.readlink(f"{proc}/{pid}/ns/{name}")  # noqa: PTH115
     except PermissionError:
         return HIDDEN
     except (FileNotFoundError, ProcessLookupError):
@@ -132,7 +134,7 @@ def _is_alive(pid: int, *, proc: Path) -> bool:
 
 
 def _processes(proc: Path) -> Iterator[int]:
-    return (int(path.name) for path in proc.iterdir() if path.name.isdecimal())
+    return (int(name) for name in os.listdir(proc) if name.isdecimal())  # noqa: PTH208
 
 
 def _comm(pid: int, *, proc: Path) -> str:
