@@ -6,8 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -32,8 +31,28 @@ def epilog() -> str:
     )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+# Options before the command that take the next word.
+VALUED = ("-P", "--lxcpath", "--store", "--config")
+UNVALUED = ("--json", "--debug")
+
+
+def command_among(words: Sequence[str]) -> tuple[str, ...]:
+    """The module of the command that @words give; all modules when a whole parser has to tell.
+
+    To import and describe each command takes longer than what most of them do.
+    """
+    rest = iter(words)
+    for word in rest:
+        if word in VALUED:
+            next(rest, None)
+        elif word not in UNVALUED:
+            found = tuple(name for name in commands.NAMES if name.rstrip("_") == word)
+            return found or commands.NAMES
+    return commands.NAMES
+
+
+def parser(names: Sequence[str] = commands.NAMES) -> argparse.ArgumentParser:
+    """The whole command line, or that of some commands."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     add = common.add_argument
     add("-P", "--lxcpath", metavar="DIR", help="where LXC keeps its containers")
@@ -50,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"lxc-cr {__version__}")
     places = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in commands.NAMES:
+    for name in names:
         command = import_module(f"{commands.__name__}.{name}")
         made = places.add_parser(
             name.rstrip("_"),
@@ -66,7 +85,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    arguments = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser(command_among(words)).parse_args(words)
     given = vars(arguments)
     report = Reporter(
         json_lines=given.get("json", False),
@@ -92,6 +112,8 @@ def guarded(work: Callable[[], int], report: Reporter) -> int:
     except Exception as error:
         # A bug: say so in a form that machines understand as well, and where with --debug.
         if report.debugging:
+            import traceback
+
             traceback.print_exc()
         failure = LxcCrError(
             f"Internal error: {type(error).__name__}: {error}",

@@ -9,7 +9,6 @@ defaults in comments, to copy from.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -158,6 +157,8 @@ def mistakes(values: dict[str, Any], *, places: bool) -> list[tuple[str, str]]:
         if key in PLACES:
             found.append((key, f"holds for the whole host: it belongs into {SYSTEM_FILE}"))
         else:
+            import difflib
+
             similar = difflib.get_close_matches(key, known, n=1)
             guess = f", did you mean '{similar[0]}'?" if similar else ""
             found.append((key, f"there is no such setting{guess}"))

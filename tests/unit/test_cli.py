@@ -49,6 +49,31 @@ def test_checkpoint():
     assert given["stop"] is given["buffered"] is True
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["--help"], ["--version"], ["nothing", "ls"], ["--store"], ["--stor", "/x", "ls", "--nothing"],
+        ["--json", "-P", "check", "ls", "--nothing"], ["import", "--help"], ["restore", "-h"],
+        ["check"], ["--", "ls", "a", "b"], ["-Px", "ls", "a", "b"], ["ls", "--store"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_one_command_is_told_as_all_of_them_are(words, capsys):
+    """A parser of the command that is given alone says of mistakes, and of help, what the whole one does."""
+
+    def told(parser):
+        with pytest.raises(SystemExit) as end:
+            parser.parse_args(words)
+        return end.value.code, *capsys.readouterr()
+
+    assert told(cli.parser(cli.command_among(words))) == told(cli.parser())
+
+
+def test_one_command_is_loaded_alone():
+    assert cli.command_among(["--json", "--store", "ls", "import", "x"]) == ("import_",)
+    assert cli.command_among(["restore", "x"]) == commands.NAMES
+
+
 def test_every_command_is_listed():
     files = {path.stem for path in Path(commands.__file__).parent.glob("*.py")}
     assert sorted(commands.NAMES) == sorted(files - {"__init__"})
