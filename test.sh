@@ -8,6 +8,10 @@
 CR_ROOT=$(cd "$(dirname "$0")" && pwd -P) || exit 1
 . "$CR_ROOT/tools/bootstrap.sh"
 
-cr_bootstrap test
+if [ $# -eq 0 ]; then
+	cr_bootstrap test whole
+else
+	cr_bootstrap test
+fi
 cd "$CR_ROOT" || exit 1
 exec .venv/bin/pytest "$@"

@@ -68,3 +68,7 @@ def make_debian(laboratory: Laboratory) -> Path:
         (root / name).chmod(0o1777)
     shutil.copytree(PROGRAMS, root / "programs")
     return root
+
+
+if __name__ == "__main__":
+    archive()
