@@ -5,9 +5,11 @@ If one of them pinches, split by concept, not by number.
 """
 
 import ast
+import os
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -102,13 +104,18 @@ def run(*command: object) -> str:
 def objects(tmp_path_factory) -> dict[Path, Path]:
     """Each C file of the engine, compiled as the build does."""
     directory = tmp_path_factory.mktemp("objects")
-    made = {}
-    for number, source in enumerate(sorted(NATIVE.rglob("*.c"))):
-        if source.name == "_engine.c":
-            continue
-        made[source] = directory / f"{number}-{source.stem}.o"
+    made = {
+        source: directory / f"{number}-{source.stem}.o"
+        for number, source in enumerate(sorted(NATIVE.rglob("*.c")))
+        if source.name != "_engine.c"
+    }
+
+    def compile_one(source: Path) -> None:
         run("gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-fPIC", "-pthread", "-I", NATIVE,
             "-c", source, "-o", made[source])  # fmt: skip
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_one, made))
     return made
 
 
