@@ -11,7 +11,7 @@ C_FILES = $(shell find lxc_cr_plugin/native tests demo \( -name '*.c' -o -name '
 SH_FILES = demo.sh test.sh .ci/run $(shell find tools tests vagrant lxc_cr_plugin/hooks config -name '*.sh')
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap lint format test unit bench curves leases fuzz sanitize vm docs clean
+.PHONY: help bootstrap lint format test unit bench curves leases long fuzz sanitize vm docs clean
 
 help: ## This text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ curves: ## Measure and draw the cost of one more process, thread, VMA, file, loc
 
 leases: bootstrap ## Measure and draw how exact the time is that a restart leaves to a broken lease
 	$(BIN)/python tests/bench/leases.py
+
+long: bootstrap ## More rounds of the tests that chance has a part in, each command by itself
+	CR_EXECUTE=1 CR_RANDOM_RUNS=100 CR_DATABASE_ROUNDS=60 $(BIN)/pytest -q \
+		tests/integration/test_robustness.py tests/integration/test_databases.py
 
 fuzz: bootstrap ## Fuzz the decoder, the manifest and whole images for FUZZ_SECONDS (3600)
 	CR_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/unit/test_fuzz_record.py tests/unit/test_fuzz_manifest.py tests/integration/test_fuzz_image.py

@@ -7,7 +7,9 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from .container import container as make_container
 from .debian import make_debian
 from .filesystems import loop_filesystem, remove_store, store_on
 from .leaks import Machine, leftovers_of
+from .preloaded import Preloaded
 
 # Where the kernel may make huge pages when somebody maps them; none are taken before.
 HUGE_PAGES = Path("/proc/sys/vm/nr_overcommit_hugepages")
@@ -44,7 +47,11 @@ def laboratory():
         laboratory = Laboratory(path=Path(path), session=f"crt{os.getpid()}")
         before = Machine.look(laboratory)
         laboratory.prepare()
-        yield laboratory
+        if os.environ.get("CR_EXECUTE") == "1":
+            yield laboratory
+        else:
+            with Preloaded(laboratory.environment) as laboratory.preloaded:
+                yield laboratory
         laboratory.remove()
     # A network namespace, and with it the ends of its interfaces, goes a moment after its container.
     wait_until(
@@ -87,6 +94,47 @@ def containers_of(
     wait_until(
         lambda: not leftovers_of(laboratory), what=f"no leftovers: {leftovers_of(laboratory)}"
     )
+
+
+class Shared:
+    """What several tests have in common, one at a time: made by its key, gone when another is asked for.
+
+    Parameters of a class or a module would do the same if pytest did not choose itself when it makes
+    them again.
+    """
+
+    def __init__(self, make: Callable[[Any], AbstractContextManager]) -> None:
+        self._make = make
+        self._scope = contextlib.ExitStack()
+        self._key: Any = None
+        self._failure: Exception | None = None
+
+    def __enter__(self) -> "Shared":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scope.close()
+
+    def of(self, key: Any) -> Any:
+        """The one of @key; what has failed once fails for all."""
+        if key != self._key:
+            self._scope.close()
+            self._key, self._failure = key, None
+            try:
+                self._made = self._scope.enter_context(self._make(key))
+            except Exception as error:
+                self._failure = error
+        if self._failure:
+            raise self._failure
+        return self._made
+
+
+def asked_for(request: pytest.FixtureRequest, key: Any) -> list[str]:
+    """Parameters `name` of all tests of this session whose `company` is @key."""
+    parameters = [
+        item.callspec.params for item in request.session.items if hasattr(item, "callspec")
+    ]
+    return [given["name"] for given in parameters if given.get("company") == key]
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ def leftovers_of(laboratory: Laboratory) -> list[str]:
 
 def _processes(laboratory: Laboratory) -> list[str]:
     wanted = f"{SESSION_VARIABLE}={laboratory.session}".encode()
+    ours = {os.getpid(), laboratory.preloaded.pid if laboratory.preloaded else 0}
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -32,7 +33,7 @@ def _processes(laboratory: Laboratory) -> list[str]:
             words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if int(process.name) != os.getpid():
+        if int(process.name) not in ours:
             found.append(f"process {process.name}: {words.strip()}")
     return found
 

@@ -2,55 +2,56 @@
 """Things that people run in a busybox container, checkpointed while they are busy."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 from .container import Container, wait_until
 
 # A signal is sent when the last one has been counted: two that are pending are one.
-# Each writes its result to /tmp/result when it is done, some seconds of running time later.
+# Each writes its result to a file when it is done, some seconds of running time later.
 SCRIPTS = {
     # A number a line, no line missing: a shell with a job in the background.
     "shell loop": """
-        (i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i; usleep 10000; done) > /tmp/numbers &
+        (i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i; usleep 10000; done) > numbers &
         wait $!
-        cat /tmp/numbers > /tmp/result
+        cat numbers > result
     """,
     "pipeline": """
         (i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i; usleep 10000; done) |
-        awk '{ sum += $1; print sum }' | tail -n 1 > /tmp/result
+        awk '{ sum += $1; print sum }' | tail -n 1 > result
     """,
     "long pipeline": """
         (i=300; while [ $i -gt 0 ]; do echo "$i line"; i=$((i-1)); usleep 8000; done) |
-        sed 's/line/word/' | grep -v nothing | sort -n | cut -d' ' -f1 | tr '\\n' ' ' > /tmp/result
+        sed 's/line/word/' | grep -v nothing | sort -n | cut -d' ' -f1 | tr '\\n' ' ' > result
     """,
     "jobs": """
         for j in 1 2 3 4 5; do
-            (i=0; while [ $i -lt 100 ]; do i=$((i+1)); usleep 20000; done; echo "job $j" >> /tmp/jobs) &
+            (i=0; while [ $i -lt 100 ]; do i=$((i+1)); usleep 20000; done; echo "job $j" >> jobs) &
         done
         wait
-        sort /tmp/jobs > /tmp/result
+        sort jobs > result
     """,
     "named pipe": """
-        mkfifo /tmp/fifo
-        (i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo $i; usleep 10000; done) > /tmp/fifo &
-        while read line; do last=$line; done < /tmp/fifo
-        echo $last > /tmp/result
+        mkfifo fifo
+        (i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo $i; usleep 10000; done) > fifo &
+        while read line; do last=$line; done < fifo
+        echo $last > result
     """,
     "trap": """
-        trap 'count=$((count+1)); echo $count > /tmp/counted' USR1
+        trap 'count=$((count+1)); echo $count > counted' USR1
         count=0 me=$$
         (
             i=0
             while [ $i -lt 50 ]; do
                 i=$((i+1))
                 kill -USR1 $me
-                until [ "$(cat /tmp/counted 2>/dev/null)" = $i ]; do usleep 5000; done
+                until [ "$(cat counted 2>/dev/null)" = $i ]; do usleep 5000; done
                 usleep 30000
             done
         ) &
         while kill -0 $! 2>/dev/null; do usleep 5000; done
-        echo $count > /tmp/result
+        echo $count > result
     """,
 }
 
@@ -64,40 +65,57 @@ RESULTS = {
 }
 
 
+def place_of(container: Container, name: str) -> Path:
+    """The script's own directory."""
+    return container.rootfs / "work" / name.replace(" ", "_")
+
+
 @pytest.fixture
-def running(request, container: Container) -> Container:
-    script = container.rootfs / "tmp/script"
-    script.write_text(f"#!/bin/sh\n{SCRIPTS[request.getfixturevalue('name')]}")
-    script.chmod(0o755)
-    container.add_program("/tmp/script")
+def busy(container: Container) -> Container:
+    """All of them run, each in a directory of its own."""
+    (container.rootfs / "work").mkdir()
+    for name, text in SCRIPTS.items():
+        place = place_of(container, name)
+        place.mkdir()
+        script = place / f"{place.name}.sh"
+        script.write_text(f"#!/bin/sh\ncd /work/{place.name}\n{text}")
+        script.chmod(0o755)
+        container.add_program(f"/work/{place.name}/{script.name}")
     container.start()
-    wait_until(lambda: "script" in container.processes.values(), what="the script")
+    # The kernel keeps 15 characters of a name.
+    names = {f"{place_of(container, name).name}.sh"[:15] for name in SCRIPTS}
+    wait_until(lambda: names <= set(container.processes.values()), what="the scripts")
     time.sleep(0.3)
     return container
 
 
-def result_of(container: Container) -> str:
-    file = container.rootfs / "tmp/result"
+def result_of(container: Container, name: str) -> str:
+    file = place_of(container, name) / "result"
     wait_until(
-        lambda: file.exists() and file.read_text().endswith(("\n", " ")), what="result", timeout=120
+        lambda: file.exists() and file.read_text().endswith(("\n", " ")),
+        what=f"result of {name}",
+        timeout=120,
     )
     return file.read_text().strip()
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-class TestApplication:
-    def test_checkpointed_while_busy(self, name, running):
-        for _ in range(3):
-            running.checkpoint()
-            time.sleep(0.2)
-        assert result_of(running) == RESULTS[name]
+def results_of(container: Container) -> dict[str, str]:
+    return {name: result_of(container, name) for name in SCRIPTS}
 
-    def test_restarted_while_busy(self, name, running):
-        for _ in range(2):
-            running.checkpoint("--stop")
-            running.restart()
-            time.sleep(0.2)
-        assert result_of(running) == RESULTS[name]
+
+def test_checkpointed_while_busy(busy):
+    for _ in range(3):
+        busy.checkpoint()
+        time.sleep(0.2)
+    assert results_of(busy) == RESULTS
+
+
+def test_restarted_while_busy(busy):
+    for _ in range(2):
+        busy.checkpoint("--stop")
+        busy.restart()
+        time.sleep(0.2)
+    assert results_of(busy) == RESULTS
 
 
 def test_console_and_ttys_after_a_restart(container):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Every kind, three ways: its victim must not notice that it was checkpointed."""
 
+import contextlib
 import errno
 import os
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from lxc_cr_plugin import native
 
-from .conftest import LEASE_BREAK_TIME, containers_of, kept
+from .conftest import LEASE_BREAK_TIME, Shared, asked_for, containers_of, kept
 from .container import VICTIMS, Container, Victim
 
 pytestmark = pytest.mark.usefixtures("huge_pages")
@@ -71,20 +72,24 @@ def is_hidden(name: str) -> bool:
     return name in SINGLE_THREADS and not shows_single_threads()
 
 
-def stop_and_restart(container: Container) -> None:
+def stop_and_restart(container: Container, away: float = AWAY_SECONDS) -> None:
     container.checkpoint("--stop")
     assert container.state == "STOPPED"
-    time.sleep(AWAY_SECONDS)
+    time.sleep(away)
     container.restart()
     assert container.state == "RUNNING"
 
 
-def restart_twice(container: Container) -> None:
-    stop_and_restart(container)
-    stop_and_restart(container)
+def restart_twice(container: Container, away: float = AWAY_SECONDS) -> None:
+    stop_and_restart(container, away)
+    stop_and_restart(container, away)
 
 
-WAYS = {"checkpoint": Container.checkpoint, "restart": stop_and_restart, "twice": restart_twice}
+def checkpoint(container: Container, _away: float) -> None:
+    container.checkpoint()
+
+
+WAYS = {"checkpoint": checkpoint, "restart": stop_and_restart, "twice": restart_twice}
 
 # A filter or limits of the whole container's would be in force for the others too.
 ALONE = {"ipc_namespace", "seccomp"}
@@ -94,6 +99,9 @@ TIMED = {
     "blocked", "itimer", "lease_break", "posix_timer", "restart_block", "socket_wait",
     "timer_edge", "timerfd",
 }  # fmt: skip
+
+# For all others it does not matter how long they were away.
+CLOCKED = TIMED | {"lease_forced", "stopped"}
 
 # Those that keep a processor busy, or the machine.
 HEAVY = {"crowd", "fork_bomb", "high_pid", "many_mappings", "rseq"}
@@ -112,23 +120,33 @@ def companies() -> list[list[str]]:
 
 
 @pytest.fixture(scope="class")
-def company(request, laboratory, container_names) -> Iterator[dict[str, Victim]]:
+def companies_of_tests(request, laboratory, container_names) -> Iterator[Shared]:
+    """Companies, one at a time; the victims of all that are asked for are compiled before."""
+    keys = [(way, number) for way in WAYS for number, _ in enumerate(companies())]
+    laboratory.compile_victims({name for key in keys for name in asked_for(request, key)})
+
+    @contextlib.contextmanager
+    def company(key: tuple[str, int]) -> Iterator[dict[str, Victim]]:
+        way, _ = key
+        with containers_of(laboratory, container_names) as make, kept(LEASE_BREAK_TIME):
+            container = make()
+            names = [name for name in asked_for(request, key) if not is_hidden(name)]
+            victims = {name: add(container, name) for name in names}
+            container.start()
+            for victim in victims.values():
+                victim.ready()
+            WAYS[way](container, AWAY_SECONDS if CLOCKED & set(names) else 0)
+            assert container.state == "RUNNING"
+            yield victims
+
+    with Shared(company) as shared:
+        yield shared
+
+
+@pytest.fixture
+def company(request, companies_of_tests) -> dict[str, Victim]:
     """The victims of a company that are asked for, after what a way of WAYS did to their container."""
-    names = [
-        item.callspec.params["name"]
-        for item in request.session.items
-        if hasattr(item, "callspec") and item.callspec.params.get("company") == request.param
-    ]
-    way, _ = request.param
-    with containers_of(laboratory, container_names) as make, kept(LEASE_BREAK_TIME):
-        container = make()
-        victims = {name: add(container, name) for name in names if not is_hidden(name)}
-        container.start()
-        for victim in victims.values():
-            victim.ready()
-        WAYS[way](container)
-        assert container.state == "RUNNING"
-        yield victims
+    return companies_of_tests.of(request.param)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,14 @@
 Ten checkpoints that leave them running, then three generations of stop and restart.
 """
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from .container import Victim
+from .conftest import Shared, asked_for, containers_of
+from .container import Container, Victim
 
 CHECKPOINTS = 10
 
@@ -38,25 +41,46 @@ READY_TIMEOUT = 180
 VERIFY_TIMEOUT = 180
 
 
+# Those that leave the others time share a container; who is asked for by name (-k) is alone with
+# those that were too.
+ALONE = ("java", "go", "gcc and make")
+COMPANIES = [*([name] for name in ALONE), [name for name in COMMANDS if name not in ALONE]]
+
+
+@pytest.fixture(scope="module")
+def companies(request, laboratory, container_names, debian) -> Iterator[Shared]:
+    @contextlib.contextmanager
+    def company(number: int) -> Iterator[dict[str, Victim]]:
+        with containers_of(laboratory, container_names) as make:
+            container = make(debian)
+            programs = {name: add(container, name) for name in asked_for(request, number)}
+            container.start()
+            for program in programs.values():
+                program.wait_for("ready", timeout=READY_TIMEOUT)
+            checkpoint_and_restart(container)
+            yield programs
+
+    with Shared(company) as shared:
+        yield shared
+
+
 @pytest.fixture
-def program(request, debian, new_container) -> Victim:
-    """The program, running in a container of its own."""
-    name = request.getfixturevalue("name")
+def company(request, companies) -> dict[str, Victim]:
+    """The programs of a company, after all checkpoints and restarts of their container."""
+    return companies.of(request.param)
+
+
+def add(container: Container, name: str) -> Victim:
+    """Have the container run this program."""
     status = name.replace(" ", "-")
-    container = new_container(debian)
     container.add_program(
         f"{COMMANDS[name]} /status/{status} {ARGUMENTS.get(name, '')}".strip(),
         tty=TERMINALS.get(name, ""),
     )
-    victim = Victim(container=container, name=status)
-    container.start()
-    victim.wait_for("ready", timeout=READY_TIMEOUT)
-    return victim
+    return Victim(container=container, name=status)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_program(name, program):
-    container = program.container
+def checkpoint_and_restart(container: Container) -> None:
     for _ in range(CHECKPOINTS):
         image = container.checkpoint(*NO_FILES).result["image"]
         container.cr("rm", image)
@@ -66,4 +90,16 @@ def test_program(name, program):
         container.restart()
         container.cr("rm", image)
         time.sleep(0.2)
-    program.verify(timeout=VERIFY_TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("company", "name"),
+    [
+        pytest.param(number, name, id=name)
+        for number, names in enumerate(COMPANIES)
+        for name in names
+    ],
+    indirect=["company"],
+)
+def test_program(company, name):
+    company[name].verify(timeout=VERIFY_TIMEOUT)

@@ -85,31 +85,16 @@ class TestRefusal:
         victim.ready()
         return victim
 
-    def test_runs_on_when_refused(self, name, container, victim):
-        assert_refused(
-            container.try_cr("checkpoint", container.name),
-            words=OBJECTS[name],
-            process=holder_of(name),
-        )
-        assert container.state == "RUNNING"
+    def test_is_refused_and_runs_on(self, name, container, victim):
+        """Found without a stop, in one, and in one that would end it."""
+        for command, *options in (["check"], ["checkpoint"], ["checkpoint", "--stop"]):
+            assert_refused(
+                container.try_cr(command, container.name, *options),
+                words=OBJECTS[name],
+                process=holder_of(name),
+            )
+            assert container.state == "RUNNING"
         assert container.images == []
-        victim.verify()
-
-    def test_is_found_without_a_stop(self, name, container, victim):
-        assert_refused(
-            container.try_cr("check", container.name),
-            words=OBJECTS[name],
-            process=holder_of(name),
-        )
-        victim.verify()
-
-    def test_is_not_ended_by_a_stop(self, name, container, victim):
-        assert_refused(
-            container.try_cr("checkpoint", container.name, "--stop"),
-            words=OBJECTS[name],
-            process=holder_of(name),
-        )
-        assert container.state == "RUNNING"
         victim.verify()
 
 
