@@ -80,7 +80,7 @@ static struct cr_error *make_directory(void)
 
 static struct cr_error *take_turn(int lock)
 {
-	enum { PATIENCE_S = 20, PAUSE_MS = 5 };
+	enum { PATIENCE_S = 10, PAUSE_MS = 5 };
 	uint64_t end = clock_ns(CLOCK_MONOTONIC) + PATIENCE_S * 1000000000ull;
 	struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000};
 
