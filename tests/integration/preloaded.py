@@ -8,6 +8,7 @@ hooks, or as lxc-checkpoint is a program of its own all the same; with CR_EXECUT
 """
 
 import array
+import contextlib
 import importlib
 import json
 import os
@@ -66,10 +67,13 @@ class Preloaded:
             pid = self._answer(timeout)
             try:
                 code = self._answer(timeout)
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
+            except BaseException as error:  # it has taken too long, or the tests are told to end
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
                 self._answer(timeout)
-                raise subprocess.TimeoutExpired(command, timeout) from None
+                if isinstance(error, TimeoutError):
+                    raise subprocess.TimeoutExpired(command, timeout) from None
+                raise
             texts = []
             for file in (stdout, stderr):
                 file.seek(0)
@@ -121,6 +125,7 @@ def become(request: dict, files: list[int]) -> None:
 
     code = 1
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         for target, file in enumerate(files):
             os.dup2(file, target)
         os.closerange(3, 2**31 - 1)
@@ -143,6 +148,8 @@ if __name__ == "__main__":
     import gc
 
     Path("/proc/self/comm").write_text(COMM)
+    # Control-C is for the tests, and for the command that runs; they need us once more afterwards.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     load()
     # What is here to stay need be neither looked at again, nor copied because of that.
     gc.collect()
