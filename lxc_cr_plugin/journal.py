@@ -25,7 +25,7 @@ from . import snapshot, unfinished
 from .errors import ContainerError, HostError, LxcCrError, os_message
 from .freezer import Freezer
 from .log import Reporter
-from .run import is_alive, start_time, until
+from .run import is_alive, parent_of, start_time, until
 from .trusted import remove_durably
 
 CHECKPOINT = "checkpoint"
@@ -44,7 +44,8 @@ class Entry(NamedTuple):
 
     `freezer` is a directory that was not frozen when it began, `kept` the place where it keeps the
     previous state of the container's files; `init` is the init of the container that a checkpoint
-    ends or a restart has taken over, `init_started` its start time. `promises` are files that hold for
+    ends or a restart has taken over, `init_started` its start time; `monitor` is the process of the
+    runtime that waits for that init. `promises` are files that hold for
     the next start: a checkpoint makes them before it ends the container, which is `ended` when it has,
     a restart fulfils them.
     """
@@ -61,6 +62,8 @@ class Entry(NamedTuple):
     promises: Sequence[str] = ()
     init: int | None = None
     init_started: int = 0
+    monitor: int | None = None
+    monitor_started: int = 0
     confirmed: bool = False
     ended: bool = False
 
@@ -219,10 +222,15 @@ class Journal:
         Until then nothing runs that the restart could have to stop: the start that waits in its
         hook fails by itself when nobody takes over.
         """
-        started = start_time(init)
-        if started is None:
+        started, monitor = start_time(init), parent_of(init)
+        if started is None or not monitor:
             raise ContainerError(f"Process {init}, the new init, has ended")
-        self._entry = self._entry._replace(init=init, init_started=started)
+        self._entry = self._entry._replace(
+            init=init,
+            init_started=started,
+            monitor=monitor,
+            monitor_started=start_time(monitor) or 0,
+        )
         _write(self._path, self._entry)
 
     def released(self) -> None:

@@ -152,6 +152,12 @@ def is_alive(pid: int, *, started: int) -> bool:
     return fields is not None and int(fields[19]) == started and fields[0] not in (b"Z", b"X")
 
 
+def parent_of(pid: int) -> int | None:
+    """The pid of the parent of process @pid; None when there is no such process."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
 def _stat(pid: int) -> list[bytes] | None:
     """Fields 3 and following of /proc/PID/stat; None when there is no such process."""
     try:

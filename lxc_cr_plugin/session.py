@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .restore import Restarted
     from .store import Image, Reference, Store
 
+# How long LXC may take to reap an init that has ended, seconds.
+REAP_TIMEOUT = 5.0
+
 
 class Session:
     """What every command works with, made when it is first needed."""
@@ -268,6 +271,7 @@ def stop_container(entry: Entry) -> bool:
     from .run import kill_process
 
     ended = entry.init is not None and kill_process(entry.init, started=entry.init_started)
+    end_stuck_monitor(entry)
     container = open_container(entry.container, entry.lxcpath)
     settle(container, ended=entry.init)
     container.clean_up()
@@ -279,3 +283,18 @@ def stop_container(entry: Entry) -> bool:
             "they were changed since",
         )
     return ended
+
+
+def end_stuck_monitor(entry: Entry) -> None:
+    """End the process of LXC that should have seen the end of its init, and has not.
+
+    Where the init dies before it has sent LXC what that waits for, LXC waits for ever: it holds the
+    other end of its socket too. Nobody could ask it for the state of the container, or start that again.
+    """
+    from .run import kill_process, start_time, until
+
+    init, monitor = entry.init, entry.monitor
+    if init is None or monitor is None:
+        return
+    if not until(lambda: start_time(init) != entry.init_started, timeout=REAP_TIMEOUT):
+        kill_process(monitor, started=entry.monitor_started)

@@ -14,6 +14,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -197,13 +198,16 @@ class LxcContainer:
         return any(RESUME_HOOK in line for line in self._items("lxc.hook.pre-start"))
 
     def clean_up(self) -> None:
-        """Remove what LXC leaves of a start that has failed: the cgroups of its monitor.
+        """Remove what LXC leaves of a start that has failed: cgroups.
 
-        It removes them itself, once, as soon as the hook that failed has been waited for. Since Linux 6.18
-        a process may leave its cgroup after that, and rmdir(2) then says EBUSY.
+        It removes those of its monitor itself, once, as soon as the hook that failed has been waited for.
+        Since Linux 6.18 a process may leave its cgroup after that, and rmdir(2) then says EBUSY. All of them
+        are left when the monitor was killed.
         """
-        if self.cgroup_hint() and self.state() == STOPPED:
-            until(lambda: remove_empty(f"lxc.monitor.{self.name}"), timeout=CGROUP_TIMEOUT)
+        hint = self.cgroup_hint()
+        if hint and self.state() == STOPPED:
+            for name in (f"lxc.monitor.{self.name}", hint):
+                until(partial(remove_empty, name), timeout=CGROUP_TIMEOUT)
 
     def start(
         self,

@@ -14,8 +14,9 @@ static const char *const checkpoint_steps[] = {
 };
 
 static const char *const restart_steps[] = {
-	"restart-load", "restart-ready", "restart-seized", "restart-noted",   "restart-taken-over",
-	"restart-tree", "restart-files", "restart-states", "restart-release", "restart-lease",
+	"restart-load",	  "restart-ready",	"restart-seized", "restart-noted",
+	"restart-let-go", "restart-taken-over", "restart-tree",	  "restart-files",
+	"restart-states", "restart-release",	"restart-lease",
 };
 
 enum {

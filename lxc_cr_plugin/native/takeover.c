@@ -120,21 +120,46 @@ static struct cr_error *answer(const struct restore *restore, const char *verdic
 	return NULL;
 }
 
-/* The next event of any task, or an error when there is none in time or the supervisor has gone. */
-static struct cr_error *await_event(struct restore *restore, uint64_t deadline, pid_t *tid,
-				    int *status)
+static struct cr_error *supervised(const struct restore *restore)
 {
+	/* poll(2) ignores a negative descriptor */
 	struct pollfd supervisor = {.fd = restore->options->supervisor_fd};
 
+	if (poll(&supervisor, 1, 0) > 0)
+		return error_new(CR_CANCELLED, "The supervisor has gone");
+	return NULL;
+}
+
+/*
+ * Behind its hook LXC gets descriptors from its init, over a socket of which it holds both ends: if init
+ * dies before it has sent them, LXC waits for ever, and so does whoever asks LXC about the container.
+ * Called off, we let it come to its execve(2), if it soon does.
+ */
+static void hurry(const struct restore *restore, uint64_t *deadline)
+{
+	enum { SOON_MS = 5000 };
+	uint64_t soon = clock_ns(CLOCK_MONOTONIC) / 1000000 + SOON_MS;
+	struct cr_error *gone = supervised(restore);
+
+	if (gone && *deadline > soon)
+		*deadline = soon;
+	cr_error_free(gone);
+}
+
+/* The next event of any task, or an error when there is none in time. */
+static struct cr_error *await_event(struct restore *restore, uint64_t *deadline, pid_t *tid,
+				    int *status)
+{
 	for (;;) {
 		*tid = waitpid(-1, status, __WALL | WNOHANG);
 		if (*tid)
 			return NULL;
-		/* poll(2) ignores a negative descriptor: then this is a pause of a millisecond */
-		if (poll(&supervisor, 1, 1) > 0)
-			return error_new(CR_CANCELLED, "The supervisor has gone");
-		if (!time_left(deadline))
+		hurry(restore, deadline);
+		if (!time_left(*deadline)) {
+			TRY(supervised(restore));
 			return late("execute init in time");
+		}
+		poll(NULL, 0, 1);
 	}
 }
 
@@ -145,7 +170,7 @@ static struct cr_error *await_exec(struct restore *restore, uint64_t deadline, p
 		int status;
 		pid_t tid;
 
-		TRY(await_event(restore, deadline, &tid, &status));
+		TRY(await_event(restore, &deadline, &tid, &status));
 		if (tid < 0)
 			return error_new(CR_GONE, "The runtime gave up before it executed init");
 		if (!WIFSTOPPED(status)) {
@@ -157,7 +182,7 @@ static struct cr_error *await_exec(struct restore *restore, uint64_t deadline, p
 			continue;
 		}
 		if (status >> 16 == PTRACE_EVENT_EXEC)
-			return NULL;
+			return supervised(restore);
 		TRY(task_continue(tid, status >> 16 ? 0 : WSTOPSIG(status)));
 	}
 }
@@ -225,6 +250,7 @@ struct cr_error *takeover(struct restore *restore)
 		return error;
 	}
 	TRY(answer(restore, "go\n"));
+	TRY(step(restore->options->fault, RESTART_LET_GO));
 	TRY(await_exec(restore, deadline, pid));
 	TRY(to_first_instruction(restore));
 	if (listener && listener->taken_over && listener->taken_over(listener->context, pid))

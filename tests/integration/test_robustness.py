@@ -2,6 +2,7 @@
 """Engine and command may die at any moment: the container does not, and nothing is left behind."""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -201,6 +202,31 @@ def test_command_killed_in_a_restart(step, container, stopped):
         assert container.state == "STOPPED"
         assert_free(container)
         assert_restarts(container, stopped)
+
+
+def test_lxc_that_does_not_see_the_end_of_its_init(container, stopped):
+    """As when the init dies before LXC has got from it what it waits for: then nobody can ask LXC."""
+    process = container.spawn("restart", container.name, LXC_CR_FAULT="restart-noted~20000")
+    journals = container.laboratory.run_dir
+    noted = wait_until(
+        lambda: [
+            entry
+            for path in journals.glob("*.json")
+            for entry in [json.loads(path.read_text())]
+            if entry["init"]
+        ],
+        what="the init",
+    )
+    monitor = psutil.Process(noted[0]["init"]).parent()
+    assert "lxc monitor" in " ".join(monitor.cmdline())
+    monitor.suspend()
+    for engine in children_of(process.pid):
+        kill(engine)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == ENGINE_DIED, output + errors
+    assert (container.state, container.processes) == ("STOPPED", {})
+    assert_free(container)
+    assert_restarts(container, stopped)
 
 
 def is_stopped(process: psutil.Process) -> bool:
