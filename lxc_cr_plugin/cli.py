@@ -9,13 +9,22 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from . import __version__, commands
-from .errors import HostError, LxcCrError, exit_codes
+from .errors import Cancelled, HostError, LxcCrError, UsageError, exit_codes
 from .fault import FAULT_VARIABLE
 from .log import Reporter
-from .run import signals_cancel
+from .run import hold_standard_descriptors, signals_cancel
 from .session import Session
+
+
+class CommandLine(argparse.ArgumentParser):
+    """A parser whose errors are ours, which machines understand as well."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(message, hint=f"`{self.prog} --help` tells how it is called")
 
 
 def epilog() -> str:
@@ -53,14 +62,14 @@ def command_among(words: Sequence[str]) -> tuple[str, ...]:
 
 def parser(names: Sequence[str] = commands.NAMES) -> argparse.ArgumentParser:
     """The whole command line, or that of some commands."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = CommandLine(add_help=False, argument_default=argparse.SUPPRESS)
     add = common.add_argument
     add("-P", "--lxcpath", metavar="DIR", help="where LXC keeps its containers")
     add("--store", metavar="DIR", help="where images lie (default: /var/lib/lxc-cr)")
     add("--config", metavar="FILE", type=Path, help="instead of /etc/lxc-cr.toml")
     add("--json", action="store_true", help="one JSON object per line on stdout")
     add("--debug", action="store_true", help="show every step before it runs")
-    top = argparse.ArgumentParser(
+    top = CommandLine(
         prog="lxc-cr",
         description="Checkpoint running LXC containers and restart them.",
         epilog=epilog(),
@@ -85,8 +94,13 @@ def parser(names: Sequence[str] = commands.NAMES) -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    hold_standard_descriptors()
     words = sys.argv[1:] if argv is None else argv
-    arguments = parser(command_among(words)).parse_args(words)
+    try:
+        arguments = parser(command_among(words)).parse_args(words)
+    except UsageError as error:
+        Reporter(json_lines="--json" in words).error(error)
+        return error.exit_code
     given = vars(arguments)
     report = Reporter(
         json_lines=given.get("json", False),
@@ -101,14 +115,13 @@ def guarded(work: Callable[[], int], report: Reporter) -> int:
     try:
         with signals_cancel():
             refuse_user()
-            return work()
+            code = work()
+        report.refuse_unheard()
+        return code
     except LxcCrError as error:
-        report.error(error)
-        return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing is left to be said to them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        reason = cancelled(error) or error
+        report.error(reason)
+        return reason.exit_code
     except Exception as error:
         # A bug: say so in a form that machines understand as well, and where with --debug.
         if report.debugging:
@@ -123,6 +136,14 @@ def guarded(work: Callable[[], int], report: Reporter) -> int:
         return failure.exit_code
     finally:
         report.close()
+
+
+def cancelled(error: LxcCrError) -> Cancelled | None:
+    """The signal behind @error, if it came while a library took every exception for its own."""
+    reason: BaseException | None = error
+    while reason is not None and not isinstance(reason, Cancelled):
+        reason = reason.__cause__
+    return reason
 
 
 def refuse_user() -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
-from .errors import LxcCrError, Obstacle
+from .errors import HostError, LxcCrError, Obstacle, os_message
 
 DEBUG = 10
 INFO = 20
@@ -52,6 +52,7 @@ class Reporter:
         self._err = err or sys.stderr
         self._bar = None if json_lines or debug else ProgressBar.for_terminal(self._err)
         self._depth = 0
+        self._unheard: OSError | None = None
 
     @contextlib.contextmanager
     def step(self, name: str, text: str) -> Iterator[None]:
@@ -115,7 +116,7 @@ class Reporter:
             self._event("result", **members)
         else:
             self._clear()
-            print(printable(text), file=self._out, flush=True)
+            self._say(printable(text), file=self._out)
 
     def error(self, error: LxcCrError) -> None:
         """Why the command failed, once, at its end."""
@@ -128,16 +129,30 @@ class Reporter:
         elif error.hint:
             self._line(f"{self.program}: {error.hint}")
 
+    def refuse_unheard(self) -> None:
+        """Raise HostError if something for stdout is lost; whoever has closed a pipe did not want it."""
+        if self._unheard:
+            raise HostError(
+                f"Failed to write to standard output: {os_message(self._unheard)}",
+                hint="What the command had to do is done",
+                errno=self._unheard.errno or 0,
+            )
+
     def close(self) -> None:
         """Take the progress bar off the screen."""
         self._clear()
 
     def _event(self, event: str, **members: Any) -> None:
-        print(json.dumps({"event": event, **members}), file=self._out, flush=True)
+        self._say(json.dumps({"event": event, **members}), file=self._out)
 
     def _line(self, text: str) -> None:
         self._clear()
-        print(printable(text), file=self._err, flush=True)
+        self._say(printable(text), file=self._err)
+
+    def _say(self, text: str, *, file: TextIO) -> None:
+        error = say(text, file=file)
+        if error and file is self._out and not isinstance(error, BrokenPipeError):
+            self._unheard = error
 
     def _clear(self) -> None:
         if self._bar:
@@ -167,16 +182,30 @@ class ProgressBar:
         self._next = now + 0.1
         share = min(done / total, 1.0) if total else 0.0
         bar = ("#" * round(share * 30)).ljust(30)
-        self._file.write(f"\r\033[K{printable(stage):<12} [{bar}] {share:4.0%}")
-        self._file.flush()
+        say(f"\r\033[K{printable(stage):<12} [{bar}] {share:4.0%}", file=self._file, end="")
         self._shown = True
 
     def clear(self) -> None:
         """Leave an empty line to whoever writes next."""
         if self._shown:
-            self._file.write("\r\033[K")
-            self._file.flush()
+            say("\r\033[K", file=self._file, end="")
             self._shown = False
+
+
+def say(text: str, *, file: TextIO, end: str = "\n") -> OSError | None:
+    """Print @text; what makes that fail is returned, and nothing more is said there.
+
+    A container must not be left half way because a disk is full of our messages, or a terminal gone.
+    """
+    try:
+        print(text, file=file, end=end, flush=True)
+    except OSError as error:
+        # The buffer still holds it, and would fail again.
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, file.fileno())
+        os.close(null)
+        return error
+    return None
 
 
 def printable(text: str) -> str:

@@ -17,8 +17,8 @@ from . import __version__
 from .cli import guarded
 from .errors import LxcCrError, StoreError, UsageError, os_message
 from .lease import LeasePolicy
-from .log import DEBUG, ERROR, INFO, WARNING, Reporter, printable
-from .run import signals_ignored
+from .log import DEBUG, ERROR, INFO, WARNING, Reporter, printable, say
+from .run import hold_standard_descriptors, signals_ignored
 from .session import Session
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class LogReporter(Reporter):
         if self._file and text and level >= self._priority:
             name = next(name for name, number in PRIORITIES.items() if number == level)
             when = time.strftime("%Y%m%d%H%M%S")
-            print(f"{self.program} {when} {name:<6} {printable(text)}", file=self._file, flush=True)
+            say(f"{self.program} {when} {name:<6} {printable(text)}", file=self._file)
 
 
 def parser(*, restart: bool = False) -> argparse.ArgumentParser:
@@ -168,6 +168,7 @@ class UsageAction(argparse.Action):
 
 def run(argv: list[str] | None, *, restart: bool) -> int:
     """One of the two commands; returns its exit code."""
+    hold_standard_descriptors()
     made = parser(restart=restart)
     arguments = made.parse_args(argv)
     with ExitStack() as undo:

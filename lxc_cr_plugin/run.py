@@ -118,6 +118,22 @@ def _run_child(work: Callable[[], int], *, keep_open: list[int], session: bool) 
         os._exit(code)
 
 
+def hold_standard_descriptors() -> None:
+    """Have descriptors 0 to 2 lead to /dev/null where whoever started us has closed them.
+
+    Pipes and files of ours would get these numbers, and what we print with them.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def close_others(keep_open: list[int]) -> None:
     """Close every descriptor that is not in the ascending list @keep_open."""
     low = 0

@@ -77,6 +77,11 @@ class Reference(NamedTuple):
             )
         return reference
 
+    @classmethod
+    def given(cls, text: str | None, *, container: str) -> Reference:
+        """The reference in @text to an image of @container, None: its latest; raises UsageError."""
+        return cls.parse(container if text is None else text, container=container)
+
     def __str__(self) -> str:
         if self.digest:
             return f"{self.container}@sha256:{self.digest}"

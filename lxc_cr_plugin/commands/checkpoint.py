@@ -59,7 +59,7 @@ def run(session: Session) -> int:
     from ..store import Reference
 
     arguments = session.arguments
-    reference = Reference.parse(arguments.image or arguments.name, container=arguments.name)
+    reference = Reference.given(arguments.image, container=arguments.name)
     if reference.digest:
         raise UsageError("A new image cannot be given its digest", hint="Write --image NAME:TAG")
     resume = arguments.resume_at_start

@@ -40,7 +40,7 @@ def run(session: Session) -> int:
     with journals.locked(container=container.name, lxcpath=container.lxcpath):
         if arguments.clear:
             pending.clear(container.directory)
-        if arguments.reference:
+        if arguments.reference is not None:
             wanted = Reference.parse(arguments.reference, container=container.name)
             refuse_without_hooks(container)
             pending.set_pending(container.directory, store.resolve(wanted))

@@ -98,7 +98,7 @@ def run(session: Session) -> int:
     policy = session.policy
     lease = LeasePolicy.parse(arguments.lease or policy.lease)
     choices = [LeaseChoice.parse(text) for text in arguments.lease_of]
-    reference = Reference.parse(arguments.reference or arguments.name, container=arguments.name)
+    reference = Reference.given(arguments.reference, container=arguments.name)
     done = session.start_from(
         session.store().resolve(reference),
         files=arguments.files or policy.restart_files,

@@ -37,7 +37,7 @@ def run(session: Session) -> int:
     from ..store import Reference
 
     name = session.arguments.name
-    reference = Reference.parse(session.arguments.reference or name, container=name)
+    reference = Reference.given(session.arguments.reference, container=name)
     if reference.tag == BEFORE and not session.arguments.no_checkpoint:
         raise UsageError(
             f"'{reference}' is about to name what runs now",

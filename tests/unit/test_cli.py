@@ -2,6 +2,7 @@
 """The command line: what it accepts, its exit codes, and what it loads."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from lxc_cr_plugin import __version__, cli, commands, config
 from lxc_cr_plugin.commands import checkpoint, restart
-from lxc_cr_plugin.errors import HostError, LxcCrError
+from lxc_cr_plugin.errors import Cancelled, HostError, LxcCrError, UsageError
+from lxc_cr_plugin.log import Reporter
 from lxc_cr_plugin.store import Store
 from tests.unit.images import add_image
 
@@ -96,14 +98,6 @@ def test_restart(word):
 def test_options_before_and_after_the_command(words):
     given = parse(*words)
     assert (given["lxcpath"], given["json"], given["debug"]) == ("/x", True, True)
-
-
-@pytest.mark.parametrize("words", [(), ("fly",), ("checkpoint",), ("rm",), ("inspect", "a", "b")])
-def test_usage(words, capsys):
-    with pytest.raises(SystemExit) as caught:
-        cli.main(list(words))
-    assert caught.value.code == 2
-    assert "usage: lxc-cr" in capsys.readouterr().err
 
 
 def test_the_help_lists_every_exit_code(capsys):
@@ -255,11 +249,80 @@ def test_nothing_heavy_is_loaded_for_the_help():
     assert not {name for name in loaded if name.startswith("lxc_cr_plugin.native")}
 
 
-def test_a_pipe_that_is_closed(place, store):
+@pytest.fixture
+def listing(place, store):
+    """A command with something to say."""
     for number in range(5):
         add_image(store, tag=f"t{number}", downtime=number)
-    command = [sys.executable, "-m", "lxc_cr_plugin", *place, "ls"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    return [sys.executable, "-m", "lxc_cr_plugin", *place, "--json", "ls"]
+
+
+def test_a_pipe_that_is_closed(listing):
+    with subprocess.Popen(listing, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         errors = process.stderr.read()
-    assert b"Traceback" not in errors
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_a_disk_that_is_full(listing):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(listing, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == HostError.exit_code
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [(0, 1, 2), (1,), (2,)])
+def test_descriptors_that_are_closed(closed, listing, tmp_path):
+    """What the command opens must not get their numbers."""
+    script = shlex.join(listing) + "".join(f" {fd}>&-" for fd in closed)
+    done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stdout == "") == (1 in closed)
+
+
+def test_a_disk_that_is_full_does_not_end_what_is_being_done():
+    done = []
+
+    def work():
+        report.info("something")
+        done.append(True)
+        return 0
+
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        report = Reporter(json_lines=True, out=full)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cli, "refuse_user", lambda: None)
+            assert cli.guarded(work, report) == HostError.exit_code
+    assert done
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["fly"], ["checkpoint"], ["rm"], ["inspect", "a", "b"], ["rm", "--what", "a"]]
+)
+def test_usage(words, capsys):
+    assert cli.main(words) == UsageError.exit_code
+    assert "--help` tells how it is called" in capsys.readouterr().err
+    assert cli.main(["--json", *words]) == UsageError.exit_code
+    assert events(capsys)[-1]["class"] == "UsageError"
+
+
+@pytest.mark.parametrize("words", [["checkpoint", "web", "--image="], ["restart", "web", ""]])
+def test_an_empty_reference_is_not_the_latest(words, place, capsys):
+    assert cli.main([*place, *words]) == UsageError.exit_code
+    assert "'' is not a reference to an image" in capsys.readouterr().err
+
+
+def test_a_signal_that_a_library_takes_for_an_error_of_its_own(capsys):
+    def work():
+        try:
+            try:
+                raise Cancelled("Interrupted by SIGTERM")
+            except Cancelled as error:
+                raise ValueError("no number") from error
+        except ValueError as error:
+            raise LxcCrError("That is not a number") from error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "refuse_user", lambda: None)
+        assert cli.guarded(work, Reporter()) == Cancelled.exit_code
+    assert "Interrupted by SIGTERM" in capsys.readouterr().err
