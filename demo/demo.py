@@ -13,6 +13,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 LXC_CR = Path(sys.executable).parent / "lxc-cr"
 NAME = "lxc-cr-demo"
 AWAY_SECONDS = 2.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # No bridge, no network: the container starts on every machine. AppArmor, where there is one, would
 # want a profile to be loaded.
@@ -334,6 +336,8 @@ def main() -> int:
     arguments = argparse.ArgumentParser(prog="demo.sh", description=__doc__)
     arguments.add_argument("--keep", action="store_true", help="leave container and images behind")
     keep = arguments.parse_args().keep
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
     with place(keep=keep) as path:
         demo = Demo(path=path, keep=keep)
         try:
@@ -341,7 +345,13 @@ def main() -> int:
         except Failed as failed:
             print(f"\n{failed}\n{demo.log_errors()}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print("\nInterrupted", file=sys.stderr)
+            return 130
         finally:
+            # Once more would leave things behind.
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
             demo.destroy()
     return 0
 

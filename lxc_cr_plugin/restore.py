@@ -139,9 +139,6 @@ def restart(
             place = meeting_place(run_dir)
             journal = undo.enter_context(journals.written(entry_at(place, container)))
             make_fifos(place)
-        with report.step("files", "Compare the files with the image's snapshot"):
-            changes = bring_files(container, image, manifest, files=files, full=full, report=report)
-
         with report.step("engine", "Load the image"):
             engine = undo.enter_context(
                 engine_at(
@@ -161,6 +158,9 @@ def restart(
             )
             images.verify_pages(image, manifest)
             engine.wait_ready()
+        # The image is whole: from here on something is touched.
+        with report.step("files", "Compare the files with the image's snapshot"):
+            changes = bring_files(container, image, manifest, files=files, full=full, report=report)
         with report.step("start", f"Start container '{container.name}' and take over its init"):
             # It holds the lock as well: as long as it may run the hook, nobody may remove the
             # meeting place, or the hook would let a fresh init start.

@@ -339,7 +339,7 @@ class Restart:
     """A restart under way, in this order: `wait_ready()`, start the runtime, `finish()`.
 
     @request_fd and @reply_fd are the two fifos of the meeting place; @timeout, in seconds, is for
-    the runtime's hook to come there and its init to be executed; @lease favours the holders or the
+    the runtime's hook to come there, once it was started, and its init to be executed; @lease favours the holders or the
     breakers of leases, @time_policy is one of clocks.POLICIES. Three functions are called inside the
     engine's process: @seized with the pid of the init that is about to be taken over, which is not if
     that raises, @taken_over with the same when the container stands as the runtime has made it, and
@@ -423,6 +423,8 @@ class Restart:
         A start that fails before the engine has met its init is passed on as starter.failure().
         Raises RestartError, UnsupportedError, ImageError, HostError, EngineDied, Cancelled.
         """
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._supervisor.write, b"S")
         if not self._engine.ended_before(starter.pidfd) and starter.wait() != 0:
             self.cancel()
             # When the engine failed first, the failed start is only the consequence.

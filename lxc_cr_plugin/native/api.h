@@ -119,10 +119,10 @@ struct cr_lease_choice {
 
 struct cr_restart_options {
 	int image_fd;
-	int request_fd;	   /* fifo, read: the runtime's hook writes the host pid of the init to take
+	int request_fd; /* fifo, read: the runtime's hook writes the host pid of the init to take
 			      over, and \n */
-	int reply_fd;	   /* fifo, write: "go\n" once that init is seized, "abort\n" else */
-	int supervisor_fd; /* end of file here: the supervisor has died; -1: none */
+	int reply_fd;	/* fifo, write: "go\n" once that init is seized, "abort\n" else */
+	int supervisor_fd; /* a byte: it starts the runtime; end of file: it has died; -1: there is none */
 	int ready_fd; /* one byte R is written when the image stands in memory and the runtime may
 			 start */
 	const char *cgroup_hint; /* name the init's cgroup path must contain; NULL: any */

@@ -50,18 +50,19 @@ static struct cr_error *late(const char *what)
 			    "waits for; restart_timeout in the configuration gives it more");
 }
 
-static struct cr_error *await_request(struct restore *restore, uint64_t deadline, pid_t *ret)
+/* No time runs before the supervisor starts the runtime: bringing back files may take long. */
+static struct cr_error *await_request(struct restore *restore, uint64_t *deadline, pid_t *ret)
 {
 	const struct cr_restart_options *options = restore->options;
 	struct pollfd fds[] = {
 		{.fd = options->request_fd, .events = POLLIN},
-		{.fd = options->supervisor_fd, .events = 0},
+		{.fd = options->supervisor_fd, .events = POLLIN},
 	};
-	char text[32] = {0};
+	char text[32] = {0}, started;
 	size_t len = 0;
 
 	while (!memchr(text, '\n', len)) {
-		int ready = poll(fds, 2, time_left(deadline));
+		int ready = poll(fds, 2, time_left(*deadline));
 		ssize_t got;
 
 		if (ready < 0 && errno != EINTR)
@@ -70,6 +71,8 @@ static struct cr_error *await_request(struct restore *restore, uint64_t deadline
 			return late("come to its start hook in time");
 		if (fds[1].revents & (POLLHUP | POLLERR))
 			return error_new(CR_CANCELLED, "The supervisor has gone");
+		if (fds[1].revents & POLLIN && read(options->supervisor_fd, &started, 1) == 1)
+			*deadline = deadline_of(restore);
 		if (!(fds[0].revents & POLLIN))
 			continue;
 		got = read(options->request_fd, text + len, sizeof(text) - 1 - len);
@@ -239,11 +242,14 @@ static struct cr_error *seize_init(struct restore *restore, pid_t pid)
 struct cr_error *takeover(struct restore *restore)
 {
 	const struct cr_listener *listener = restore->log.listener;
-	uint64_t deadline = deadline_of(restore);
+	bool alone = restore->options->supervisor_fd < 0;
+	uint64_t deadline = alone ? deadline_of(restore) : UINT64_MAX;
 	struct cr_error *error;
 	pid_t pid = 0;
 
-	TRY(await_request(restore, deadline, &pid));
+	TRY(await_request(restore, &deadline, &pid));
+	if (deadline == UINT64_MAX)
+		deadline = deadline_of(restore);
 	error = seize_init(restore, pid);
 	if (error) {
 		cr_error_free(answer(restore, "abort\n"));

@@ -26,6 +26,15 @@ class Lab:
         self.home = container.laboratory.store / container.name
         self.copy = path / "copy"
         shutil.copytree(self.home, self.copy)
+        # What a restart would take away again.
+        self.since = container.rootfs / "since"
+        self.since.touch()
+        self.stamps = self.read_stamps()
+
+    def read_stamps(self) -> list[tuple[int, int]]:
+        """They change with whatever is done to the container's files."""
+        rootfs = self.container.rootfs
+        return [(s.st_ino, s.st_ctime_ns) for s in map(Path.stat, (rootfs, self.since))]
 
     @property
     def image(self) -> Path:
@@ -39,12 +48,17 @@ class Lab:
         shutil.rmtree(self.home)
         shutil.copytree(self.copy, self.home)
 
-    def assert_refused(self, what: str) -> None:
+    def assert_refused(self, what: str, *, late: bool = False) -> None:
+        """Before anything is touched; what only shows when the container stands is undone: @late."""
         outcome = self.container.try_cr("restart", self.container.name)
         assert outcome.code in (IMAGE_ERROR, HOST_ERROR), (
             f"{what}: exit code {outcome.code}\n{outcome.text}"
         )
         assert self.container.state == "STOPPED", what
+        if late:
+            assert self.since.exists(), f"{what}: files are not as before"
+        else:
+            assert self.read_stamps() == self.stamps, f"{what}: files were touched"
 
     def assert_restarts(self) -> None:
         self.mend()
@@ -232,7 +246,7 @@ def test_well_formed_records_that_lie(what, container, tmp_path):
     container.checkpoint("--stop")
     lab = Lab(container, victim, tmp_path)
     rewrite_records(lab, LIES[what])
-    lab.assert_refused(what)
+    lab.assert_refused(what, late=True)
     lab.assert_restarts()
 
 

@@ -316,7 +316,8 @@ def test_an_image_that_cannot_be_loaded(engine, report, tmp_path):
 
 def waits_for_the_supervisor(options, _ears, _result):
     os.write(options.ready_fd, b"R")
-    assert os.read(options.supervisor_fd, 1) == b""
+    while os.read(options.supervisor_fd, 1):
+        pass  # it has started the runtime
     return failure("CR_CANCELLED")
 
 
