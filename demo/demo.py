@@ -326,7 +326,7 @@ def place(*, keep: bool) -> Iterator[Path]:
     finally:
         if keep:
             print(f"\nEverything is kept in {path}:")
-            print(f"    lxc-cr --config {path}/lxc-cr.toml -P {path}/lxc restart {NAME}")
+            print(f"    {LXC_CR} --config {path}/lxc-cr.toml -P {path}/lxc restart {NAME}")
         else:
             shutil.rmtree(path)
 

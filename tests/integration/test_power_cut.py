@@ -23,7 +23,7 @@ CHECKPOINT = (
     "python:commit~",
 )  # fmt: skip
 RESTART = (
-    "files:keep", "files:kept", "files:bring", "files:brought", "python:engine~", "python:start~",
+    "python:engine~", "files:keep", "files:kept", "files:bring", "files:brought", "python:start~",
 )  # fmt: skip
 REPAIR = ("files:undone", "files:settle")
 
@@ -203,7 +203,7 @@ def test_work_after_a_power_cut_is_not_undone(backend, running):
     container.checkpoint("--stop")
     change(kinds)
     changed = look(kinds)
-    power_cut(container, at="python:engine~")
+    power_cut(container, at="python:start~")
     (kinds / "work").write_bytes(b"of days")
     since = look(kinds)
     for files in ("keep", "rollback"):
@@ -219,7 +219,7 @@ def test_work_after_a_power_cut_is_not_undone(backend, running):
     container.cr("repair", container.name, "--undo")
     assert look(kinds) == changed
     assert_nothing_kept_beside(container)
-    power_cut(container, at="python:engine~")
+    power_cut(container, at="python:start~")
     (kinds / "work").write_bytes(b"of days")
     since = look(kinds)
     container.cr("repair", container.name, "--keep")
