@@ -325,6 +325,7 @@ def undo(entry: Entry, *, stop_container: StopContainer, certain: bool = False) 
             freezer.thaw()
             done.append("thawed it")
     if entry.meeting_place and Path(entry.meeting_place).exists():
+        dismiss(Path(entry.meeting_place))
         shutil.rmtree(entry.meeting_place, ignore_errors=True)
         done.append("removed its meeting place")
     failed = entry.operation == RESTART and not entry.confirmed
@@ -339,6 +340,21 @@ def undo(entry: Entry, *, stop_container: StopContainer, certain: bool = False) 
     if _is_void(entry, certain=certain):
         _forget(entry.promises)
     return done
+
+
+def dismiss(place: Path) -> None:
+    """Tell a hook that waits at the meeting @place for an answer that there is none.
+
+    Else it gives up by itself only after seconds, in which the runtime waits for it. If the engine has
+    answered and died before the hook came to read, the answer is lost.
+    """
+    with contextlib.suppress(OSError):
+        # Both ends: opening one alone waits for the other.
+        fd = os.open(place / "reply", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"abort\n")
+        finally:
+            os.close(fd)
 
 
 def _is_void(entry: Entry, *, certain: bool) -> bool:

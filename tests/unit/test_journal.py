@@ -5,7 +5,9 @@ import fcntl
 import io
 import json
 import os
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,10 @@ from lxc_cr_plugin.errors import ContainerError, HostError
 from lxc_cr_plugin.freezer import Freezer
 from lxc_cr_plugin.journal import CHECKPOINT, RESTART, Journals, entry_of_this_process
 from lxc_cr_plugin.log import Reporter
-from lxc_cr_plugin.run import Pipe, fork, start_time
+from lxc_cr_plugin.run import Pipe, fork, start_time, until
+
+# The system call in which a reader of a fifo waits for a writer.
+OPENAT = "257 "
 
 WEB = {"container": "web", "lxcpath": "/var/lib/lxc"}
 
@@ -321,3 +326,23 @@ def test_the_lock_is_a_lock(desk):
         with pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(other)
+
+
+def test_a_hook_that_waits_is_dismissed(desk, tmp_path):
+    """Nobody will answer it: it must not wait until its time is over."""
+    place = tmp_path / "meet"
+    place.mkdir()
+    os.mkfifo(place / "reply")
+    desk.killed(entry_of_this_process(operation=RESTART, meeting_place=place, **WEB))
+    with subprocess.Popen(["cat", place / "reply"], stdout=subprocess.PIPE) as hook:
+        proc = Path(f"/proc/{hook.pid}")
+        assert until(
+            lambda: (
+                " S " in (proc / "stat").read_text()
+                and (proc / "syscall").read_text().startswith(OPENAT)
+            ),
+            timeout=10,
+        )
+        desk.open().repair()
+        assert hook.communicate(timeout=10)[0] == b"abort\n"
+    assert not place.exists()
