@@ -29,7 +29,7 @@ from .manifest import Manifest
 from .native import RestartResult
 from .resources import hook
 from .run import signals_ignored
-from .store import Image
+from .store import Image, hold
 
 NO_SOURCES: Mapping[str, str] = {}
 
@@ -378,6 +378,7 @@ def engine_at(
         # Only the engine keeps them, so that a hook sees an end of file when the engine dies.
         ends = [_open(undo, place / name, os.O_RDWR) for name in ("request", "reply")]
         image_fd = _open(undo, image.path, os.O_RDONLY | os.O_DIRECTORY)
+        hold(image_fd)
         engine = native.Restart(
             image_fd=image_fd,
             request_fd=ends[0],

@@ -383,12 +383,17 @@ class Shelf:
         return Image(container, digest, path, self.buffered)
 
     def remove(self, *, container: str, digest: str) -> None:
-        """Remove an image and its tags, if they are here. The shelf is locked."""
+        """Remove an image and its tags, if they are here. The shelf is locked.
+
+        Raises StoreError when a command is at work with it.
+        """
+        path = self._home(container) / digest
+        if path.is_dir():
+            refuse_held(path)
         tags = self._tags(container)
         for tag, target in tags.items():
             if target == digest:
                 self.drop_tag(container=container, tag=tag)
-        path = self._home(container) / digest
         if path.is_dir():
             # Out of sight first: half an image must never be seen.
             leaving = self.path / ".staging" / os.urandom(8).hex()
@@ -514,9 +519,28 @@ def seal_tree(directory: Path) -> None:
         sync(Path(folder))
 
 
-def _try_lock(fd: int) -> bool:
+def hold(fd: int) -> None:
+    """Let nobody remove the image whose directory is @fd as long as that or a copy of it is open."""
+    if not until(lambda: _try_lock(fd, fcntl.LOCK_SH), timeout=LOCK_TIMEOUT):
+        raise StoreError("The image is still being written", hint="Wait until it is complete")
+
+
+def refuse_held(path: Path) -> None:
+    """Raise StoreError when somebody holds the image at @path, or still writes it."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _try_lock(fd):
+            raise StoreError(
+                f"Image '{path.parent.name}@sha256:{path.name[:12]}' is in use",
+                hint="Wait until the command that works with it has finished",
+            )
+    finally:
+        os.close(fd)
+
+
+def _try_lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

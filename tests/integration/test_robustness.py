@@ -204,20 +204,32 @@ def test_command_killed_in_a_restart(step, container, stopped):
         assert_restarts(container, stopped)
 
 
+def noted_init(container: Container) -> int:
+    """The init that a restart is about to take over, as soon as its journal names it."""
+
+    def noted() -> list[int]:
+        paths = container.laboratory.run_dir.glob("*.json")
+        inits = [json.loads(path.read_text())["init"] for path in paths]
+        return [init for init in inits if init]
+
+    return wait_until(noted, what="the init")[0]
+
+
+def test_an_image_is_not_removed_under_a_restart(container, stopped):
+    process = container.spawn("restart", container.name, LXC_CR_FAULT="restart-noted~1500")
+    noted_init(container)
+    outcome = container.try_cr("rm", container.name)
+    assert (outcome.code, len(container.images)) == (STORE, 1), outcome.text
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, output + errors
+    container.cr("rm", container.name)
+    assert_runs_on(container, stopped)
+
+
 def test_lxc_that_does_not_see_the_end_of_its_init(container, stopped):
     """As when the init dies before LXC has got from it what it waits for: then nobody can ask LXC."""
     process = container.spawn("restart", container.name, LXC_CR_FAULT="restart-noted~20000")
-    journals = container.laboratory.run_dir
-    noted = wait_until(
-        lambda: [
-            entry
-            for path in journals.glob("*.json")
-            for entry in [json.loads(path.read_text())]
-            if entry["init"]
-        ],
-        what="the init",
-    )
-    monitor = psutil.Process(noted[0]["init"]).parent()
+    monitor = psutil.Process(noted_init(container)).parent()
     assert "lxc monitor" in " ".join(monitor.cmdline())
     monitor.suspend()
     for engine in children_of(process.pid):

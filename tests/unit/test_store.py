@@ -12,7 +12,7 @@ import pytest
 from lxc_cr_plugin import store as store_module
 from lxc_cr_plugin.errors import StoreError, UsageError
 from lxc_cr_plugin.run import fork
-from lxc_cr_plugin.store import Reference, Store
+from lxc_cr_plugin.store import Reference, Store, hold
 from tests.unit.images import add_image, write_files
 
 
@@ -438,4 +438,17 @@ def test_what_is_removed_while_it_is_listed(store, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", look_early)
     assert store.images() == []
     assert Path.iterdir is real
+    assert store.images() == []
+
+
+def test_an_image_in_use_is_not_removed(store):
+    image = add_image(store)
+    fd = os.open(image.path, os.O_RDONLY)
+    hold(fd)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="is in use"):
+            store.remove(store.resolve(Reference("web")))
+        assert whole(image)
+    os.close(fd)
+    store.remove(store.resolve(Reference("web")))
     assert store.images() == []
