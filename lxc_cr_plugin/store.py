@@ -189,7 +189,7 @@ class Store:
         """Remove @image and every tag that points to it."""
         for shelf in (self._buffer, self._root):
             if shelf.exists():
-                with shelf.locked():
+                with writing(f"Failed to remove an image from '{shelf.path}'"), shelf.locked():
                     shelf.remove(container=image.container, digest=image.digest)
 
     def flush(self, image: Image) -> Image:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ from .container import Container, wait_until
 
 # The system call in which an engine waits at a step.
 CLOCK_NANOSLEEP = "230"
+MOMENT = 0.05  # seconds
 
 
 def stand_still(
@@ -44,7 +46,11 @@ def cut(container: Container, verb: str, *arguments: object, at: str) -> None:
 
 
 def sleeps(process: psutil.Process) -> bool:
-    """Whether it is an engine that waits at a step."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{process.pid}/syscall").read_text().startswith(f"{CLOCK_NANOSLEEP} ")
+    """Whether it is an engine that waits at a step, and not for a moment somewhere else."""
+    with contextlib.suppress(OSError, psutil.Error):
+        syscall = Path(f"/proc/{process.pid}/syscall")
+        if syscall.read_text().startswith(f"{CLOCK_NANOSLEEP} "):
+            before = process.num_ctx_switches().voluntary
+            time.sleep(MOMENT)
+            return before == process.num_ctx_switches().voluntary
     return False

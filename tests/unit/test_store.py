@@ -452,3 +452,14 @@ def test_an_image_in_use_is_not_removed(store):
     os.close(fd)
     store.remove(store.resolve(Reference("web")))
     assert store.images() == []
+
+
+def test_an_image_that_cannot_be_removed(store, monkeypatch):
+    image = add_image(store)
+
+    def read_only(*_arguments):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(StoreError, match="Read-only file system"):
+        store.remove(image)
