@@ -89,6 +89,9 @@ def load(*, file: Path | None = None, container: Path | None = None, **over: Any
     for key in ("store", "buffer_dir", "run_dir"):
         if key in values:
             values[key] = Path(values[key]).absolute()
+    if values.get("lxcpath"):
+        # One spelling: LXC's socket and our locks are called by it.
+        values["lxcpath"] = os.path.abspath(values["lxcpath"])  # noqa: PTH100
     if "other_mounts" in values:
         values["other_mounts"] = tuple(values["other_mounts"])
     return Settings(**values)

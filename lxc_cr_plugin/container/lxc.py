@@ -2,7 +2,7 @@
 """LXC through its own Python binding.
 
 Three properties of liblxc shape this file. Its command socket is named after a hash of the lxcpath
-as spelled, so a relative path finds no running container: paths are made absolute. start() holds
+as spelled, so a relative path finds no running container: paths are made absolute, without `..`. start() holds
 Python's global lock until the container runs: it gets a process of its own. And what is appended
 to the configuration in memory is never saved, which is how the hook leaves no trace.
 """
@@ -45,7 +45,7 @@ RESUME_HOOK = "lxc-pre-start"
 
 def running(lxcpath: str | None) -> list[str]:
     """Names of the containers in @lxcpath (None: LXC's default) that run now."""
-    path = str(Path(lxcpath or lxc.default_config_path).absolute())
+    path = os.path.abspath(lxcpath or lxc.default_config_path)  # noqa: PTH100
     return sorted(lxc.list_containers(active=True, defined=False, config_path=path))
 
 
@@ -107,7 +107,7 @@ class LxcContainer:
         if not name or "/" in name or name in (".", ".."):
             raise ContainerError(f"'{name}' cannot be the name of a container")
         self.name = name
-        self.lxcpath = str(Path(lxcpath or lxc.default_config_path).absolute())
+        self.lxcpath = os.path.abspath(lxcpath or lxc.default_config_path)  # noqa: PTH100
         self.directory = Path(self.lxcpath, name)
         self.address = f"-n {shlex.quote(name)}"
         if self.lxcpath != lxc.default_config_path:

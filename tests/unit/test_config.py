@@ -196,3 +196,13 @@ def test_places_where_another_mount_is_accepted(file):
     assert found.accepted_sources() == {"/srv": None, "/data": None}
     with pytest.raises(UsageError, match="other_mounts"):
         config.load(file=file('other_mounts = ["srv"]'))
+
+
+def test_one_spelling_of_the_lxcpath(tmp_path, monkeypatch):
+    """LXC's command socket and our locks have their names from it."""
+    (tmp_path / "lxc").mkdir()
+    monkeypatch.chdir(tmp_path / "lxc")
+    file = tmp_path / "empty.toml"
+    file.touch()
+    for spelled in (".", "../lxc", f"{tmp_path}/lxc/", f"{tmp_path}/other/../lxc"):
+        assert config.load(file=file, lxcpath=spelled).lxcpath == f"{tmp_path}/lxc"
