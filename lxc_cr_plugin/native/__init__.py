@@ -444,7 +444,6 @@ class _Ears(NamedTuple):
     """What the callbacks below find behind their context."""
 
     emit: Emit
-    lowest_level: int
     seized: Callable[[int], None] | None
     taken_over: Callable[[int], None] | None
     failures: list[LxcCrError]
@@ -462,9 +461,10 @@ def _work(
 
     def work(emit: Emit) -> dict[str, Any] | None:
         failures: list[LxcCrError] = []
-        handle = ffi.new_handle(_Ears(emit, lowest_level, seized, taken_over, failures))
+        handle = ffi.new_handle(_Ears(emit, seized, taken_over, failures))
         ears = ffi.new("struct cr_listener *")
         ears.context = handle
+        ears.lowest_level = lowest_level // 10 - 1
         ears.log = lib.engine_log
         ears.progress = lib.engine_progress
         ears.obstacle = lib.engine_obstacle
@@ -548,9 +548,8 @@ def _failure(error: LxcCrError) -> dict[str, Any]:
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def engine_log(context: Any, level: int, text: Any) -> None:
     """Log line of the engine; its levels are Python's: (level + 1) * 10."""
-    ears = ffi.from_handle(context)
-    if (level + 1) * 10 >= ears.lowest_level:
-        ears.emit({"event": "log", "level": (level + 1) * 10, "text": _string(text)})
+    emit = ffi.from_handle(context).emit
+    emit({"event": "log", "level": (level + 1) * 10, "text": _string(text)})
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]

@@ -47,6 +47,7 @@ enum cr_level { CR_DEBUG = 0, CR_INFO = 1, CR_WARNING = 2, CR_ERROR = 3 };
  */
 struct cr_listener {
 	void *context;
+	int lowest_level; /* lines below it are not wanted, and cost nothing */
 	void (*log)(void *context, int level, const char *text);
 	void (*progress)(void *context, const char *stage, uint64_t done, uint64_t total);
 	void (*obstacle)(void *context, const struct cr_error *error);

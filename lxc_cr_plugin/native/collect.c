@@ -70,6 +70,13 @@ static struct cr_error *look_at_thread(struct dump *dump, struct thread *thread)
 	return NULL;
 }
 
+/* Under the stop each look by itself; before it, where looks are repeated, only whose they are. */
+static void tell_look(struct dump *dump, const struct kind *kind, const char *whose, pid_t id)
+{
+	if (!dump->running)
+		log_say(&dump->log, CR_DEBUG, "Read %s of %s %d", kind->name, whose, id);
+}
+
 static struct cr_error *thread_kinds(struct dump *dump, struct thread *thread)
 {
 	for (unsigned int k = 0; k < kinds_count(); k++) {
@@ -78,6 +85,7 @@ static struct cr_error *thread_kinds(struct dump *dump, struct thread *thread)
 
 		if (kind->scope != SCOPE_THREAD)
 			continue;
+		tell_look(dump, kind, "thread", thread->tid);
 		if (kind->check_thread)
 			TRY(dump_refuse(dump, kind->check_thread(dump, thread)));
 		if (dump->running || !kind->dump_thread)
@@ -98,6 +106,7 @@ static struct cr_error *process_kinds(struct dump *dump, struct process *process
 
 		if (kind->scope != SCOPE_PROCESS)
 			continue;
+		tell_look(dump, kind, "process", process->pid);
 		if (kind->check_process)
 			TRY(dump_refuse(dump, kind->check_process(dump, process)));
 		if (dump->running || !kind->dump_process)
@@ -163,8 +172,11 @@ static struct cr_error *look_at_process(struct dump *dump, struct process *proce
 static struct cr_error *look_at_all(struct dump *dump)
 {
 	for_each (struct process *, process, &dump->image.processes) {
-		struct cr_error *error = look_at_process(dump, process);
+		struct cr_error *error;
 
+		log_say(&dump->log, CR_DEBUG, "Look at process %d of the host (%s)",
+			process->host_pid, process->stat.comm);
+		error = look_at_process(dump, process);
 		leave_process(process);
 		/* a task that ends during the survey is no obstacle */
 		TRY(dump->running ? dump_refuse(dump, error)
@@ -176,6 +188,7 @@ static struct cr_error *look_at_all(struct dump *dump)
 /* What the namespaces hold, whoever uses it. */
 static struct cr_error *dump_namespace(struct dump *dump)
 {
+	log_say(&dump->log, CR_DEBUG, "Look at keys and the IPC namespace");
 	TRY(dump_refuse(dump, keys_of_users(dump)));
 	TRY(ipc_namespace_dump(dump));
 	TRY(dump_refuse(dump, sysv_dump_detached(dump)));
@@ -227,8 +240,10 @@ struct cr_error *collect_states(struct dump *dump)
 struct cr_error *collect_pages(struct dump *dump)
 {
 	TRY(memory_find_kin(dump));
-	for_each (struct process *, process, &dump->image.processes)
+	for_each (struct process *, process, &dump->image.processes) {
+		log_say(&dump->log, CR_DEBUG, "Copy the pages of process %d", process->pid);
 		TRY(memory_copy_pages(dump, process));
+	}
 	return NULL;
 }
 

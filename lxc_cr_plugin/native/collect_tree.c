@@ -31,13 +31,6 @@ struct wanted_tids {
 	struct cr_error *error; /* from there */
 };
 
-static int compare_pids(const void *a, const void *b)
-{
-	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 static bool is_among(const struct wanted_tids *wanted, pid_t tid)
 {
 	return wanted->count &&

@@ -3,6 +3,7 @@
 #include "dump.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <search.h>
 #include <signal.h>
 #include <string.h>
@@ -22,6 +23,7 @@
 
 static struct cr_error *open_kernel(struct dump *dump)
 {
+	log_say(&dump->log, CR_DEBUG, "Read the kernel's types, and load BPF iterators");
 	TRY(btf_open(&dump->btf));
 	if (step_is_left_out(dump->options->fault, "probes"))
 		btf_forbid_probes(dump->btf);
@@ -69,6 +71,7 @@ static struct cr_error *survey(struct dump *dump, uint64_t *memory)
 
 	dump->running = true;
 	for (int i = 0; i < LOOKS && left; i++) {
+		log_say(&dump->log, CR_DEBUG, "Look at the container while it runs");
 		TRY(look(dump, memory));
 		left = obstacles_end_look(&dump->obstacles);
 	}
@@ -94,6 +97,7 @@ static struct cr_error *prepare(struct dump *dump)
 				 "The container cannot be checkpointed: %zu obstacles",
 				 dump->obstacles.found.count);
 	TRY(kernel_reader_open(dump->btf, &dump->namespace, &dump->kernel_container));
+	log_say(&dump->log, CR_DEBUG, "Make room for %" PRIu64 " pages", memory / PAGE);
 	TRY(page_store_prepare(&dump->image.pages, memory / PAGE));
 	TRY(proc_boot_id(dump->image.pool, &dump->image.clocks.boot));
 	TRY(wait_sample(dump));
@@ -106,7 +110,7 @@ static struct cr_error *stop(struct dump *dump)
 	TRY(step(dump->options->fault, CHECKPOINT_STOP));
 	TRY(locks_queue(dump));
 	log_hold(&dump->log);
-	return stop_all(&dump->stopped, &dump->log);
+	return stop_all(&dump->stopped);
 }
 
 static struct cr_error *collect(struct dump *dump)
@@ -122,12 +126,14 @@ static struct cr_error *collect(struct dump *dump)
 			return error_nomem();
 		*slot = ((struct stopped_task *)dump->stopped.tasks.items)[i].tid;
 	}
+	log_say(&dump->log, CR_DEBUG, "Read the tree of %zu tasks", tids.count);
 	TRY(collect_tree(dump, tids.items, tids.count));
 	TRY(isolation_check(dump));
 	TRY(kernel_ptracers_read(&dump->ptracer_layout, dump->peek, dump->image.pool,
 				 &dump->ptracers));
 	TRY(step(dump->options->fault, CHECKPOINT_TREE));
 	TRY(collect_states(dump));
+	log_say(&dump->log, CR_DEBUG, "Read locks and leases");
 	TRY(locks_collect(dump));
 	TRY(step(dump->options->fault, CHECKPOINT_STATES));
 	TRY(collect_pages(dump));
@@ -203,6 +209,7 @@ static struct cr_error *await_commit(struct dump *dump)
 {
 	TRY(await(dump, 'C', "The image was not committed"));
 	TRY(step(dump->options->fault, CHECKPOINT_COMMITTED));
+	log_say(&dump->log, CR_DEBUG, "Kill init and all %zu tasks", dump->stopped.tasks.count);
 	if (kill(dump->init->host_tid, SIGKILL) < 0)
 		return error_sys("Failed to end the container");
 	/*
@@ -267,6 +274,7 @@ static struct cr_error *dump_init(struct dump *dump, const struct cr_checkpoint_
 	TRY(pool_create(8 << 20, &dump->image.pool));
 	dump->stopped = (struct stop_set){
 		.pool = dump->image.pool,
+		.log = &dump->log,
 		.cgroup = options->cgroup,
 		.freezer = options->freezer,
 		.freezer_is_v2 = options->freezer_is_v2,

@@ -67,7 +67,7 @@ void log_say(struct log *log, enum cr_level level, const char *fmt, ...)
 	va_list args;
 	int length;
 
-	if (!log->listener || !log->listener->log)
+	if (!log->listener || !log->listener->log || (int)level < log->listener->lowest_level)
 		return;
 
 	va_start(args, fmt);

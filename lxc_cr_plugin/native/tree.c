@@ -68,13 +68,6 @@ static struct cr_error *note_senders(struct restore *restore, struct list *used)
 	return NULL;
 }
 
-static int compare_pids(const void *a, const void *b)
-{
-	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 /* For a process that will be gone before the container runs: one at a time. */
 static struct cr_error *choose_spare_pid(struct restore *restore)
 {

@@ -18,12 +18,42 @@ from .container import Container, wait_until
 UNSUPPORTED = 4
 
 
+# What --debug describes of a checkpoint, in this order, and how often at least.
+DESCRIBED = (
+    (r"Read the kernel's types, and load BPF iterators", 1),
+    (r"Look at the container while it runs", 1),
+    (r"Make room for \d+ pages", 1),
+    (r"Seize and interrupt task \d+ of the host", 3),
+    (r"Wait until \d+ tasks stand", 1),
+    (r"Read the tree of \d+ tasks", 1),
+    (r"Read the \w+ behind descriptor \d+ of process \d+", 1),
+    (r"Read sigaction of process 1", 1),
+    (r"Read registers of thread 1", 1),
+    (r"Copy the pages of process 1", 1),
+    (r"Let \d+ tasks run", 1),
+    (r"Write objects.cbor, \d+ bytes, and state.cbor, \d+", 1),
+    (r"Write \d+ pages", 1),
+)
+
+
+def assert_described(outcome):
+    """The engine has said of each thing that it did, before it did that."""
+    lines = [event["text"] for event in outcome.events if event["event"] == "log"]
+    places = []
+    for pattern, least in DESCRIBED:
+        found = [place for place, line in enumerate(lines) if re.fullmatch(pattern, line)]
+        assert len(found) >= least, (pattern, lines)
+        places.append(found[0])
+    assert places == sorted(places)
+
+
 def test_number_that_was_somebody_elses_at_the_first_checkpoint(container):
     """Each image has the process that had the number then."""
     victim = container.add_victim("high_pid")
     container.start()
     victim.ready()
-    container.checkpoint("--image", f"{container.name}:first")
+    outcome = container.checkpoint("--image", f"{container.name}:first", "--debug")
+    assert_described(outcome)
     victim.status.with_name(victim.status.name + ".change").touch()
     victim.wait_for("changed")
     container.checkpoint("--stop")

@@ -2,6 +2,7 @@
 #include "inventory.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -193,11 +194,15 @@ struct cr_error *inventory_write(struct image *image, int image_fd, struct log *
 	_cleanup_(cleanup_writer) struct record_writer state = {0}, objects = {0};
 	struct page_writer pages;
 
+	log_say(log, CR_DEBUG, "Number the pages, and encode objects and states");
 	TRY(number_pages(image, &pages));
 	TRY(encode_objects(image, &objects));
 	TRY(encode_state(image, &state));
+	log_say(log, CR_DEBUG, "Write objects.cbor, %zu bytes, and state.cbor, %zu", objects.len,
+		state.len);
 	TRY(write_file(image_fd, "objects.cbor", &objects));
 	TRY(write_file(image_fd, "state.cbor", &state));
+	log_say(log, CR_DEBUG, "Write %" PRIu64 " pages", (uint64_t)pages.count);
 	TRY(page_writer_write(&pages, image_fd, log));
 	image->pages.count = pages.count;
 	return fsync(image_fd) < 0 ? error_sys("Failed to write the image to disk") : NULL;

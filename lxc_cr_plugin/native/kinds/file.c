@@ -316,6 +316,8 @@ static struct cr_error *dump_new(struct dump *dump, const struct descriptor *des
 	object->holder = descriptor->process;
 	object->holder_fd = descriptor->fd;
 	dump->open_files++;
+	log_say(&dump->log, CR_DEBUG, "Read the %s behind descriptor %d of process %d", kind->name,
+		descriptor->fd, descriptor->process->pid);
 	file_dump(descriptor, object->state);
 	TRY(file_dump_owner(descriptor, object->state));
 	TRY(kind->dump_file(dump, descriptor, object->state));

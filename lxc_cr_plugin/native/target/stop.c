@@ -25,84 +25,6 @@ enum {
 	FREEZE_MILLISECONDS = 5000,
 };
 
-static int compare_pids(const void *a, const void *b)
-{
-	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-static struct cr_error *list_directory(int dir, struct pool *pool, struct list *ret, int depth);
-
-static struct cr_error *list_threads(int dir, struct pool *pool, struct list *ret)
-{
-	/* v1 calls it tasks, v2 cgroup.threads */
-	const char *name = faccessat(dir, "tasks", R_OK, 0) == 0 ? "tasks" : "cgroup.threads";
-	char *text, *end;
-
-	TRY(proc_read(dir, name, pool, &text, NULL));
-	for (char *p = text; *p; p = end + (*end == '\n')) {
-		pid_t tid = (pid_t)strtol(p, &end, 10);
-		pid_t *slot;
-
-		if (end == p)
-			break;
-		slot = list_append(pool, ret, sizeof(*slot));
-		if (!slot)
-			return error_nomem();
-		*slot = tid;
-	}
-	return NULL;
-}
-
-static struct cr_error *list_children(int dir, struct pool *pool, struct list *ret, int depth)
-{
-	_cleanup_closedir_ DIR *listing = NULL;
-	struct dirent *entry;
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return error_sys("Failed to open a cgroup directory");
-	listing = fdopendir(fd);
-	if (!listing) {
-		close(fd);
-		return error_sys("Failed to list a cgroup directory");
-	}
-	while ((entry = readdir(listing))) {
-		_cleanup_close_ int child = -1;
-
-		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
-			continue;
-		child = openat(dir, entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (child < 0)
-			continue; /* a cgroup may go at any moment */
-		TRY(list_directory(child, pool, ret, depth + 1));
-	}
-	return NULL;
-}
-
-static struct cr_error *list_directory(int dir, struct pool *pool, struct list *ret, int depth)
-{
-	enum { DEEPEST = 64 };
-
-	if (depth > DEEPEST)
-		return error_new(CR_UNSUPPORTED, "Cgroups are nested more than %d deep", DEEPEST);
-	TRY(list_threads(dir, pool, ret));
-	return list_children(dir, pool, ret, depth);
-}
-
-struct cr_error *cgroup_tasks(const char *cgroup, struct pool *pool, struct list *ret)
-{
-	_cleanup_close_ int dir = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (dir < 0)
-		return error_sys("Failed to open cgroup '%s'", cgroup);
-	TRY(list_directory(dir, pool, ret, 0));
-	if (ret->count)
-		qsort(ret->items, ret->count, sizeof(pid_t), compare_pids);
-	return NULL;
-}
-
 struct stopped_task *stop_find(struct stop_set *set, pid_t tid)
 {
 	return set->tasks.count ? bsearch(&tid, set->tasks.items, set->tasks.count,
@@ -159,9 +81,10 @@ static struct cr_error *refuse_tracer(struct stop_set *set, pid_t tid, struct cr
 
 static struct cr_error *seize(struct stop_set *set, pid_t tid)
 {
-	struct cr_error *error =
-		task_seize(tid, PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE);
+	struct cr_error *error;
 
+	log_say(set->log, CR_DEBUG, "Seize and interrupt task %d of the host", tid);
+	error = task_seize(tid, PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE);
 	if (!error) {
 		TRY(add_task(set, tid));
 		return task_interrupt(tid);
@@ -491,6 +414,7 @@ static struct cr_error *wait_for_all(struct stop_set *set)
 	size_t kept = 0;
 	struct stopped_task *tasks;
 
+	log_say(set->log, CR_DEBUG, "Wait until %zu tasks stand", set->tasks.count);
 	/* a vfork's child may have made others while it went on */
 	do {
 		TRY(wait_for_each(set));
@@ -546,11 +470,12 @@ static struct cr_error *seize_frozen(struct stop_set *set)
 	return seize_new(set, false, &fresh);
 }
 
-static struct cr_error *stop_by_freezer(struct stop_set *set, struct log *log)
+static struct cr_error *stop_by_freezer(struct stop_set *set)
 {
 	struct cr_error *error;
 
-	log_say(log, CR_INFO, "The container forks faster than it can be stopped: freezing it");
+	log_say(set->log, CR_INFO,
+		"The container forks faster than it can be stopped: freezing it");
 	TRY(write_freezer(set, true));
 	error = seize_frozen(set);
 	/* whatever happened: nothing may stay frozen */
@@ -562,13 +487,13 @@ static struct cr_error *stop_by_freezer(struct stop_set *set, struct log *log)
 	return wait_for_all(set);
 }
 
-struct cr_error *stop_all(struct stop_set *set, struct log *log)
+struct cr_error *stop_all(struct stop_set *set)
 {
 	for (int round = 0; round < MOST_ROUNDS; round++) {
 		size_t fresh;
 
 		if (round >= QUICK_ROUNDS && set->freezer)
-			TRY(stop_by_freezer(set, log));
+			TRY(stop_by_freezer(set));
 		TRY(seize_new(set, round == 0, &fresh));
 		if (!fresh && (round || !set->late.count))
 			return NULL;
@@ -590,6 +515,7 @@ void stop_release(struct stop_set *set, pid_t last)
 {
 	struct stopped_task *tasks = set->tasks.items;
 
+	log_say(set->log, CR_DEBUG, "Let %zu tasks run", set->tasks.count);
 	for (size_t i = 0; i < set->tasks.count; i++) {
 		if (tasks[i].tid != last)
 			cr_error_free(task_detach(tasks[i].tid, 0));

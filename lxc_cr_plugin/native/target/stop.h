@@ -19,6 +19,7 @@
 #include "../hash.h"
 #include "../log.h"
 #include "../pool.h"
+#include "cgroup.h"
 
 struct stopped_task {
 	pid_t tid;
@@ -29,6 +30,7 @@ struct stopped_task {
 
 struct stop_set {
 	struct pool *pool;
+	struct log *log;
 	const char *cgroup;  /* directory; its descendants count too */
 	const char *freezer; /* NULL: none */
 	bool freezer_is_v2;
@@ -40,15 +42,12 @@ struct stop_set {
 	size_t numbered;
 };
 
-/* Threads of the cgroup and of all below it, ascending: list of pid_t. */
-struct cr_error *cgroup_tasks(const char *cgroup, struct pool *pool, struct list *ret);
-
 /* @tid is stopped late, after those of whom this was said before. */
 struct cr_error *stop_late(struct stop_set *set, pid_t tid);
 /* Where it is among those, the number of all when it is not. */
 size_t stop_place(const struct stop_set *set, pid_t tid);
 
-struct cr_error *stop_all(struct stop_set *set, struct log *log);
+struct cr_error *stop_all(struct stop_set *set);
 /* NULL: not stopped by us. */
 struct stopped_task *stop_find(struct stop_set *set, pid_t tid);
 /* Send SIGKILL to all: a task that stands then ends without running another instruction. */

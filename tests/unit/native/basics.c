@@ -190,8 +190,7 @@ static void check_log(void)
 {
 	struct log log;
 	struct heard heard = {.log = &log};
-	const struct cr_listener listener = {
-		.context = &heard, .log = hear, .progress = hear_progress};
+	struct cr_listener listener = {.context = &heard, .log = hear, .progress = hear_progress};
 	const struct cr_listener deaf = {0};
 
 	log_init(&log, &listener);
@@ -216,6 +215,13 @@ static void check_log(void)
 	calls_left = -1;
 	log_release(&log);
 	CHECK(strcmp(heard.text, "12 ") == 0);
+
+	/* what nobody wants takes no memory */
+	listener.lowest_level = CR_INFO;
+	log_hold(&log);
+	log_say(&log, CR_DEBUG, "unwanted");
+	CHECK(!log.first);
+	log_release(&log);
 	log_hold(&log);
 	log_say(&log, CR_INFO, "never released");
 	log_deinit(&log);
