@@ -42,7 +42,7 @@ def _row(image: Image) -> dict[str, Any]:
     return {
         **row,
         "created": manifest.created,
-        "size": manifest.size(),
+        "size": image.room(),
         "downtime": manifest.statistics["downtime"],
     }
 
@@ -75,6 +75,7 @@ def image_as_json(
         "path": str(image.path),
         "buffered": image.buffered,
         "tags": list(image.tags),
+        "size": image.room(),
         "manifest": {
             **manifest._asdict(),
             "files": [file._asdict() for file in manifest.files],
@@ -101,7 +102,7 @@ def image_text(
                 ["host", f"{manifest.host['hostname']}, kernel {manifest.host['kernel']}"],
                 ["written by", f"lxc-cr {manifest.engine}"],
                 ["downtime", human_time(numbers["downtime"]) if numbers["downtime"] else "ended"],
-                ["size", f"{human_size(manifest.size())} in {len(manifest.files)} files"],
+                ["size", _size(image, manifest)],
                 ["path", str(image.path)],
             ],
             indent="  ",
@@ -115,6 +116,12 @@ def image_text(
         _section("records", _counts(records)),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _size(image: Image, manifest: Manifest) -> str:
+    """What all of the image takes on the disk."""
+    files = f", with {manifest.rootfs['entries']} files of the container" if manifest.rootfs else ""
+    return f"{human_size(image.room())}{files}"
 
 
 def _section(title: str, body: str) -> str:

@@ -110,8 +110,17 @@ class Image(NamedTuple):
         return manifest.load(self.path, digest=self.digest)
 
     def room(self) -> int:
-        """Bytes that its files take where they lie: without holes, which may be larger than any disk."""
-        return sum(path.lstat().st_blocks * 512 for path in self.path.rglob("*") if path.is_file())
+        """Bytes that its files take where they lie: without holes, which may be larger than any disk.
+
+        The container's files are among them; those that other images have too are counted in each.
+        """
+        total = 0
+        for directory, _, names in os.walk(self.path):
+            for name in names:
+                # Somebody may be removing it.
+                with contextlib.suppress(FileNotFoundError):
+                    total += Path(directory, name).lstat().st_blocks * 512
+        return total
 
     def reference(self) -> str:
         """The shortest unambiguous name for people."""

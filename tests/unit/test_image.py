@@ -21,6 +21,7 @@ from lxc_cr_plugin.image import (
     verify_records,
 )
 from lxc_cr_plugin.listing import image_as_json, image_text, process_tree, rows, table
+from lxc_cr_plugin.log import human_size
 from lxc_cr_plugin.store import Store
 from tests.unit.images import add_image
 
@@ -213,14 +214,23 @@ def test_plain():
 
 def test_ls(tmp_path):
     store = Store(root=tmp_path / "store", buffer=tmp_path / "buffer")
-    add_image(store, tag="one")
+    image = add_image(store, tag="one")
+    (image.path / "rootfs").mkdir()
+    (image.path / "rootfs" / "content").write_bytes(b"\xff" * (1 << 20))
     add_image(store, container="db", buffered=True, downtime=0)
     found = rows(store.images(), container=None)
     assert {row["container"] for row in found} == {"web", "db"}
     assert [row["container"] for row in rows(store.images(), container="db")] == ["db"]
     text = table(found)
     assert "buffered" in text
-    assert "8.3 KiB" in text or "8.4 KiB" in text
+    # As the checkpoint has said it, and as inspect does: with the files of the container.
+    room = image.room()
+    assert room > 1 << 20
+    assert next(row for row in found if row["container"] == "web")["size"] == room
+    assert human_size(room) in text
+    records = read_records(image.path)
+    assert human_size(room) in image_text(image, image.manifest(), records)
+    assert image_as_json(image, image.manifest(), records)["size"] == room
     json.dumps(found)
 
 
