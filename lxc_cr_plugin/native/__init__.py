@@ -31,6 +31,7 @@ from ..errors import (
 )
 from ..lease import REMAINING, LeasePolicy
 from ..run import Pipe
+from . import stamp
 from ._engine import ffi, lib
 from .process import Emit, EngineProcess, Listener, Work, died
 
@@ -52,6 +53,9 @@ __all__ = [
     "sync_filesystem",
     "write_back",
 ]
+
+
+stamp.refuse_other(ffi.string(lib.engine_stamp).decode() if hasattr(lib, "engine_stamp") else None)
 
 
 class Target(NamedTuple):

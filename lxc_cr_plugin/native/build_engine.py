@@ -14,6 +14,7 @@ library in the process before anything else, and Python itself leaks on purpose:
 from __future__ import annotations
 
 import os
+import runpy
 from pathlib import Path
 
 from cffi import FFI
@@ -91,9 +92,11 @@ def builder() -> FFI:
     ffi = FFI()
     ffi.cdef(declarations((NATIVE / "api.h").read_text()))
     ffi.cdef(CALLBACKS)
+    ffi.cdef("extern const char *const engine_stamp;")
+    stamp = runpy.run_path(str(NATIVE / "stamp.py"))["stamp"]()
     ffi.set_source(
         "lxc_cr_plugin.native._engine",
-        GENERATED_CODE,
+        f'{GENERATED_CODE}\nstatic const char *const engine_stamp = "{stamp}";\n',
         sources=sources(),
         include_dirs=[str(NATIVE)],
         depends=sorted(str(path.relative_to(ROOT)) for path in NATIVE.rglob("*.h")),
