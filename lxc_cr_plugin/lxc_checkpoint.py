@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from . import __version__
 from .cli import guarded
+from .config import refuse_empty
 from .errors import LxcCrError, StoreError, UsageError, os_message
 from .lease import LeasePolicy
 from .log import DEBUG, ERROR, INFO, WARNING, Reporter, printable, say
@@ -192,6 +193,7 @@ def run(argv: list[str] | None, *, restart: bool) -> int:
 def follow(arguments: argparse.Namespace, report: Reporter) -> int:
     """Do what the command line says."""
     refuse_others(arguments)
+    refuse_empty("-D", arguments.checkpoint_dir)
     arguments.store = arguments.checkpoint_dir
     # Buffered images of the same container have nothing to do with it; this one is never made.
     arguments.buffer_dir = f"{arguments.checkpoint_dir}/buffer"
@@ -263,13 +265,3 @@ def foreground(session: Session) -> ForegroundContainer:
     from .container.foreground import ForegroundContainer
 
     return ForegroundContainer(name=session.arguments.name, lxcpath=session.settings.lxcpath)
-
-
-def checkpoint_main() -> None:
-    """Entry point of `lxc-checkpoint`."""
-    sys.exit(run(None, restart=False))
-
-
-def restart_main() -> None:
-    """Entry point of `lxc-restart`."""
-    sys.exit(run(None, restart=True))

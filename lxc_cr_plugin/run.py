@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn, Self
 
+from .early import interrupted
 from .errors import Cancelled
 
 
@@ -213,7 +214,10 @@ def until(condition: Callable[[], bool], *, timeout: float, pause: float = 0.005
 
 @contextlib.contextmanager
 def signals_cancel() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise Cancelled once; while that is cleaned up they are ignored."""
+    """SIGINT, SIGTERM and SIGHUP raise Cancelled once; while that is cleaned up they are ignored.
+
+    So is SIGINT afterwards, where a command has begun with early.py: what it had to do is done.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def cancel(number: int, _frame: object) -> None:
@@ -230,7 +234,7 @@ def signals_cancel() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if handler is interrupted else handler)
 
 
 @contextlib.contextmanager
