@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from . import isolation, mounts, native, network
-from .container import FROZEN, STOPPED, Container
+from .container import FROZEN, STOPPED, Container, refuse_undefined
 from .errors import ContainerError, IsolationError, LxcCrError, Obstacle, UnsupportedError
 from .freezer import Cgroups, find_cgroups
 from .log import Reporter
@@ -25,11 +25,7 @@ def examine(container: Container) -> Subject:
     HostError when we are in a container ourselves.
     """
     isolation.refuse_nested()
-    if not container.defined():
-        raise ContainerError(
-            f"There is no container '{container.name}' in {container.lxcpath}",
-            hint="`lxc-ls` shows what there is; -P names another lxcpath",
-        )
+    refuse_undefined(container)
     state = container.state()
     if state == STOPPED:
         raise ContainerError(

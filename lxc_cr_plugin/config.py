@@ -85,6 +85,8 @@ def load(*, file: Path | None = None, container: Path | None = None, **over: Any
         values = read(system)
     if container and os.path.lexists(container / CONTAINER_FILE):
         values |= read(container / CONTAINER_FILE, places=False)
+    for option, key in (("-P", "lxcpath"), ("--store", "store")):
+        refuse_empty(option, over.get(key))
     values |= {key: value for key, value in over.items() if value is not None}
     for key in ("store", "buffer_dir", "run_dir"):
         if key in values:
@@ -95,6 +97,19 @@ def load(*, file: Path | None = None, container: Path | None = None, **over: Any
     if "other_mounts" in values:
         values["other_mounts"] = tuple(values["other_mounts"])
     return Settings(**values)
+
+
+def refuse_empty(option: str, given: object) -> None:
+    """Raise UsageError for a place of the command line that is "", as of a variable that is not set.
+
+    It would be taken for the default, or for the working directory.
+    """
+    if given == "":
+        raise UsageError(
+            f"{option} was given an empty path",
+            hint="Name a directory, or leave the option out; in a script, look whether the variable "
+            "is set",
+        )
 
 
 def add_settings(file: Path, values: Mapping[str, Any]) -> None:

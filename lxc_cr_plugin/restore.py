@@ -20,7 +20,7 @@ from . import mount_entries, native, network, pending, snapshot, unfinished
 from .clocks import CONTINUE, POLICIES
 from .completion import complete
 from .config import FRESH, KEEP
-from .container import RUNNING, STOPPED, Container
+from .container import RUNNING, STOPPED, Container, refuse_undefined
 from .errors import ContainerError, ImageError, RestartError
 from .journal import RESTART, Entry, Journals, entry_of_this_process
 from .lease import REMAINING, LeasePolicy
@@ -261,11 +261,7 @@ def bring_files(
 
 def refuse_running(container: Container) -> None:
     """Raise ContainerError unless the container exists and is stopped."""
-    if not container.defined():
-        raise ContainerError(
-            f"There is no container '{container.name}' in {container.lxcpath}",
-            hint="`lxc-ls` shows what there is; -P names another lxcpath",
-        )
+    refuse_undefined(container)
     if container.state() != STOPPED:
         raise ContainerError(
             f"Container '{container.name}' is running",

@@ -130,6 +130,16 @@ class Session:
         """The container that the command names."""
         return open_container(self.arguments.name, self.settings.lxcpath)
 
+    def existing(self, container: LxcContainer) -> LxcContainer:
+        """@container, looked for before it is locked: nothing may be left of a name that was mistyped.
+
+        Its lock would be, since a file that others may be about to lock cannot be removed safely.
+        """
+        from .container import refuse_undefined
+
+        refuse_undefined(container)
+        return container
+
     def is_pending(self, image: Image) -> bool:
         """Whether the next start of its container needs @image."""
         from .pending import pending
@@ -162,8 +172,9 @@ class Session:
 
         if resume:
             refuse_without_hooks(self.container())
+        container = self.existing(self.container())
         return run(
-            self.container(),
+            container,
             reference=reference,
             stop=stop,
             buffered=buffered,
@@ -198,7 +209,7 @@ class Session:
         """
         from .restore import restart as run
 
-        container = container or self.container()
+        container = self.existing(container or self.container())
         return run(
             container,
             image=image,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ..errors import ContainerError, StoreError, UsageError
+from ..errors import StoreError, UsageError
 from ..session import Session
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ def run(session: Session) -> int:
     """Run the command; returns its exit code."""
     from .. import pending
     from ..checkpoint import refuse_without_hooks
+    from ..container import refuse_undefined
     from ..store import Reference
 
     arguments = session.arguments
     if arguments.clear and arguments.reference:
         raise UsageError("--clear and an image exclude each other")
     container = session.container()
-    if not container.defined():
-        raise ContainerError(f"There is no container '{container.name}' in {container.lxcpath}")
+    refuse_undefined(container)
     store, journals = session.store(), session.journals(leave=arguments.name)
     with journals.locked(container=container.name, lxcpath=container.lxcpath):
         if arguments.clear:

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ContainerError, RestartError, UsageError
 from ..session import Session, default_lxcpath
+
+if TYPE_CHECKING:
+    from ..container import Container
 
 HELP = "Finish what commands that were cut off have left; with NAME also say which files count."
 
@@ -43,9 +47,7 @@ def repair_all(session: Session, only: str | None) -> int:
     from .. import unfinished
 
     if only:
-        container = session.container()
-        if not container.directory.is_dir():
-            raise ContainerError(f"There is no container '{only}' in {container.lxcpath}")
+        refuse_no_directory(session.container())
     journals = session.journals(finish=False)
     failed = session.finish_rollbacks(journals)
     lxcpath = session.settings.lxcpath or default_lxcpath()
@@ -73,12 +75,21 @@ def repair_all(session: Session, only: str | None) -> int:
     return 0
 
 
+def refuse_no_directory(container: Container) -> None:
+    """Raise ContainerError when there is nothing that could have been left; else a lock would be."""
+    from ..container import no_such
+
+    if not container.directory.is_dir():
+        raise no_such(container)
+
+
 def repair_files(session: Session) -> int:
     """Decide which files the container has."""
     from .. import unfinished
     from ..container import STOPPED
 
     container = session.container()
+    refuse_no_directory(container)
     journals = session.journals(leave=container.name)
     with journals.locked(container=container.name, lxcpath=container.lxcpath):
         if container.defined() and container.state() != STOPPED:

@@ -116,6 +116,20 @@ class Container(Protocol):
         """Wait at most @timeout seconds for @state."""
 
 
+def no_such(container: Container) -> ContainerError:
+    """What to say of a container that does not exist."""
+    return ContainerError(
+        f"There is no container '{container.name}' in {container.lxcpath}",
+        hint="`lxc-ls` shows what there is; -P names another lxcpath",
+    )
+
+
+def refuse_undefined(container: Container) -> None:
+    """Raise ContainerError when there is no such container."""
+    if not container.defined():
+        raise no_such(container)
+
+
 def settle(container: Container, *, ended: int | None) -> None:
     """Wait until the container is stopped, or runs with another init than the @ended one.
 

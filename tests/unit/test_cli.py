@@ -184,6 +184,28 @@ def test_an_unknown_container(place, capsys):
     assert events(capsys)[-1]["message"].startswith("There is no container 'no-such' in ")
 
 
+@pytest.mark.parametrize(
+    "words", [["checkpoint", "no-such"], ["pending", "no-such"], ["repair", "no-such", "--keep"]]
+)
+def test_nothing_is_left_of_a_name_that_was_mistyped(words, place, tmp_path, capsys):
+    assert cli.main([*place, *words]) == 3
+    assert "There is no container 'no-such' in " in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_nothing_is_left_of_a_container_that_was_destroyed(place, store, tmp_path):
+    add_image(store)
+    assert cli.main([*place, "restart", "web"]) == 3
+    assert not list((tmp_path / "run_dir").glob("*"))
+
+
+@pytest.mark.parametrize("words", [["-P", "", "ls"], ["ls", "--lxcpath="], ["--store", "", "ls"]])
+def test_an_empty_path_is_not_the_default(words, place, capsys):
+    """It is what a script gives whose variable is not set."""
+    assert cli.main([*place, *words]) == UsageError.exit_code
+    assert "look whether the variable is set" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["a/b", "..", ""])
 def test_a_name_that_is_none(place, name):
     assert cli.main([*place, "check", name]) == 3
@@ -310,6 +332,55 @@ def test_usage(words, capsys):
 def test_an_empty_reference_is_not_the_latest(words, place, capsys):
     assert cli.main([*place, *words]) == UsageError.exit_code
     assert "'' is not a reference to an image" in capsys.readouterr().err
+
+
+# Control-C while the program is loaded: the first thing that it loads for the command sends it.
+EARLY = """
+import os, signal, sys
+
+class Loading:
+    def find_spec(self, name, *_):
+        if name == "lxc_cr_plugin.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Loading())
+from lxc_cr_plugin.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_interrupted_before_it_has_begun(words):
+    command = [sys.executable, "-c", EARLY, *words, "ls"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == Cancelled.exit_code
+    if words:
+        assert done.stderr == ""
+        assert json.loads(done.stdout) == {
+            "event": "error",
+            **Cancelled("Interrupted by SIGINT").as_json(),
+        }
+    else:
+        assert (done.stdout, done.stderr) == ("", "lxc-cr: Interrupted by SIGINT\n")
+
+
+# An engine as it was before, found where ours should be.
+STALE = """
+import sys, types
+
+sys.modules["lxc_cr_plugin.native._engine"] = types.SimpleNamespace(ffi=None, lib=object())
+from lxc_cr_plugin.errors import HostError
+try:
+    import lxc_cr_plugin.native
+except HostError as error:
+    print(error, error.hint)
+"""
+
+
+def test_an_engine_of_other_sources_is_refused():
+    done = subprocess.run([sys.executable, "-c", STALE], capture_output=True, text=True, check=True)
+    assert "built from other sources" in done.stdout
+    assert "Build again: " in done.stdout
 
 
 def test_a_signal_that_a_library_takes_for_an_error_of_its_own(capsys):
