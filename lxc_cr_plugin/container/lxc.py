@@ -39,6 +39,9 @@ DEFAULT_PATH = str(lxc.default_config_path)
 # Tells hooks that lxc-cr itself starts the container.
 RESTARTING = "LXC_CR_RESTART"
 
+# What LXC mounts besides with lxc.apparmor.allow_nesting, which Debian's default.conf sets.
+NESTING = ("dev/.lxc/proc", "dev/.lxc/sys")
+
 # By this the hooks of config/lxc/resume.conf are known.
 RESUME_HOOK = "lxc-pre-start"
 
@@ -142,7 +145,10 @@ class LxcContainer:
         return self._item("lxc.net.0.type") == "none" or bool(self._item("lxc.namespace.share.net"))
 
     def mount_places(self) -> list[str]:
-        return [entry.place for entry in self._mount_entries()]
+        places = [entry.place for entry in self._mount_entries()]
+        if self._item("lxc.apparmor.allow_nesting") == "1":
+            places += NESTING
+        return places
 
     def mount_lines(self, sources: Mapping[str, str | None]) -> list[str]:
         lines = []
