@@ -19,7 +19,7 @@ FLOCK = 2  # in images
 
 # What refused.c makes, and the words by which the refusal must name it.
 OBJECTS = {
-    "named_socket": "unix socket with a name",
+    "named_socket": "unix socket with a name, '@victim'",
     "tcp_socket": "socket",
     "inotify": "inotify",
     "io_uring": "io_uring",

@@ -101,12 +101,27 @@ static int peer_name(int fd, struct sockaddr *name, socklen_t *len)
 	return getpeername(fd, name, len);
 }
 
+/* With the name as ss(8) shows it: what is in no directory begins with '@'. */
+static struct cr_error *refuse_name(struct dump *dump, const struct descriptor *descriptor, int fd)
+{
+	struct sockaddr_un name = {0};
+	char shown[sizeof(name.sun_path) + 1] = "", why[sizeof(shown) + 48];
+	socklen_t len = sizeof(name);
+
+	if (getsockname(fd, (struct sockaddr *)&name, &len) == 0)
+		memcpy(shown, name.sun_path, sizeof(name.sun_path));
+	if (!shown[0])
+		shown[0] = '@';
+	snprintf(why, sizeof(why), "it is a unix socket with a name, '%s'", shown);
+	return refuse(dump, descriptor, "unix_socket", why);
+}
+
 static struct cr_error *check(struct dump *dump, const struct descriptor *descriptor, int fd)
 {
 	if (number(fd, SO_DOMAIN) != AF_UNIX)
 		return refuse(dump, descriptor, "socket", "it is a socket of the network");
 	if (is_named(fd, own_name) || number(fd, SO_ACCEPTCONN) > 0)
-		return refuse(dump, descriptor, "unix_socket", "it is a unix socket with a name");
+		return refuse_name(dump, descriptor, fd);
 	if (is_named(fd, peer_name))
 		return refuse(dump, descriptor, "unix_socket",
 			      "it is connected to a unix socket with a name");
