@@ -22,7 +22,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from . import snapshot, unfinished
-from .errors import ContainerError, HostError, LxcCrError, os_message
+from .errors import Cancelled, ContainerError, HostError, LxcCrError, os_message
 from .freezer import Freezer
 from .log import Reporter
 from .run import is_alive, parent_of, start_time, until
@@ -105,6 +105,8 @@ class Journals:
                 return
             try:
                 done = unfinished.repair(directory, stopped=lambda: stopped(name))
+            except Cancelled:
+                raise
             except (LxcCrError, OSError) as error:
                 hint = getattr(error, "hint", None)
                 self._report.warning(
@@ -187,6 +189,8 @@ class Journals:
         if entry:
             try:
                 done = undo(entry, stop_container=self._stop_container)
+            except Cancelled:
+                raise
             except (LxcCrError, OSError) as error:
                 self._report.warning(f"Failed to repair container '{entry.container}': {error}")
                 return

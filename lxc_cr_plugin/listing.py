@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from .errors import LxcCrError
+from .errors import Cancelled, LxcCrError
 from .image import Records
 from .log import human_size, human_time
 from .manifest import Manifest
@@ -37,6 +37,8 @@ def _row(image: Image) -> dict[str, Any]:
     }
     try:
         manifest = image.manifest()
+    except Cancelled:
+        raise
     except LxcCrError as error:
         return {**row, "damaged": str(error)}
     return {

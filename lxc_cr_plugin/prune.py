@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .errors import LxcCrError
+from .errors import Cancelled, LxcCrError
 from .store import Image
 
 DAY = 86400
@@ -51,6 +51,8 @@ def _created(image: Image) -> float | None:
     """When it was made, seconds since 1970; None when nobody knows."""
     try:
         created = image.manifest().created
+    except Cancelled:
+        raise
     except LxcCrError:
         return None
     return float(calendar.timegm(time.strptime(created, "%Y-%m-%dT%H:%M:%SZ")))

@@ -6,14 +6,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import config
 from .config import DROP, IGNORE, Settings
-from .errors import ContainerError, HostError, LxcCrError, StoreError
+from .errors import Cancelled, ContainerError, HostError, LxcCrError, StoreError
 from .fault import FAULT_VARIABLE
 from .lease import REMAINING, LeaseChoice, LeasePolicy
 from .log import Reporter
@@ -257,10 +256,14 @@ def cut_off(lxcpath: str) -> list[str]:
     found = []
     for mark in sorted(Path(lxcpath).glob(f"*/{pending.MARK}")):
         # What no command could follow is reported by those who have to.
-        with suppress(LxcCrError):
+        try:
             said = pending.read(mark.parent)
-            if said and said.rollback:
-                found.append(mark.parent.name)
+        except Cancelled:
+            raise
+        except LxcCrError:
+            continue
+        if said and said.rollback:
+            found.append(mark.parent.name)
     return found
 
 

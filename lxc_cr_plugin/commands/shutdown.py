@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from ..config import CHECKPOINT, SHUTDOWN_TAG
-from ..errors import LxcCrError
+from ..errors import Cancelled, LxcCrError
 from ..session import Session, open_container
 
 HELP = "Checkpoint, for their next start, all running containers whose policy says so."
@@ -32,6 +32,8 @@ def run(session: Session) -> int:
             if not session.arguments.dry_run:
                 save(session, name)
             saved.append(name)
+        except Cancelled:
+            raise
         except LxcCrError as error:
             session.report.warning(f"Container '{name}' was not saved:")
             session.report.error(error)

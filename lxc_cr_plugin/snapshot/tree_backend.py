@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import manifest as manifests
-from ..errors import ImageError, LxcCrError, os_message
+from ..errors import Cancelled, ImageError, LxcCrError, os_message
 from . import capture, of_image, rollback, view, volatile
 from . import kept as keeping
 from .pointer import snapshot_of
@@ -188,6 +188,8 @@ def known(images: list[Image]) -> capture.Known:
     for image in images[:HELPFUL_IMAGES]:
         try:
             found = load(image, image.manifest())
+        except Cancelled:
+            raise
         except LxcCrError:
             continue  # it is no help, but it is no obstacle either
         for digest in found.contents():

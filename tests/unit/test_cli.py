@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lxc_cr_plugin import __version__, cli, commands, config
+from lxc_cr_plugin import __version__, cli, commands, config, pending
 from lxc_cr_plugin.commands import checkpoint, restart
 from lxc_cr_plugin.errors import Cancelled, HostError, LxcCrError, UsageError
 from lxc_cr_plugin.log import Reporter
-from lxc_cr_plugin.store import Store
+from lxc_cr_plugin.store import Image, Store
 from tests.unit.images import add_image
 
 
@@ -332,6 +332,27 @@ def test_usage(words, capsys):
 def test_an_empty_reference_is_not_the_latest(words, place, capsys):
     assert cli.main([*place, *words]) == UsageError.exit_code
     assert "'' is not a reference to an image" in capsys.readouterr().err
+
+
+def interrupt(*_):
+    raise Cancelled("Interrupted by SIGINT")
+
+
+@pytest.mark.parametrize("words", [["ls"], ["prune", "--keep-last", "1"]])
+def test_a_signal_is_no_damage(words, place, store, monkeypatch, capsys):
+    """Where the failure of one image is no reason to end, a signal is."""
+    add_image(store)
+    monkeypatch.setattr(Image, "manifest", interrupt)
+    assert cli.main([*place, *words]) == Cancelled.exit_code
+    assert "damaged" not in capsys.readouterr().out
+
+
+def test_a_signal_while_marks_are_read(place, tmp_path, monkeypatch):
+    container = tmp_path / "lxcpath" / "web"
+    container.mkdir(parents=True)
+    (container / pending.MARK).touch()
+    monkeypatch.setattr(pending, "read", interrupt)
+    assert cli.main([*place, "ls"]) == Cancelled.exit_code
 
 
 # Control-C while the program is loaded: the first thing that it loads for the command sends it.

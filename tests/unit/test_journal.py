@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lxc_cr_plugin import journal as journal_module
-from lxc_cr_plugin.errors import ContainerError, HostError
+from lxc_cr_plugin.errors import Cancelled, ContainerError, HostError
 from lxc_cr_plugin.freezer import Freezer
 from lxc_cr_plugin.journal import CHECKPOINT, RESTART, Journals, entry_of_this_process
 from lxc_cr_plugin.log import Reporter
@@ -302,6 +302,13 @@ def test_a_repair_that_fails_is_tried_again(desk):
     desk.stop = fails
     desk.open().repair()
     assert "warning: Failed to repair container 'web': did not stop" in desk.errors.getvalue()
+
+    def interrupted(_entry):
+        raise Cancelled("Interrupted by SIGINT")
+
+    desk.stop = interrupted
+    with pytest.raises(Cancelled):
+        desk.open().repair()
     desk.stop = works
     desk.open().repair()
     assert desk.stopped == [("web", "/var/lib/lxc", None)]
