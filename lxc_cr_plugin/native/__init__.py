@@ -32,8 +32,12 @@ from ..errors import (
 from ..lease import REMAINING, LeasePolicy
 from ..run import Pipe
 from . import stamp
-from ._engine import ffi, lib
 from .process import Emit, EngineProcess, Listener, Work, died
+
+try:
+    from ._engine import ffi, lib
+except ImportError as error:
+    raise stamp.unusable(f"The engine does not load: {error}") from error
 
 __all__ = [
     "CheckpointResult",

@@ -22,11 +22,16 @@ def stamp() -> str:
 
 def refuse_other(built: str | None) -> None:
     """Raise HostError unless an engine with the stamp @built belongs to this header; None: it has none."""
+    if built != stamp():
+        raise unusable("The engine was built from other sources than those that lie here now")
+
+
+def unusable(message: str) -> Exception:
+    """A HostError that says how to build the engine."""
     from ..errors import HostError
 
-    if built != stamp():
-        raise HostError(
-            "The engine was built from other sources than those that lie here now",
-            hint=f"Build again: in {HEADER.parents[2]}, `.venv/bin/python setup.py build_ext --inplace "
-            "--force`, or install lxc-cr again",
-        )
+    return HostError(
+        message,
+        hint=f"Build again: in {HEADER.parents[2]}, `.venv/bin/python setup.py build_ext --inplace "
+        "--force`, or install lxc-cr again",
+    )

@@ -385,11 +385,11 @@ def test_interrupted_before_it_has_begun(words):
         assert (done.stdout, done.stderr) == ("", "lxc-cr: Interrupted by SIGINT\n")
 
 
-# An engine as it was before, found where ours should be.
+# Another engine is found where ours should be.
 STALE = """
 import sys, types
 
-sys.modules["lxc_cr_plugin.native._engine"] = types.SimpleNamespace(ffi=None, lib=object())
+sys.modules["lxc_cr_plugin.native._engine"] = %s
 from lxc_cr_plugin.errors import HostError
 try:
     import lxc_cr_plugin.native
@@ -398,9 +398,17 @@ except HostError as error:
 """
 
 
-def test_an_engine_of_other_sources_is_refused():
-    done = subprocess.run([sys.executable, "-c", STALE], capture_output=True, text=True, check=True)
-    assert "built from other sources" in done.stdout
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ("types.SimpleNamespace(ffi=None, lib=object())", "built from other sources"),
+        ("None", "The engine does not load"),
+    ],
+)
+def test_an_engine_that_does_not_belong_here(found, words):
+    code = STALE % found
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert words in done.stdout
     assert "Build again: " in done.stdout
 
 
