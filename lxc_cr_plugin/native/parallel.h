@@ -11,8 +11,8 @@
 typedef struct cr_error *(*parallel_work)(void *context, uint64_t begin, uint64_t end);
 
 /*
- * Do @work on [0, @count), cut into one part per processor. Parts are at least @grain items: below
- * twice that everything is done by the caller's thread. Returns the error of the first part that
+ * Do @work on [0, @count), cut into parts of at least @grain items, on all processors: below
+ * twice that everything is done by the caller's thread. Returns an error of a part that
  * failed, after all have ended.
  */
 struct cr_error *parallel(uint64_t count, uint64_t grain, parallel_work work, void *context);
