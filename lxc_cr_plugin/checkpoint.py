@@ -236,7 +236,8 @@ def rehearse(*parts: network.Watch | WholeCapture | None) -> None:
     """Do what is done under the stop once before it.
 
     Since the engine was forked off, the first store into each page of our memory takes a page fault;
-    and what has changed meanwhile is of no concern then.
+    the kernel is faster at some things that it has just done; and what has changed meanwhile is of no
+    concern then.
     """
     for part in parts:
         if part:

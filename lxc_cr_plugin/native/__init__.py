@@ -210,7 +210,7 @@ def checkpoint(
 
     @capture is called while all tasks stand, to take the files of that instant, those in tmpfs too;
     the engine collects the rest meanwhile. It must be quick. If it raises, the container runs on.
-    @rehearse is called shortly before, when the engine has its own memory. @commit is called
+    @rehearse is called right before the tasks are stopped, which waits for it. @commit is called
     once all files of the engine are durable. With @stop the container stands still during that call:
     if it returns, the engine ends the container; if it raises, the container runs on and the
     exception is passed on. @over is called at the end, inside the engine's process, with whether it has
@@ -251,8 +251,10 @@ def checkpoint(
             if capture:
                 # The collector of garbage may take longer than everything else that happens then.
                 with _no_garbage_collection():
+                    _wait_for(engine, notice, b"P")
                     if rehearse:
                         rehearse()
+                    _tell(verdict, b"R")
                     _wait_for(engine, notice, b"S")
                     _capture(capture, engine, verdict)
                 _tell(verdict, b"F")

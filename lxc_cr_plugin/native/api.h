@@ -74,12 +74,13 @@ struct cr_checkpoint_options {
 	int image_fd;		   /* directory that gets objects.cbor, state.cbor, pages, files/ */
 	bool ignore_outside_locks; /* note locks of processes outside instead of refusing */
 	bool stop;     /* keep everything stopped until verdict_fd says C, then end the container */
-	bool files;    /* say S, and keep everything stopped until verdict_fd says F at least; files
-			 in tmpfs that have a name are saved by whoever says that */
-	int notice_fd; /* one byte each: S, all tasks stand; W, all files are durable; -1: nobody
-			   listens */
-	int verdict_fd; /* F: the files are captured; with stop: C, end the container; all else:
-			   give up, let it run on */
+	bool files;    /* say P and wait for R, then stop; say S, and keep everything stopped until
+			 verdict_fd says F at least; files in tmpfs that have a name are saved by
+			 whoever says that */
+	int notice_fd; /* one byte each: P, about to stop; S, all tasks stand; W, all files are
+			   durable; -1: nobody listens */
+	int verdict_fd; /* R: ready to capture; F: the files are captured; with stop: C, end the
+			   container; all else: give up, let it run on */
 	const char
 		*fault; /* test hook: "STEP" dies with SIGKILL there, "STEP!" fails there, "STEP~MS"
 			     waits there; NULL */

@@ -191,6 +191,16 @@ static struct cr_error *collect_with_files(struct dump *dump, uint64_t *collecte
 	return step(dump->options->fault, CHECKPOINT_FILES);
 }
 
+/* What it does once before, right now, costs it less when all stand: /proc/locks, for one, is read after
+ * a grace period of RCU, unless one has just passed. */
+static struct cr_error *await_rehearsal(struct dump *dump)
+{
+	if (!dump->options->files)
+		return NULL;
+	TRY(notify(dump, 'P'));
+	return await(dump, 'R', "Files could not be captured");
+}
+
 /* The result is complete before the supervisor hears that everything is written: the manifest quotes it. */
 static struct cr_error *write_out(struct dump *dump, struct cr_checkpoint_result *result)
 {
@@ -235,6 +245,7 @@ static struct cr_error *checkpoint(struct dump *dump, struct cr_checkpoint_resul
 	struct cr_error *error;
 
 	TRY(prepare(dump));
+	TRY(await_rehearsal(dump));
 	begin = clock_ns(CLOCK_MONOTONIC);
 	error = stop(dump);
 	read_clocks(dump);

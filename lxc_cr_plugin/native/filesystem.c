@@ -92,6 +92,22 @@ int cr_descriptor_of(int pid, int fd)
 	return copy;
 }
 
+/*
+ * The kernel gets and clears as many bytes for a setting of sysctl(8) as it is asked for, which takes
+ * longer than all else: most are a number. A value that does not fit is cut off, perhaps between
+ * two numbers.
+ */
+static ssize_t read_start(int fd, uint8_t *buffer, size_t longest)
+{
+	enum { MOST = 64, LONGEST_NUMBER = 24 };
+	ssize_t length;
+
+	if (longest <= MOST)
+		return pread(fd, buffer, longest, 0);
+	length = pread(fd, buffer, MOST, 0);
+	return length < MOST - LONGEST_NUMBER ? length : pread(fd, buffer, longest, 0);
+}
+
 int cr_read_all(const int *fds, size_t count, size_t longest, uint8_t *buffer, size_t room,
 		int32_t *lengths)
 {
@@ -100,7 +116,7 @@ int cr_read_all(const int *fds, size_t count, size_t longest, uint8_t *buffer, s
 
 		if (room < longest)
 			return -ENOBUFS;
-		length = pread(fds[i], buffer, longest, 0);
+		length = read_start(fds[i], buffer, longest);
 		lengths[i] = length < 0 ? -errno : (int32_t)length;
 		if (length > 0) {
 			buffer += length;

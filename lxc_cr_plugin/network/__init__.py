@@ -104,11 +104,11 @@ class Watch:
 
     def rehearse(self) -> None:
         """Take again what has changed, so that `freeze` has less to do; all tasks run."""
-        self._namespace.call(self._renew)
+        self._renew()
 
     def freeze(self) -> None:
         """Make it the state of this instant; all tasks stand. UnsupportedError for what has come since."""
-        if self._namespace.call(self._renew):
+        if self._renew():
             found = self._found()
             if found:
                 raise UnsupportedError(
@@ -119,17 +119,20 @@ class Watch:
                 )
 
     def _renew(self) -> bool:
-        """Whether more has changed than values of settings and what packets change."""
+        """Whether more has changed than values of settings and what packets change.
+
+        What is open already is of the namespace for whoever reads it: nobody need be woken there.
+        """
         from . import nft
 
         if not self._ears or not self._settings:
             return False
         if self._ears.heard(neighbours=bool(self._state["neighbours"])):
-            self._state = self._read()
+            self._state = self._namespace.call(self._read)
             return True
         self._settings.take()
         if nft.is_lively(self._state["filter"]):
-            self._state["filter"] = nft.read()
+            self._state["filter"] = self._namespace.call(nft.read)
         return False
 
     def obstacles(self) -> list[Obstacle]:

@@ -12,6 +12,7 @@ from .. import mounts, remount
 from ..errors import CheckpointError, HostError, UnsupportedError, os_errors
 from ..fault import point
 from . import NONE, Capture, Storage, backend_for
+from .capture import leases
 from .volatile import VolatileCapture
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class WholeCapture:
     def rehearse(self) -> None:
         """Find out early when something was mounted since; raises CheckpointError."""
         self._refuse_other_mounts()
+        # The first to read /proc/locks for a while waits for a grace period of RCU: up to 20 ms.
+        leases()
 
     def freeze(self) -> None:
         """Take the files of this instant; all tasks stand."""

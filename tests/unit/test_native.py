@@ -225,6 +225,31 @@ def test_options_of_a_checkpoint(engine, report):
     run_checkpoint(report, lambda _numbers: None, stop=False)
 
 
+def test_a_rehearsal_comes_right_before_the_stop(engine, report):
+    seen = []
+
+    def run(options, _ears, _result):
+        for said, wanted in ((b"P", b"R"), (b"S", b"F")):
+            os.write(options.notice_fd, said)
+            if os.read(options.verdict_fd, 1) != wanted:
+                return failure("CR_CANCELLED")
+        os.write(options.notice_fd, b"W")
+        return ffi.NULL
+
+    engine(cr_checkpoint=run)
+    with Pipe() as directory:
+        native.checkpoint(
+            target=TARGET,
+            image_fd=directory.read,
+            stop=False,
+            commit=lambda _numbers: seen.append("commit"),
+            capture=lambda: seen.append("capture"),
+            rehearse=lambda: seen.append("rehearse"),
+            listener=report,
+        )
+    assert seen == ["rehearse", "capture", "commit"]
+
+
 # -- restart ---------------------------------------------------------------------------------------
 
 
