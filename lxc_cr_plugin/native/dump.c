@@ -100,7 +100,7 @@ static struct cr_error *prepare(struct dump *dump)
 	log_say(&dump->log, CR_DEBUG, "Make room for %" PRIu64 " pages", memory / PAGE);
 	TRY(page_store_prepare(&dump->image.pages, memory / PAGE));
 	TRY(proc_boot_id(dump->image.pool, &dump->image.clocks.boot));
-	TRY(wait_sample(dump));
+	TRY(wait_prepare(dump));
 	log_progress(&dump->log, "prepare", 1, 1);
 	return NULL;
 }
@@ -195,6 +195,7 @@ static struct cr_error *collect_with_files(struct dump *dump, uint64_t *collecte
  * a grace period of RCU, unless one has just passed. */
 static struct cr_error *await_rehearsal(struct dump *dump)
 {
+	TRY(step(dump->options->fault, CHECKPOINT_REHEARSE));
 	if (!dump->options->files)
 		return NULL;
 	TRY(notify(dump, 'P'));
@@ -246,6 +247,7 @@ static struct cr_error *checkpoint(struct dump *dump, struct cr_checkpoint_resul
 
 	TRY(prepare(dump));
 	TRY(await_rehearsal(dump));
+	TRY(wait_sample(dump));
 	begin = clock_ns(CLOCK_MONOTONIC);
 	error = stop(dump);
 	read_clocks(dump);

@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 static const char *const checkpoint_steps[] = {
-	"checkpoint-prepare", "checkpoint-stop",      "checkpoint-stopped", "checkpoint-tree",
-	"checkpoint-states",  "checkpoint-pages",     "checkpoint-files",   "checkpoint-write",
-	"checkpoint-written", "checkpoint-committed",
+	"checkpoint-prepare", "checkpoint-rehearse", "checkpoint-stop",	     "checkpoint-stopped",
+	"checkpoint-tree",    "checkpoint-states",   "checkpoint-pages",     "checkpoint-files",
+	"checkpoint-write",   "checkpoint-written",  "checkpoint-committed",
 };
 
 static const char *const restart_steps[] = {

@@ -119,10 +119,7 @@ class Watch:
                 )
 
     def _renew(self) -> bool:
-        """Whether more has changed than values of settings and what packets change.
-
-        What is open already is of the namespace for whoever reads it: nobody need be woken there.
-        """
+        """Whether more has changed than values of settings and what packets change."""
         from . import nft
 
         if not self._ears or not self._settings:
@@ -130,7 +127,11 @@ class Watch:
         if self._ears.heard(neighbours=bool(self._state["neighbours"])):
             self._state = self._namespace.call(self._read)
             return True
-        self._settings.take()
+        # What is open is of the namespace for whoever reads it: to wake somebody there takes longer.
+        if self._settings.are_of_reader:
+            self._namespace.call(self._settings.take)
+        else:
+            self._settings.take()
         if nft.is_lively(self._state["filter"]):
             self._state["filter"] = self._namespace.call(nft.read)
         return False

@@ -22,6 +22,9 @@ NO_SETTINGS = {"flush", "nf_conntrack_count", "dev_weight"}
 # Written before the others of their directory: they write to all interfaces.
 FIRST = ("/conf/all/", "/conf/default/")
 
+# Up to Linux 6.12 some of these show those of whoever reads, not of who has opened them.
+OF_READER = ("sctp/", "mptcp/", "rds/")
+
 # No setting is longer.
 LONGEST = 4096
 
@@ -52,7 +55,7 @@ class Settings:
     """The settings @names, open: to read them again takes a tenth of opening them. close() it.
 
     One that is gone, or cannot be read until it is set, is left out. With @aside their descriptors
-    are not in the way of libnftables.
+    are not in the way of libnftables. `are_of_reader`: only a thread of the namespace may `take`.
     """
 
     def __init__(self, names: Iterable[str], *, aside: bool = True) -> None:
@@ -66,6 +69,7 @@ class Settings:
                 fd = os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
                 self._fds[name] = _above(fd) if aside else fd
         self._reading = Reading(list(self._fds.values()), longest=LONGEST)
+        self.are_of_reader = any(name.startswith(OF_READER) for name in self._fds)
 
     def take(self) -> None:
         """Read them now, for `values`."""

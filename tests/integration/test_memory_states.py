@@ -113,3 +113,17 @@ class TestStateOfTheHost:
         stop_and_restart(container)
         stop_and_restart(container)
         victim.verify()
+
+
+@pytest.mark.usefixtures("advised_huge")
+def test_large_memory_is_not_cleared_first(container):
+    """What userfaultfd(2) cannot fill is written, so that nobody would notice."""
+    victim = container.add_victim("huge_pages")
+    container.start()
+    victim.ready()
+    container.checkpoint("--stop")
+    outcome = container.restart("--debug")
+    said = [event["text"] for event in outcome.events if event["event"] == "log"]
+    assert any("make a userfaultfd" in line.lower() for line in said)
+    assert not [line for line in said if "are written:" in line or "No userfaultfd" in line]
+    victim.verify()

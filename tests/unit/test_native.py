@@ -6,6 +6,7 @@ A namespace of Python functions stands in for the C library; they get the real s
 
 import io
 import os
+import signal
 import types
 
 import pytest
@@ -225,29 +226,68 @@ def test_options_of_a_checkpoint(engine, report):
     run_checkpoint(report, lambda _numbers: None, stop=False)
 
 
-def test_a_rehearsal_comes_right_before_the_stop(engine, report):
-    seen = []
+def capturing(options, _ears, _result):
+    """An engine with files to capture."""
+    for said, wanted in ((b"P", b"R"), (b"S", b"F")):
+        os.write(options.notice_fd, said)
+        if os.read(options.verdict_fd, 1) != wanted:
+            return failure("CR_CANCELLED")
+    os.write(options.notice_fd, b"W")
+    return ffi.NULL
 
-    def run(options, _ears, _result):
-        for said, wanted in ((b"P", b"R"), (b"S", b"F")):
-            os.write(options.notice_fd, said)
-            if os.read(options.verdict_fd, 1) != wanted:
-                return failure("CR_CANCELLED")
-        os.write(options.notice_fd, b"W")
-        return ffi.NULL
 
-    engine(cr_checkpoint=run)
+def run_capture(report, seen, **other):
+    functions = {
+        name: lambda *_, name=name: seen.append(name) for name in ("rehearse", "capture", "commit")
+    }
     with Pipe() as directory:
         native.checkpoint(
             target=TARGET,
             image_fd=directory.read,
             stop=False,
-            commit=lambda _numbers: seen.append("commit"),
-            capture=lambda: seen.append("capture"),
-            rehearse=lambda: seen.append("rehearse"),
             listener=report,
+            **{**functions, **other},
         )
+
+
+def test_a_rehearsal_comes_right_before_the_stop(engine, report):
+    engine(cr_checkpoint=capturing)
+    seen = []
+    run_capture(report, seen)
     assert seen == ["rehearse", "capture", "commit"]
+
+
+def test_a_rehearsal_that_fails_keeps_the_engine_from_stopping_anybody(engine, report):
+    def rehearse():
+        raise ImageError("no")
+
+    with Pipe() as verdicts:
+
+        def run(options, ears, result):
+            error = capturing(options, ears, result)
+            os.write(verdicts.write, b"-" if error else b"!")
+            return error
+
+        engine(cr_checkpoint=run)
+        seen = []
+        with pytest.raises(ImageError, match="no"):
+            run_capture(report, seen, rehearse=rehearse, keep=(verdicts.write,))
+        assert os.read(verdicts.read, 1) == b"-"
+    assert seen == []
+
+
+@pytest.mark.parametrize("last", [b"P", b"S"])
+def test_an_engine_that_dies_while_it_waits_for_files(engine, report, last):
+    def run(options, _ears, _result):
+        for said in (b"P", b"S"):
+            os.write(options.notice_fd, said)
+            if said == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.read(options.verdict_fd, 1)
+
+    engine(cr_checkpoint=run)
+    with pytest.raises(EngineDied):
+        run_capture(report, [])
 
 
 # -- restart ---------------------------------------------------------------------------------------

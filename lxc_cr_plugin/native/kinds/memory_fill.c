@@ -124,49 +124,6 @@ static struct cr_error *fill_pages(struct filler *filler, uint64_t page, uint64_
 	return NULL;
 }
 
-/* The part of the parent's extents that covers @page, NULL when none does; *at only grows. */
-static const struct extent *covering(const struct list *extents, size_t *at, uint64_t page)
-{
-	const struct extent *extent = extents->items;
-
-	while (*at < extents->count && extent[*at].page + extent[*at].count <= page)
-		++*at;
-	return *at < extents->count && extent[*at].page <= page ? &extent[*at] : NULL;
-}
-
-/* How many pages from @page on have the same answer to "does the parent's copy hold them already?".
- */
-static uint64_t run_length(const struct extent *parent, const struct list *parents, size_t at,
-			   uint64_t page, uint64_t count)
-{
-	uint64_t end;
-
-	if (parent)
-		end = parent->page + parent->count;
-	else if (at < parents->count)
-		end = ((const struct extent *)parents->items)[at].page;
-	else
-		return count;
-	return end - page < count ? end - page : count;
-}
-
-static struct cr_error *fill_extent(struct filler *filler, const struct extent *extent,
-				    const struct list *parents, size_t *at)
-{
-	for (uint64_t done = 0, run; done < extent->count; done += run) {
-		uint64_t page = extent->page + done;
-		uint64_t index = extent->index == EXTENT_ZERO ? EXTENT_ZERO : extent->index + done;
-		const struct extent *parent = covering(parents, at, page);
-
-		run = run_length(parent, parents, *at, page, extent->count - done);
-		if (parent && index != EXTENT_ZERO && parent->index != EXTENT_ZERO &&
-		    parent->index + (page - parent->page) == index)
-			continue;
-		TRY(fill_pages(filler, page, run, index));
-	}
-	return NULL;
-}
-
 /* Pages of one VMA, none of which is there. */
 static struct cr_error *fill_fresh_run(struct filler *filler, const struct fresh_run *run)
 {
@@ -216,12 +173,64 @@ static struct cr_error *fill_fresh(struct filler *filler, const struct vma *vma,
 
 	if (extent->count < FRESH_LEAST)
 		return fill_pages(filler, page, extent->count, extent->index);
+	while (vma < last && vma->end <= page * PAGE)
+		vma++;
 	for (uint64_t stop; page < end && vma < last; vma++, page = stop) {
 		struct fresh_run run = {vma, page, 0, extent->index + page - extent->page};
 
 		stop = vma->end / PAGE < end ? vma->end / PAGE : end;
 		run.count = stop - page;
 		TRY(fill_fresh_blocks(filler, &run));
+	}
+	return NULL;
+}
+
+/* The part of the parent's extents that covers @page, NULL when none does; *at only grows. */
+static const struct extent *covering(const struct list *extents, size_t *at, uint64_t page)
+{
+	const struct extent *extent = extents->items;
+
+	while (*at < extents->count && extent[*at].page + extent[*at].count <= page)
+		++*at;
+	return *at < extents->count && extent[*at].page <= page ? &extent[*at] : NULL;
+}
+
+/* How many pages from @page on have the same answer to "does the parent's copy hold them already?".
+ */
+static uint64_t run_length(const struct extent *parent, const struct list *parents, size_t at,
+			   uint64_t page, uint64_t count)
+{
+	uint64_t end;
+
+	if (parent)
+		end = parent->page + parent->count;
+	else if (at < parents->count)
+		end = ((const struct extent *)parents->items)[at].page;
+	else
+		return count;
+	return end - page < count ? end - page : count;
+}
+
+static struct cr_error *fill_extent(struct filler *filler, const struct vma *vma,
+				    const struct vma *last, const struct extent *extent,
+				    const struct list *parents, size_t *at)
+{
+	for (uint64_t done = 0, run; done < extent->count; done += run) {
+		uint64_t page = extent->page + done;
+		uint64_t index = extent->index == EXTENT_ZERO ? EXTENT_ZERO : extent->index + done;
+		const struct extent *parent = covering(parents, at, page);
+
+		run = run_length(parent, parents, *at, page, extent->count - done);
+		if (parent && index != EXTENT_ZERO && parent->index != EXTENT_ZERO &&
+		    parent->index + (page - parent->page) == index)
+			continue;
+		if (index == EXTENT_ZERO || (parent && run < FRESH_LEAST)) {
+			TRY(fill_pages(filler, page, run, index));
+			continue;
+		}
+		if (parent)
+			TRY(fresh_drop(&filler->fresh, page, run));
+		TRY(fill_fresh(filler, vma, last, &(struct extent){page, run, index}));
 	}
 	return NULL;
 }
@@ -241,9 +250,7 @@ static struct cr_error *fill_vmas(struct filler *filler, struct process *process
 		if (vma == end)
 			return error_new(CR_IMAGE, "Pages at 0x%lx belong to no mapping",
 					 (unsigned long)(extent->page * PAGE));
-		TRY(present->count || extent->index == EXTENT_ZERO
-			    ? fill_extent(filler, extent, present, &at)
-			    : fill_fresh(filler, vma, end, extent));
+		TRY(fill_extent(filler, vma, end, extent, present, &at));
 	}
 	return flush(filler);
 }

@@ -31,6 +31,16 @@
 
 enum { BLOCK = ARCH_HUGE_PAGE / PAGE };
 
+struct cr_error *fresh_drop(struct fresh *fresh, uint64_t page, uint64_t count)
+{
+	struct program *p = fresh->restore->program;
+
+	TRY(program_reserve(p, 1, 0));
+	program_call(p, "drop inherited pages", SYS_madvise, page * PAGE, count * PAGE,
+		     MADV_DONTNEED);
+	return program_run(p);
+}
+
 /* ---- huge pages ---- */
 
 /* The host's setting, in brackets among all there are. */
@@ -74,14 +84,16 @@ static bool is_advised(const struct memory_map *memory, const struct vma *range)
 	return true;
 }
 
-/* A clone has the advice as well, and cannot get rid of it. */
-static bool may_advise(const struct process *process, const struct vma *vma)
+/* Whoever stems from it by fork(2) has the advice as well, and cannot get rid of it. */
+static bool may_advise(const struct fresh *fresh, const struct vma *vma)
 {
+	const struct memory_map *memory = fresh->process->memory;
+
 	if (!(vma->flags & VM_HUGEPAGE))
 		return false;
-	for_each (struct process *, child, &process->children) {
-		if (child->memory && memory_inherited(child) == process->memory &&
-		    !is_advised(child->memory, vma))
+	for_each (struct process *, other, &fresh->restore->image.processes) {
+		if (other->memory && other->memory != memory &&
+		    memory_is_kin(other->memory, memory) && !is_advised(other->memory, vma))
 			return false;
 	}
 	return true;
@@ -92,7 +104,7 @@ static bool is_huge(struct fresh *fresh, const struct vma *vma)
 	if (vma->type != VMA_ANONYMOUS || vma->flags & (VM_NOHUGEPAGE | VM_HUGETLB))
 		return false;
 	return of_process(fresh) == HUGE_ALWAYS ||
-	       (of_process(fresh) == HUGE_ADVISED && may_advise(fresh->process, vma));
+	       (of_process(fresh) == HUGE_ADVISED && may_advise(fresh, vma));
 }
 
 static void set_thp_disable(struct program *p, uint64_t disable)
@@ -178,14 +190,16 @@ static struct cr_error *place_part(void *context, uint64_t begin, uint64_t end)
 		.len = (end - begin) * PAGE,
 	};
 
-	while (copy.len && ioctl(placing->fresh->userfault, UFFDIO_COPY, &copy) < 0) {
-		if (copy.copy <= 0) {
+	while (ioctl(placing->fresh->userfault, UFFDIO_COPY, &copy) < 0) {
+		if (copy.copy <= 0 || (uint64_t)copy.copy >= copy.len) {
 			__atomic_store_n(&placing->refused, errno, __ATOMIC_RELAXED);
 			break;
 		}
 		copy.dst += (uint64_t)copy.copy;
 		copy.src += (uint64_t)copy.copy;
 		copy.len -= (uint64_t)copy.copy;
+		/* not written by the kernel when the process is gone */
+		copy.copy = 0;
 	}
 	return NULL;
 }
@@ -203,11 +217,15 @@ struct cr_error *fresh_place(struct fresh *fresh, const struct fresh_run *run, b
 		return NULL;
 	if (!fresh->watched)
 		TRY(watch(fresh));
-	if (fresh->userfault < 0 || ioctl(fresh->userfault, UFFDIO_REGISTER, &watched) < 0)
+	if (fresh->userfault < 0)
 		return NULL;
-	fresh_widen(fresh);
-	TRY(parallel(run->count, FRESH_GRAIN, place_part, &placing));
-	ioctl(fresh->userfault, UFFDIO_UNREGISTER, &watched.range);
+	if (ioctl(fresh->userfault, UFFDIO_REGISTER, &watched) < 0) {
+		placing.refused = errno;
+	} else {
+		fresh_widen(fresh);
+		TRY(parallel(run->count, FRESH_GRAIN, place_part, &placing));
+		ioctl(fresh->userfault, UFFDIO_UNREGISTER, &watched.range);
+	}
 	*done = !placing.refused;
 	if (placing.refused)
 		log_say(&fresh->restore->log, CR_DEBUG, "Pages at 0x%lx are written: %s",

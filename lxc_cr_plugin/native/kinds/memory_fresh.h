@@ -15,8 +15,8 @@ struct fresh {
 	enum huge_pages huge_pages; /* in this process */
 	bool known;		    /* that */
 	bool wide;		    /* the engine is not pinned any more: pin.c */
-	bool watched;		    /* there is a userfaultfd, or there will be none: */
-	int userfault;		    /* below 0: errno */
+	bool watched;		    /* it was tried to get a userfaultfd: */
+	int userfault;		    /* that, or -1 */
 };
 
 /* A run of pages that lie in one VMA, contents in the pages file. */
@@ -30,6 +30,9 @@ enum {
 	FRESH_GRAIN = 2048,		     /* pages of a processor: for parallel() */
 };
 
+/* Of what it has from its parent nothing is left there: else the kernel would copy each page before it
+ * is overwritten. */
+struct cr_error *fresh_drop(struct fresh *fresh, uint64_t page, uint64_t count);
 /* How many pages of @run, from *from on, should become huge pages. */
 uint64_t fresh_huge(struct fresh *fresh, const struct fresh_run *run, uint64_t *from);
 /* What is written to @vma in between becomes huge pages. */

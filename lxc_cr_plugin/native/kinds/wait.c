@@ -111,7 +111,7 @@ void wait_hide_all(struct dump *dump)
 
 /* ---- until when ---- */
 
-struct cr_error *wait_sample(struct dump *dump)
+struct cr_error *wait_prepare(struct dump *dump)
 {
 	const struct kernel_task *tasks = dump->kernel_tasks.items;
 	bool wanted = false;
@@ -122,11 +122,14 @@ struct cr_error *wait_sample(struct dump *dump)
 		wanted =
 			call && call->timeout != NONE && (!is_of_socket(call) || dump->has_sockets);
 	}
-	if (!wanted)
-		return NULL;
-	TRY(kernel_wait_reader_open(dump->btf, &dump->wait_reader));
-	return kernel_wait_reader_read(dump->wait_reader, dump->peek, dump->image.pool,
-				       &dump->kernel_waits);
+	return wanted ? kernel_wait_reader_open(dump->btf, &dump->wait_reader) : NULL;
+}
+
+struct cr_error *wait_sample(struct dump *dump)
+{
+	return dump->wait_reader ? kernel_wait_reader_read(dump->wait_reader, dump->peek,
+							   dump->image.pool, &dump->kernel_waits)
+				 : NULL;
 }
 
 static int by_tid(const void *a, const void *b)

@@ -34,7 +34,9 @@ bool wait_shorten(pid_t tid, struct arch_regs *regs, uint32_t syscall, uint64_t 
 struct cr_error *wait_rewrite(pid_t tid, const struct arch_regs *regs, uint32_t syscall,
 			      uint64_t ns);
 
-/* Just before the stop: until when does everybody sleep? */
+/* What wait_sample() needs, if anybody sleeps who is to be awake at some time. */
+struct cr_error *wait_prepare(struct dump *dump);
+/* Right before the stop, for it is of no use for who sleeps anew: until when does everybody sleep? */
 struct cr_error *wait_sample(struct dump *dump);
 
 /* At the end of the stop: what is left of the waits has become less. */

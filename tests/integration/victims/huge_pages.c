@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Transparent huge pages: memory that had them has them afterwards, and neither does any other get
- * some, nor come back what was given back out of them. In two processes, one of which has disabled
- * them (PR_SET_THP_DISABLE). The host must not make any behind our back (khugepaged).
+ * some, nor come back what was given back out of them. In a process and two children, one of which
+ * has disabled them (PR_SET_THP_DISABLE). The host must not make any behind our back (khugepaged).
  */
 #include <sys/prctl.h>
 
@@ -92,40 +92,53 @@ static void verify(const struct region *region)
 	}
 }
 
-static void run(void *argument)
-{
-	uint32_t *arrived = argument;
+static uint32_t *arrived;
 
-	must(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+static void build_all(bool disabled)
+{
 	for (int i = 0; i < REGIONS; i++) {
 		build(&regions[i]);
-		check(regions[i].huge == 0, "%s: huge pages all the same", regions[i].name);
+		if (disabled || regions[i].advice == MADV_NOHUGEPAGE)
+			check(regions[i].huge == 0, "%s: huge pages all the same", regions[i].name);
+		else if (regions[i].advice == MADV_HUGEPAGE && !regions[i].sparse)
+			check(regions[i].huge > 0, "%s: no huge pages", regions[i].name);
 	}
-	victim_arrive(arrived);
-	victim_wait();
-	check(must(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0)) == 1, "they are not disabled any more");
+}
+
+static void verify_all(bool disabled)
+{
+	check(must(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0)) == disabled, "PR_GET_THP_DISABLE");
 	for (int i = 0; i < REGIONS; i++)
 		verify(&regions[i]);
+}
+
+static void child(void *argument)
+{
+	bool disabled = *(bool *)argument;
+
+	must(prctl(PR_SET_THP_DISABLE, disabled, 0, 0, 0));
+	build_all(disabled);
 	victim_arrive(arrived);
+	victim_wait();
+	verify_all(disabled);
 }
 
 int main(int argc, char **argv)
 {
-	uint32_t *arrived;
-	pid_t child;
+	bool disabled = true, allowed = false;
+	pid_t first, second;
 
 	victim_init(argc, argv);
 	arrived = victim_shared(sizeof(*arrived));
-	child = victim_child(run, arrived);
-	victim_meet(arrived, 1);
-	for (int i = 0; i < REGIONS; i++)
-		build(&regions[i]);
+	first = victim_child(child, &disabled);
+	second = victim_child(child, &allowed);
+	victim_meet(arrived, 2);
+	build_all(false);
 	victim_ready();
 	victim_wait();
-	check(must(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0)) == 0, "they are disabled");
-	for (int i = 0; i < REGIONS; i++)
-		verify(&regions[i]);
-	victim_reap(child);
+	verify_all(false);
+	victim_reap(first);
+	victim_reap(second);
 	victim_ok();
 	return 0;
 }
