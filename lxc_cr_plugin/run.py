@@ -169,6 +169,21 @@ def is_alive(pid: int, *, started: int) -> bool:
     return fields is not None and int(fields[19]) == started and fields[0] not in (b"Z", b"X")
 
 
+def is_reapable(pid: int, *, started: int) -> bool:
+    """Whether the process that start_time() told apart is a zombie that its parent could wait for.
+
+    It cannot as long as other threads of it have not ended, or a tracer has not waited for it.
+    """
+    fields = _stat(pid)
+    if fields is None or int(fields[19]) != started or fields[0] != b"Z":
+        return False
+    try:
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return int(fields[17]) == 1 and b"\nTracerPid:\t0\n" in status
+
+
 def parent_of(pid: int) -> int | None:
     """The pid of the parent of process @pid; None when there is no such process."""
     fields = _stat(pid)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .restore import Restarted
     from .store import Image, Reference, Store
 
+# How long a killed init may take to end, with all its processes and memory, seconds.
+END_TIMEOUT = 30.0
+
 # How long LXC may take to reap an init that has ended, seconds.
 REAP_TIMEOUT = 5.0
 
@@ -304,11 +307,20 @@ def end_stuck_monitor(entry: Entry) -> None:
 
     Where the init dies before it has sent LXC what that waits for, LXC waits for ever: it holds the
     other end of its socket too. Nobody could ask it for the state of the container, or start that again.
+    An init that is still ending, or that a debugger holds, is no fault of LXC's.
     """
-    from .run import kill_process, start_time, until
+    from .run import is_reapable, kill_process, start_time, until
 
-    init, monitor = entry.init, entry.monitor
+    init, started, monitor = entry.init, entry.init_started, entry.monitor
     if init is None or monitor is None:
         return
-    if not until(lambda: start_time(init) != entry.init_started, timeout=REAP_TIMEOUT):
+
+    def reaped() -> bool:
+        return start_time(init) != started
+
+    def left() -> bool:
+        return is_reapable(init, started=started)
+
+    until(lambda: reaped() or left(), timeout=END_TIMEOUT)
+    if left() and not until(reaped, timeout=REAP_TIMEOUT) and left():
         kill_process(monitor, started=entry.monitor_started)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Forked processes: what they keep, how they end, what signals do."""
 
+import ctypes
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ from lxc_cr_plugin.errors import Cancelled
 from lxc_cr_plugin.run import (
     Pipe,
     fork,
+    is_reapable,
     kill_process,
     signals_cancel,
     signals_ignored,
@@ -134,3 +136,34 @@ def test_only_the_process_that_is_meant_is_killed():
         assert kill_process(child.pid, started=started)
         assert child.wait() == -signal.SIGKILL
         assert not kill_process(child.pid, started=started)
+
+
+# <linux/ptrace.h>
+PTRACE_SEIZE = 0x4206
+
+
+def test_a_zombie_that_a_tracer_holds_is_not_its_parents():
+    def trace(pid, ready, end):
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.ptrace(PTRACE_SEIZE, pid, None, None) != 0:
+            return ctypes.get_errno()
+        os.write(ready.write, b"!")
+        # It does not wait for the one that it traces.
+        return len(os.read(end.read, 1))
+
+    with Pipe() as ready, Pipe() as end, fork(signal.pause) as child:
+        started = start_time(child.pid)
+        assert not is_reapable(child.pid, started=started)
+        keep = (ready.write, end.read)
+        with fork(lambda: trace(child.pid, ready, end), keep=keep) as tracer:
+            assert os.read(ready.read, 1)
+            child.kill()
+            stat = Path(f"/proc/{child.pid}/stat")
+            assert until(lambda: ") Z " in stat.read_text(), timeout=10)
+            assert not is_reapable(child.pid, started=started)
+            os.write(end.write, b"!")
+            assert tracer.wait() == 1
+        assert is_reapable(child.pid, started=started)
+        assert not is_reapable(child.pid, started=started + 1)
+        child.wait()
+        assert not is_reapable(child.pid, started=started)
