@@ -22,6 +22,7 @@ from .completion import complete
 from .config import FRESH, KEEP
 from .container import RUNNING, STOPPED, Container, refuse_undefined
 from .errors import ContainerError, ImageError, RestartError
+from .in_use import hold
 from .journal import RESTART, Entry, Journals, entry_of_this_process
 from .lease import REMAINING, LeasePolicy
 from .log import Reporter, human_time
@@ -29,7 +30,7 @@ from .manifest import Manifest
 from .native import RestartResult
 from .resources import hook
 from .run import signals_ignored
-from .store import Image, hold
+from .store import Image
 
 NO_SOURCES: Mapping[str, str] = {}
 
@@ -373,8 +374,8 @@ def engine_at(
         # Both for reading and writing: opening never waits for the hook, which may never come.
         # Only the engine keeps them, so that a hook sees an end of file when the engine dies.
         ends = [_open(undo, place / name, os.O_RDWR) for name in ("request", "reply")]
-        image_fd = _open(undo, image.path, os.O_RDONLY | os.O_DIRECTORY)
-        hold(image_fd)
+        image_fd = hold(image.path)
+        undo.callback(os.close, image_fd)
         engine = native.Restart(
             image_fd=image_fd,
             request_fd=ends[0],

@@ -27,6 +27,7 @@ from urllib.parse import quote, unquote
 
 from . import manifest
 from .errors import StoreError, UsageError, os_message
+from .in_use import claimed, try_lock
 from .manifest import Manifest
 from .run import until
 from .trusted import sync
@@ -309,7 +310,7 @@ class Shelf:
         """Hold the lock for names: renames and tags."""
         fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if not until(lambda: _try_lock(fd), timeout=LOCK_TIMEOUT):
+            if not until(lambda: try_lock(fd), timeout=LOCK_TIMEOUT):
                 raise StoreError(
                     f"The image store '{self.path}' is locked by another command",
                     hint=f"`fuser {self.path}/.lock` shows by which",
@@ -351,7 +352,7 @@ class Shelf:
         try:
             if stat.S_ISREG(os.fstat(fd).st_mode):
                 path.unlink()
-            elif _try_lock(fd):
+            elif try_lock(fd):
                 # What cannot go now is tried again by the next command.
                 with contextlib.suppress(StoreError):
                     self._discard(path)
@@ -374,7 +375,8 @@ class Shelf:
     def adopt(self, staging: Path, *, container: str, replace: bool = False) -> Image:
         """Give the complete image in @staging, which is sealed, its name. The shelf is locked.
 
-        If it is here already that one stays, or with @replace goes: it may be damaged.
+        If it is here already that one stays, or with @replace goes: it may be damaged. Raises StoreError
+        when a command is at work with that.
         """
         digest = manifest.digest_of((staging / manifest.NAME).read_bytes())
         home = self._home(container)
@@ -386,7 +388,8 @@ class Shelf:
         elif replace:
             from . import native
 
-            native.exchange(AT_FDCWD, str(staging), AT_FDCWD, str(path))
+            with claimed(path):
+                native.exchange(AT_FDCWD, str(staging), AT_FDCWD, str(path))
         for directory in (home, self.path):
             sync(directory)
         return Image(container, digest, path, self.buffered)
@@ -397,8 +400,12 @@ class Shelf:
         Raises StoreError when a command is at work with it.
         """
         path = self._home(container) / digest
-        if path.is_dir():
-            refuse_held(path)
+        with claimed(path) if path.is_dir() else contextlib.nullcontext():
+            self.remove_claimed(container=container, digest=digest)
+
+    def remove_claimed(self, *, container: str, digest: str) -> None:
+        """The same of an image that the caller has claimed."""
+        path = self._home(container) / digest
         tags = self._tags(container)
         for tag, target in tags.items():
             if target == digest:
@@ -526,30 +533,3 @@ def seal_tree(directory: Path) -> None:
             sync(Path(folder) / name)
         Path(folder).chmod(0o700)
         sync(Path(folder))
-
-
-def hold(fd: int) -> None:
-    """Let nobody remove the image whose directory is @fd as long as that or a copy of it is open."""
-    if not until(lambda: _try_lock(fd, fcntl.LOCK_SH), timeout=LOCK_TIMEOUT):
-        raise StoreError("The image is still being written", hint="Wait until it is complete")
-
-
-def refuse_held(path: Path) -> None:
-    """Raise StoreError when somebody holds the image at @path, or still writes it."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if not _try_lock(fd):
-            raise StoreError(
-                f"Image '{path.parent.name}@sha256:{path.name[:12]}' is in use",
-                hint="Wait until the command that works with it has finished",
-            )
-    finally:
-        os.close(fd)
-
-
-def _try_lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -2,17 +2,21 @@
 """The image store: names, tags, the buffer, and a death at any moment."""
 
 import errno
+import fcntl
 import os
+import shutil
 import signal
 import stat
 from pathlib import Path
 
 import pytest
 
+from lxc_cr_plugin import in_use
 from lxc_cr_plugin import store as store_module
 from lxc_cr_plugin.errors import StoreError, UsageError
+from lxc_cr_plugin.in_use import hold
 from lxc_cr_plugin.run import fork
-from lxc_cr_plugin.store import Reference, Store, hold
+from lxc_cr_plugin.store import Reference, Store
 from tests.unit.images import add_image, write_files
 
 
@@ -443,15 +447,65 @@ def test_what_is_removed_while_it_is_listed(store, monkeypatch):
 
 def test_an_image_in_use_is_not_removed(store):
     image = add_image(store)
-    fd = os.open(image.path, os.O_RDONLY)
-    hold(fd)
+    fd = hold(image.path)
     for _ in range(2):
         with pytest.raises(StoreError, match="is in use"):
             store.remove(store.resolve(Reference("web")))
         assert whole(image)
+    # Nor by the same one, as an import brings it.
+    with store.staging(buffered=False) as staging:
+        shutil.copytree(image.path, staging.path, dirs_exist_ok=True)
+        with pytest.raises(StoreError, match="is in use"):
+            store.commit(staging, container="web", tag="latest")
+    assert os.path.samestat(os.fstat(fd), image.path.stat())
     os.close(fd)
     store.remove(store.resolve(Reference("web")))
     assert store.images() == []
+
+
+def test_an_image_that_is_being_removed_is_not_held(store, monkeypatch):
+    """Nobody may have begun with it, and nobody begins, until all of it is gone."""
+    image = add_image(store)
+    removing = shutil.rmtree
+    fds = open_fds()
+    tried = []
+
+    def remove(path, **options):
+        if path.parent.name == ".staging":
+            with pytest.raises(StoreError, match="was removed"):
+                hold(image.path)
+            with pytest.raises(StoreError, match="or removed"):
+                hold(path)
+            tried.append(path)
+        removing(path, **options)
+
+    monkeypatch.setattr(in_use, "HOLD_TIMEOUT", 0.01)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    store.remove(image)
+    assert len(tried) == 1
+    assert store.images() == []
+    assert open_fds() == fds
+
+
+def test_an_image_that_goes_while_it_is_waited_for(store, monkeypatch):
+    image = add_image(store)
+    fds = open_fds()
+    lock = in_use.try_lock
+
+    def late(fd, how=fcntl.LOCK_EX):
+        if how == fcntl.LOCK_SH:
+            monkeypatch.setattr(in_use, "try_lock", lock)
+            store.remove(image)
+        return lock(fd, how)
+
+    monkeypatch.setattr(in_use, "try_lock", late)
+    with pytest.raises(StoreError, match="was removed"):
+        hold(image.path)
+    assert open_fds() == fds
+
+
+def open_fds():
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 def test_an_image_that_cannot_be_removed(store, monkeypatch):
