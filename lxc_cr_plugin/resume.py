@@ -23,7 +23,7 @@ from pathlib import Path
 from . import pending, snapshot, unfinished
 from .config import FRESH, Settings
 from .container.starting import Monitor, StartingContainer
-from .errors import LxcCrError, RestartError
+from .errors import Cancelled, LxcCrError, RestartError
 from .journal import Entry, Journals
 from .lease import LeasePolicy
 from .restore import Restarted, restart
@@ -146,7 +146,8 @@ class Supervisor:
             done = self._restart(policy)
         except LxcCrError as error:
             report.error(error)
-            if policy and policy.on_failure == FRESH:
+            # A signal is no failure: the restart stays pending.
+            if policy and policy.on_failure == FRESH and not isinstance(error, Cancelled):
                 self._start_afresh()
             return error.exit_code
         if done:

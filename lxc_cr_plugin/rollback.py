@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from . import image as images
 from . import pending, snapshot
 from .container import STOPPED, Container, settle
-from .errors import LxcCrError, RestartError
+from .errors import Cancelled, LxcCrError, RestartError
 from .journal import Journals
 from .log import Reporter
 from .restore import Restarted, refuse_foreign
@@ -135,9 +135,13 @@ def finish(
             image = resolve(mark.reference)
             try:
                 restart(image)
+            except Cancelled:
+                raise
             except (LxcCrError, OSError):
                 leave(container, image)
                 raise
+        except Cancelled:
+            raise  # the mark stays: the next command tries it
         except (LxcCrError, OSError) as error:
             report.warning(
                 f"Container '{container.name}' is stopped since a rollback was cut off, and could not "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..errors import HostError, ImageError, LxcCrError, os_errors
+from ..errors import Cancelled, HostError, ImageError, LxcCrError, os_errors
 
 if TYPE_CHECKING:
     from ..manifest import Manifest
@@ -119,6 +119,8 @@ def kept_beside(rootfs: str) -> Path | None:
 
     try:
         return backend_for(rootfs).kept
+    except Cancelled:
+        raise
     except LxcCrError:
         # A restart that was cut off may have left them where no backend looks.
         kept = kept_for(Path(rootfs.rpartition(":")[2]))
