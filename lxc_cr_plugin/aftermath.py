@@ -28,10 +28,11 @@ def after_stop(session: Session, directory: Path) -> None:
         return
     store, needed = session.store(), pending(directory)
     for image in store.newest(directory.name):
-        if image.buffered and on_stop == FLUSH:
-            store.flush(image)
-        elif image.buffered and not (needed and needed.digest == image.digest):
-            store.remove(image)
+        with session.passing_over_used():
+            if image.buffered and on_stop == FLUSH:
+                store.flush(image)
+            elif image.buffered and not (needed and needed.digest == image.digest):
+                store.remove(image)
 
 
 def ended_by_us(session: Session, init: int) -> bool:
@@ -70,4 +71,5 @@ def after_destroy(session: Session, directory: Path) -> None:
     if session.policy_of(directory).on_destroy == REMOVE:
         store = session.store()
         for image in store.newest(directory.name):
-            store.remove(image)
+            with session.passing_over_used():
+                store.remove(image)

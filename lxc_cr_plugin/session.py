@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,6 +158,16 @@ class Session:
                 f"Container '{image.container}' resumes from {image.reference()} at its next start",
                 hint=f"`lxc-cr pending {image.container} --clear` lets it start afresh",
             )
+
+    @contextlib.contextmanager
+    def passing_over_used(self) -> Iterator[None]:
+        """Let a `with` block that removes one image of many fail when a command is at work with it."""
+        try:
+            yield
+        except StoreError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            self.report.warning(f"{error}: it stays")
 
     def make_image(
         self,

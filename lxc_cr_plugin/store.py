@@ -203,7 +203,10 @@ class Store:
                     shelf.remove(container=image.container, digest=image.digest)
 
     def flush(self, image: Image) -> Image:
-        """Copy a buffered @image to the disk, durably, and remove it from the buffer."""
+        """Copy a buffered @image to the disk, durably, and remove it from the buffer.
+
+        Raises StoreError, and nothing is changed, when a command is at work with it.
+        """
         if not image.buffered:
             raise StoreError(f"Image '{image.reference()}' is not buffered")
         self.check_space(image.room(), buffered=False)
@@ -215,12 +218,16 @@ class Store:
                 image.path, staging.path, copy_function=copy_with_holes, dirs_exist_ok=True
             )
             seal_tree(staging.path)
-            with self._root.locked():
-                stored = self._root.adopt(staging.path, container=image.container)
-                for tag in image.tags:
-                    self._root.set_tag(container=image.container, tag=tag, digest=image.digest)
-        with self._buffer.locked():
-            self._buffer.remove(container=image.container, digest=image.digest)
+            with claimed(image.path):
+                with self._root.locked():
+                    stored = self._root.adopt(staging.path, container=image.container)
+                    for tag in image.tags:
+                        self._root.set_tag(container=image.container, tag=tag, digest=image.digest)
+                with (
+                    writing(f"Failed to remove an image from '{self._buffer.path}'"),
+                    self._buffer.locked(),
+                ):
+                    self._buffer.remove_claimed(container=image.container, digest=image.digest)
         return stored._replace(tags=image.tags)
 
     def copy(self, image: Image, *, container: str) -> Image:

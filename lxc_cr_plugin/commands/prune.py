@@ -38,17 +38,21 @@ def run(session: Session) -> int:
     store = session.store()
     rules = Rules(arguments.keep_last, arguments.keep_days, arguments.tagged)
     images = [i for i in store.images() if arguments.name in (None, i.container)]
-    found = [i for i in superfluous(images, rules) if not session.is_pending(i)]
-    for image in found:
-        if not arguments.dry_run:
-            store.remove(image)
-    names = [f"{image.container}@sha256:{image.digest[:12]}" for image in found]
+    gone = []
+    for image in superfluous(images, rules):
+        if session.is_pending(image):
+            continue
+        with session.passing_over_used():
+            if not arguments.dry_run:
+                store.remove(image)
+            gone.append(image)
+    names = [f"{image.container}@sha256:{image.digest[:12]}" for image in gone]
     verb = "Would remove" if arguments.dry_run else "Removed"
     session.report.result(
         {
             "command": "prune",
             "dry_run": arguments.dry_run,
-            "digests": [f"sha256:{image.digest}" for image in found],
+            "digests": [f"sha256:{image.digest}" for image in gone],
         },
         text="\n".join(f"{verb} {name}" for name in names) or "Nothing to remove",
     )

@@ -2,6 +2,7 @@
 """The command line: what it accepts, its exit codes, and what it loads."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from lxc_cr_plugin import __version__, cli, commands, config, pending
 from lxc_cr_plugin.commands import checkpoint, restart
 from lxc_cr_plugin.errors import Cancelled, HostError, LxcCrError, UsageError
+from lxc_cr_plugin.in_use import hold
 from lxc_cr_plugin.log import Reporter
 from lxc_cr_plugin.store import Image, Store
 from tests.unit.images import add_image
@@ -163,6 +165,27 @@ def test_rm(place, store, capsys):
     assert store.images() == []
     assert cli.main([*place, "rm", "web:one"]) == 8
     assert "lxc-cr: There is no image 'web:one'" in capsys.readouterr().err
+
+
+def test_an_image_in_use_is_passed_over(place, store, tmp_path, monkeypatch, capsys):
+    """It is named, and it is no reason to leave the others too."""
+    (tmp_path / "lxcpath" / "web").mkdir(parents=True)
+    used = [add_image(store, tag=f"used{number}", downtime=number) for number in (1, 5)]
+    fds = [hold(image.path) for image in used]
+    monkeypatch.setenv("LXC_NAME", "web")
+    monkeypatch.setenv("LXC_CONFIG_FILE", str(tmp_path / "lxcpath" / "web" / "config"))
+    (tmp_path / "lxcpath" / "web" / "lxc-cr.toml").write_text('on_destroy = "remove"\n')
+    for words in (["prune", "--keep-last", "0", "--tagged"], ["hook", "destroy"]):
+        add_image(store, tag="one", downtime=3)
+        assert cli.main([*place, *words]) == 0
+        assert sorted(i.digest for i in store.images()) == sorted(i.digest for i in used)
+        output = capsys.readouterr()
+        for image in used:
+            warning = f"warning: Image 'web@sha256:{image.digest[:12]}' is in use: it stays"
+            assert warning in output.err
+            assert image.digest[:12] not in output.out
+    for fd in fds:
+        os.close(fd)
 
 
 def test_flush(place, store, capsys):

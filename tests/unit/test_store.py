@@ -463,6 +463,27 @@ def test_an_image_in_use_is_not_removed(store):
     assert store.images() == []
 
 
+def test_an_image_in_use_is_not_flushed(store):
+    image = add_image(store, buffered=True)
+    fd = hold(image.path)
+    with pytest.raises(StoreError, match="is in use"):
+        store.flush(image)
+    assert store.images() == [image]
+    os.close(fd)
+    stored = store.flush(image)
+    assert store.images() == [stored]
+
+
+def test_a_buffer_that_keeps_what_was_flushed(store, monkeypatch):
+    def read_only(*_arguments, **_options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    image = add_image(store, buffered=True)
+    monkeypatch.setattr(store_module.Shelf, "remove_claimed", read_only)
+    with pytest.raises(StoreError, match=r"remove an image.*Read-only file system"):
+        store.flush(image)
+
+
 def test_an_image_that_is_being_removed_is_not_held(store, monkeypatch):
     """Nobody may have begun with it, and nobody begins, until all of it is gone."""
     image = add_image(store)
