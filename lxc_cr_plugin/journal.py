@@ -328,9 +328,7 @@ def undo(entry: Entry, *, stop_container: StopContainer, certain: bool = False) 
         if freezer.frozen():
             freezer.thaw()
             done.append("thawed it")
-    if entry.meeting_place and Path(entry.meeting_place).exists():
-        dismiss(Path(entry.meeting_place))
-        shutil.rmtree(entry.meeting_place, ignore_errors=True)
+    if entry.meeting_place and dismiss(Path(entry.meeting_place)):
         done.append("removed its meeting place")
     failed = entry.operation == RESTART and not entry.confirmed
     if failed and stop_container(entry):
@@ -346,19 +344,30 @@ def undo(entry: Entry, *, stop_container: StopContainer, certain: bool = False) 
     return done
 
 
-def dismiss(place: Path) -> None:
-    """Tell a hook that waits at the meeting @place for an answer that there is none.
+def dismiss(place: Path) -> bool:
+    """Remove the meeting @place and tell a hook that waits there that nobody comes; False: it is gone.
 
     Else it gives up by itself only after seconds, in which the runtime waits for it. If the engine has
     answered and died before the hook came to read, the answer is lost.
     """
-    with contextlib.suppress(OSError):
-        # Both ends: opening one alone waits for the other.
-        fd = os.open(place / "reply", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"abort\n")
-        finally:
-            os.close(fd)
+    # Out of the hook's sight first: it may wait in the opening of either fifo, and finds the other,
+    # which it would wait for next, no more.
+    leaving = place.with_name(place.name + ".leaving")
+    with contextlib.suppress(FileNotFoundError):
+        place.rename(leaving)
+    if not leaving.exists():
+        return False
+    for fifo in leaving.iterdir():
+        with contextlib.suppress(OSError):
+            # Both ends: opening one alone waits for the other.
+            fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if fifo.name == "reply":
+                    os.write(fd, b"abort\n")
+            finally:
+                os.close(fd)
+    shutil.rmtree(leaving, ignore_errors=True)
+    return True
 
 
 def _is_void(entry: Entry, *, certain: bool) -> bool:

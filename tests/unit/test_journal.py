@@ -335,13 +335,17 @@ def test_the_lock_is_a_lock(desk):
         os.close(other)
 
 
-def test_a_hook_that_waits_is_dismissed(desk, tmp_path):
-    """Nobody will answer it: it must not wait until its time is over."""
+@pytest.mark.parametrize(("waits", "told"), [("request.1", b""), ("reply", b"abort\n")])
+def test_a_hook_that_waits_is_dismissed(waits, told, desk, tmp_path):
+    """Nobody will answer it: it must not wait until its time is over, in the first fifo or the second."""
     place = tmp_path / "meet"
     place.mkdir()
-    os.mkfifo(place / "reply")
+    for name in ("request.1", "reply"):
+        os.mkfifo(place / name)
     desk.killed(entry_of_this_process(operation=RESTART, meeting_place=place, **WEB))
-    with subprocess.Popen(["cat", place / "reply"], stdout=subprocess.PIPE) as hook:
+    script = 'test "$2" = reply || echo 1 >"$1/request.1"; exec cat "$1/reply"'
+    command = ["sh", "-c", script, "sh", place, waits]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as hook:
         proc = Path(f"/proc/{hook.pid}")
         assert until(
             lambda: (
@@ -350,6 +354,9 @@ def test_a_hook_that_waits_is_dismissed(desk, tmp_path):
             ),
             timeout=10,
         )
-        desk.open().repair()
-        assert hook.communicate(timeout=10)[0] == b"abort\n"
+        try:
+            desk.open().repair()
+            assert hook.communicate(timeout=10)[0] == told
+        finally:
+            hook.kill()
     assert not place.exists()
