@@ -129,6 +129,8 @@ def hold_standard_descriptors() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            # Programs that we execute need it as much; what Python opens is closed for them.
+            os.set_inheritable(fd, True)
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     if sys.stderr is None:

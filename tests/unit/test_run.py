@@ -4,6 +4,8 @@
 import ctypes
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -167,3 +169,22 @@ def test_a_zombie_that_a_tracer_holds_is_not_its_parents():
         assert not is_reapable(child.pid, started=started + 1)
         child.wait()
         assert not is_reapable(child.pid, started=started)
+
+
+CLOSED = """
+import os, subprocess, sys
+from lxc_cr_plugin.run import hold_standard_descriptors
+os.closerange(0, 3)
+hold_standard_descriptors()
+fds = [f"/proc/self/fd/{fd}" for fd in range(3)]
+sys.exit(subprocess.call(["readlink", *fds], close_fds=False, stdout=int(sys.argv[1])))
+"""
+
+
+def test_what_we_execute_has_descriptors_that_were_closed():
+    with Pipe() as pipe:
+        command = [sys.executable, "-c", CLOSED, str(pipe.write)]
+        subprocess.run(command, pass_fds=[pipe.write], check=True)
+        pipe.close_write()
+        told = os.read(pipe.read, 1 << 12).decode().split()
+    assert (told[0], told[2]) == (os.devnull, os.devnull)
