@@ -7,6 +7,7 @@ engine died before it could.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -82,15 +83,22 @@ def find_cgroups(*, init_pid: int, proc: Path = PROC) -> Cgroups:
 
 
 def remove_empty(name: str, *, proc: Path = PROC) -> bool:
-    """Remove the cgroups called @name below the root of every hierarchy; False when one is in use."""
+    """Remove the cgroups called @name below the root of every hierarchy; False when one is in use.
+
+    Those below go with them, such as an init like systemd makes: all of them, or none when a process is
+    in any. A container of the same name in another lxcpath may be running in there.
+    """
     left = False
     for mount in _mounts((proc / "self/mountinfo").read_text()):
+        top = Path(mount.point, name)
         try:
-            Path(mount.point, name).rmdir()
-        except FileNotFoundError:
-            continue
-        except OSError:
-            left = True
+            if any(procs.read_bytes() for procs in top.rglob("cgroup.procs")):
+                left = True
+                continue
+            for directory, _, _ in os.walk(top, topdown=False):
+                Path(directory).rmdir()
+        except (OSError, RecursionError):  # so deep that only a hostile container has made it
+            left = left or top.exists()
     return not left
 
 

@@ -208,7 +208,7 @@ class LxcContainer:
 
         It removes those of its monitor itself, once, as soon as the hook that failed has been waited for.
         Since Linux 6.18 a process may leave its cgroup after that, and rmdir(2) then says EBUSY. All of them
-        are left when the monitor was killed.
+        are left when the monitor was killed, with those that the container has made below its own.
         """
         hint = self.cgroup_hint()
         if hint and self.state() == STOPPED:

@@ -209,8 +209,23 @@ def test_cgroups_that_nobody_is_in_any_more(host):
     host.v1("freezer")
     host.v2()
     name = "lxc.monitor.web"
-    host.cgroup(make=[f"freezer/{name}/busy", f"unified/{name}", f"unified/{name}-1"])
+    below = ("free", "busy/deep")
+    host.cgroup(
+        make=[
+            *(f"{root}/{name}/{path}" for root in ("freezer", "unified") for path in below),
+            f"unified/{name}-1",
+        ]
+    )
+    busy = host.mount / f"freezer/{name}/busy/cgroup.procs"
+    busy.write_text("4711\n")
     assert not remove_empty(name, proc=host.proc)
-    (host.mount / f"freezer/{name}/busy").rmdir()
+    assert not (host.mount / "unified" / name).exists()
+    # Nothing of what somebody is in.
+    assert (host.mount / f"freezer/{name}/free").exists()
+    # There no file of a cgroup keeps it from being removed; here one does.
+    busy.unlink()
+    (busy.parent / "other").touch()
+    assert not remove_empty(name, proc=host.proc)
+    (busy.parent / "other").unlink()
     assert remove_empty(name, proc=host.proc)
     assert sorted(path.name for path in host.mount.glob("*/*")) == [f"{name}-1"]
