@@ -92,11 +92,27 @@ def load(*, file: Path | None = None, container: Path | None = None, **over: Any
         if key in values:
             values[key] = Path(values[key]).absolute()
     if values.get("lxcpath"):
-        # One spelling: LXC's socket and our locks are called by it.
-        values["lxcpath"] = os.path.abspath(values["lxcpath"])  # noqa: PTH100
+        values["lxcpath"] = one_spelling(values["lxcpath"])
     if "other_mounts" in values:
         values["other_mounts"] = tuple(values["other_mounts"])
     return Settings(**values)
+
+
+def one_spelling(lxcpath: str) -> str:
+    """The absolute path of @lxcpath, without `..`: LXC's socket and our locks are called by it.
+
+    Symbolic links stay: LXC goes by what is written. Raises UsageError where a `..` behind one
+    leads elsewhere than it reads.
+    """
+    path = os.path.abspath(lxcpath)  # noqa: PTH100
+    meant = os.path.realpath(lxcpath)
+    if os.path.realpath(path) != meant:
+        raise UsageError(
+            f"The lxcpath '{lxcpath}' has '..' behind a symbolic link, which leads to '{meant}' and "
+            f"reads like '{path}'",
+            hint=f"Write '{meant}', if that is meant",
+        )
+    return path
 
 
 def refuse_empty(option: str, given: object) -> None:

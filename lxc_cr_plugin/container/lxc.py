@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import lxc
 
+from ..config import one_spelling
 from ..errors import ContainerError, HostError, LxcCrError, RestartError
 from ..freezer import remove_empty
 from ..mounts import escape, unescape
@@ -48,7 +49,7 @@ RESUME_HOOK = "lxc-pre-start"
 
 def running(lxcpath: str | None) -> list[str]:
     """Names of the containers in @lxcpath (None: LXC's default) that run now."""
-    path = os.path.abspath(lxcpath or lxc.default_config_path)  # noqa: PTH100
+    path = one_spelling(lxcpath or lxc.default_config_path)
     return sorted(lxc.list_containers(active=True, defined=False, config_path=path))
 
 
@@ -110,7 +111,7 @@ class LxcContainer:
         if not name or "/" in name or name in (".", ".."):
             raise ContainerError(f"'{name}' cannot be the name of a container")
         self.name = name
-        self.lxcpath = os.path.abspath(lxcpath or lxc.default_config_path)  # noqa: PTH100
+        self.lxcpath = one_spelling(lxcpath or lxc.default_config_path)
         self.directory = Path(self.lxcpath, name)
         self.address = f"-n {shlex.quote(name)}"
         if self.lxcpath != lxc.default_config_path:

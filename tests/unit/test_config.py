@@ -206,3 +206,16 @@ def test_one_spelling_of_the_lxcpath(tmp_path, monkeypatch):
     file.touch()
     for spelled in (".", "../lxc", f"{tmp_path}/lxc/", f"{tmp_path}/other/../lxc"):
         assert config.load(file=file, lxcpath=spelled).lxcpath == f"{tmp_path}/lxc"
+
+
+def test_an_lxcpath_that_reads_like_another(file, tmp_path):
+    """The kernel goes up from where a symbolic link leads, the text from where it lies."""
+    (tmp_path / "elsewhere" / "lxc").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("elsewhere/lxc")
+    (tmp_path / "same").symlink_to("elsewhere")
+    settings = file("")
+    with pytest.raises(UsageError, match="behind a symbolic link"):
+        config.load(file=settings, lxcpath=f"{tmp_path}/link/../lxc")
+    for spelled in ("link", "same/../link", "same/lxc"):
+        path = config.load(file=settings, lxcpath=f"{tmp_path}/{spelled}").lxcpath
+        assert path == f"{tmp_path}/{spelled.removeprefix('same/../')}"
