@@ -91,6 +91,11 @@ class Outcome:
         return self.events[-1] if self.events else {}
 
     @property
+    def log(self) -> list[str]:
+        """The lines of the log."""
+        return [event["text"] for event in self.events if event["event"] == "log"]
+
+    @property
     def text(self) -> str:
         """Everything a user would have seen."""
         return "\n".join([*(json.dumps(event) for event in self.events), self.stderr])

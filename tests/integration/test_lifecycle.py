@@ -13,6 +13,7 @@ from pathlib import Path
 import lxc
 import pytest
 
+from .conftest import kept
 from .container import Container, wait_until
 
 UNSUPPORTED = 4
@@ -38,7 +39,7 @@ DESCRIBED = (
 
 def assert_described(outcome):
     """The engine has said of each thing that it did, before it did that."""
-    lines = [event["text"] for event in outcome.events if event["event"] == "log"]
+    lines = outcome.log
     places = []
     for pattern, least in DESCRIBED:
         found = [place for place, line in enumerate(lines) if re.fullmatch(pattern, line)]
@@ -70,10 +71,9 @@ SUID_DUMPABLE = Path("/proc/sys/fs/suid_dumpable")
 
 @pytest.fixture
 def _suid_dumpable():
-    before = SUID_DUMPABLE.read_text()
-    SUID_DUMPABLE.write_text("2")
-    yield
-    SUID_DUMPABLE.write_text(before)
+    with kept(SUID_DUMPABLE):
+        SUID_DUMPABLE.write_text("2")
+        yield
 
 
 @pytest.mark.usefixtures("_suid_dumpable")

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import LEASE_BREAK_TIME
 from .container import Container, wait_until
 from .test_refusals import take_descriptor
 
-LEASE_BREAK_TIME = Path("/proc/sys/fs/lease-break-time")
 LOCK = Path("/run/lxc-cr/lease-break-time.lock")
 WHOLE = 40 * 10**9
 
