@@ -35,7 +35,7 @@ RESTART = "restart"
 ORPHAN_PATIENCE = 15.0
 
 # For so long a lock may be held without a journal: by a command that looks what to repair, or one
-# that has just begun. Seconds.
+# that has just begun. And so long an engine may hold up a command that has other things to do. Seconds.
 MOMENT = 1.0
 
 
@@ -83,10 +83,14 @@ class Journals:
         self._held: dict[Path, int] = {}
 
     def repair(self) -> None:
-        """Undo what commands that were killed have left; every command begins with this."""
+        """Undo what commands that were killed have left; every command begins with this.
+
+        The engine of one that was killed just now gets a moment to finish; what it then still is at
+        work with is left to a later command.
+        """
         for path in sorted(self._dir.glob("*.json")):
             with _open_lock(path) as fd:
-                if _try_lock(fd):
+                if _try_lock(fd) or (_is_orphaned(_read(path)) and _outlast(fd, timeout=MOMENT)):
                     self._repair(path)
 
     def repair_files(self, *, lxcpath: str, stopped: Callable[[str], bool]) -> None:
@@ -139,10 +143,10 @@ class Journals:
             until(lambda: _try_lock(fd) or _read(path) is not None, timeout=MOMENT)
             if not _try_lock(fd):  # true again if we have it
                 entry = _read(path)
-                if entry is None or start_time(entry.pid) == entry.started:
+                if not _is_orphaned(entry):
                     raise _busy(container, entry)
                 self._report.info("Waiting for the engine of a killed command to finish")
-                if not until(lambda: _try_lock(fd), timeout=ORPHAN_PATIENCE, pause=0.02):
+                if not _outlast(fd, timeout=ORPHAN_PATIENCE):
                     raise _busy(container, entry)
             self._repair(path)
             with self._holding(path, fd):
@@ -402,6 +406,16 @@ def _try_lock(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_orphaned(entry: Entry | None) -> bool:
+    """Whether the command that wrote @entry is dead: its engine, if anybody, is at work."""
+    return entry is not None and not is_alive(entry.pid, started=entry.started)
+
+
+def _outlast(fd: int, *, timeout: float) -> bool:
+    """Lock @fd as soon as an engine has let go of it; False: it has not within @timeout seconds."""
+    return until(lambda: _try_lock(fd), timeout=timeout)
 
 
 def _busy(container: str, entry: Entry | None) -> ContainerError:

@@ -273,6 +273,7 @@ def orphan(desk, freezer):
 def test_an_engine_that_outlives_its_command_is_waited_for(desk, monkeypatch):
     freezer = desk.freezer()
     gate = orphan(desk, freezer)
+    monkeypatch.setattr(journal_module, "MOMENT", 0.05)
     desk.open().repair()
     assert freezer.frozen()
     monkeypatch.setattr(journal_module, "ORPHAN_PATIENCE", 0.05)
@@ -283,6 +284,15 @@ def test_an_engine_that_outlives_its_command_is_waited_for(desk, monkeypatch):
     with desk.open().locked(**WEB):
         assert not freezer.frozen()
     assert "Waiting for the engine" in desk.errors.getvalue()
+
+
+def test_an_engine_that_finishes_in_a_moment_is_repaired_by_any_command(desk):
+    freezer = desk.freezer()
+    gate = orphan(desk, freezer)
+    threading.Timer(0.1, gate.close).start()
+    desk.open().repair()
+    assert not freezer.frozen()
+    assert leftovers(desk) == []
 
 
 def test_a_journal_that_is_no_json_is_removed(desk):
