@@ -21,6 +21,7 @@ from ..schema import violations
 
 if TYPE_CHECKING:
     from ..manifest import Manifest
+    from ..native.setting_writes import SettingWrites
     from ..store import Image
     from .ears import Ears
     from .sysctl import Settings
@@ -60,8 +61,11 @@ class Watch:
         from .namespace import Namespace
 
         import_tools()
+        self._pid = pid
         self._nics = [nic.name for nic in nics]
         self._settings: Settings | None = None
+        self._writes: SettingWrites | None = None
+        self._written: int | None = None
         self._owners: Any = None
         self._ears: Ears | None = None
         self._state: State = {}
@@ -77,6 +81,8 @@ class Watch:
             self._ears.close()
         if self._settings:
             self._settings.close()
+        if self._writes:
+            self._writes.close()
 
     def _prepare(self) -> None:
         from .ears import Ears
@@ -104,6 +110,10 @@ class Watch:
 
     def rehearse(self) -> None:
         """Take again what has changed, so that `freeze` has less to do; all tasks run."""
+        from . import sysctl
+
+        self._writes = self._writes or sysctl.count_writes(self._pid)
+        self._written = None
         self._renew()
 
     def freeze(self) -> None:
@@ -127,14 +137,30 @@ class Watch:
         if self._ears.heard(neighbours=bool(self._state["neighbours"])):
             self._state = self._namespace.call(self._read)
             return True
-        # What is open is of the namespace for whoever reads it: to wake somebody there takes longer.
-        if self._settings.are_of_reader:
-            self._namespace.call(self._settings.take)
-        else:
-            self._settings.take()
+        if self._may_be_written():
+            self._take_settings(self._settings)
         if nft.is_lively(self._state["filter"]):
             self._state["filter"] = self._namespace.call(nft.read)
         return False
+
+    def _may_be_written(self) -> bool:
+        """Whether somebody may have written a setting since this said so last.
+
+        What else changes one is heard of, but for parameters of neighbour tables that are set by netlink:
+        those of the rehearsal have to do.
+        """
+        written = self._writes.count() if self._writes else None
+        if written is not None and written == self._written:
+            return False
+        self._written = written
+        return True
+
+    def _take_settings(self, settings: Settings) -> None:
+        # What is open is of the namespace for whoever reads it: to wake somebody there takes longer.
+        if settings.are_of_reader:
+            self._namespace.call(settings.take)
+        else:
+            settings.take()
 
     def obstacles(self) -> list[Obstacle]:
         """What a restart could not put back."""

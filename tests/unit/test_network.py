@@ -155,26 +155,69 @@ def test_a_look_at_settings_leaves_limits_and_low_descriptors():
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
 
 
-def test_settings_are_opened_again_when_interfaces_come(monkeypatch):
+@pytest.fixture
+def apart():
+    """The pid of a process in a network of its own."""
+    with subprocess.Popen(["unshare", "-n", "sleep", "60"]) as process:
+        namespace = Path(f"/proc/{process.pid}/ns/net")
+        wait_until(lambda: not namespace.samefile("/proc/self/ns/net"), what="a network")
+        yield process.pid
+        process.kill()
+
+
+def run_inside(pid, *words):
+    subprocess.run(["nsenter", "-t", str(pid), "-n", *words], check=True)
+
+
+def test_settings_are_opened_again_when_interfaces_come(monkeypatch, apart):
     """Not for every change that is heard of: under the stop that would take longer than all the rest."""
     opened = []
     paths = sysctl.paths
     monkeypatch.setattr(sysctl, "paths", lambda: opened.append(1) or paths())
-    with (
-        subprocess.Popen(["unshare", "-n", "sleep", "60"]) as process,
-        contextlib.ExitStack() as undo,
-    ):
-        undo.callback(process.kill)
-        namespace = Path(f"/proc/{process.pid}/ns/net")
-        wait_until(lambda: not namespace.samefile("/proc/self/ns/net"), what="a network")
-        with contextlib.closing(Watch(process.pid, [])) as watch:
-            for words in ("address add 10.0.0.1/32 dev lo", "link add va type veth peer name vb"):
-                inside = ["nsenter", "-t", str(process.pid), "-n", "ip", *words.split()]
-                subprocess.run(inside, check=True)
-                assert watch._renew()
-                assert len(opened) == (2 if "veth" in words else 1)
-            assert "ipv4/conf/va/rp_filter" in watch._settings.values()
-            assert [one for one in watch._state["addresses"] if "10.0.0.1" in str(one)]
+    with contextlib.closing(Watch(apart, [])) as watch:
+        for words in ("address add 10.0.0.1/32 dev lo", "link add va type veth peer name vb"):
+            run_inside(apart, "ip", *words.split())
+            assert watch._renew()
+            assert len(opened) == (2 if "veth" in words else 1)
+        assert "ipv4/conf/va/rp_filter" in watch._settings.values()
+        assert [one for one in watch._state["addresses"] if "10.0.0.1" in str(one)]
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_settings_are_read_again_under_the_stop_if_one_was_written(monkeypatch, apart, counted):
+    """Where nobody counts who writes, they always are."""
+    if not counted:
+        monkeypatch.setattr(sysctl, "count_writes", lambda _: None)
+    taken = []
+    take = sysctl.Settings.take
+    monkeypatch.setattr(sysctl.Settings, "take", lambda self: taken.append(1) or take(self))
+
+    def frozen():
+        del taken[:]
+        watch.freeze()
+        return len(taken), watch._settings.values()["ipv4/ip_forward"]
+
+    def is_spared():
+        """Somebody else may write settings of his own right now."""
+        return frozen()[0] == 0
+
+    with contextlib.closing(Watch(apart, [])) as watch:
+        watch.rehearse()
+        run_inside(apart, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+        assert frozen() == (1, "1")
+        if counted:
+            wait_until(is_spared, what="nothing to read")
+        else:
+            assert frozen() == (1, "1")
+        run_inside(apart, "sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward")
+        assert frozen() == (1, "0")
+
+
+def test_writes_are_not_counted_where_the_container_would_not_be_among_the_writers(tmp_path):
+    """It is outside of what the mounted cgroups show."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/cgroup").write_text("1:name=systemd:/\n0::/../lxc.payload.web\n")
+    assert sysctl.count_writes(7, proc=tmp_path) is None
 
 
 def test_what_a_clone_has_of_its_own():
