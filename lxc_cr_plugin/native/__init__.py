@@ -257,7 +257,7 @@ def checkpoint(
                     _tell(verdict, b"R")
                     _wait_for(engine, notice, b"S")
                     _capture(capture, engine, verdict)
-                _tell(verdict, b"F")
+                    _tell(verdict, b"F")
             _wait_for(engine, notice, b"W")
             commit(_checkpoint_result(numbers))
             _tell(verdict, b"C")
