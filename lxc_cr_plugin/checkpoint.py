@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A checkpoint, step by step: `checkpoint()` is the contents page.
 
-Nothing of Python runs while the container stands still, except with --stop, where it stands until
-the image has its name.
+While the container stands still the engine does most of the work. Python only calls it to take files, and
+looks whether the network has changed, for less time than the engine needs for the rest; with --stop it
+stands until the image has its name.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -83,6 +84,29 @@ def read(pid: int | str, *, proc: Path = PROC) -> tuple[Mount, ...]:
 def table(pid: int | str, *, proc: Path = PROC) -> bytes:
     """The same as the kernel tells it: to find out whether something has changed."""
     return (proc / str(pid) / "mountinfo").read_bytes()
+
+
+class MountWatch:
+    """The mounts that process @pid sees, as `text`, and whether there are others since. close() it."""
+
+    def __init__(self, pid: int) -> None:
+        self._namespace = Path(f"/proc/{pid}/ns/mnt")
+        self._file = Path(f"/proc/{pid}/mountinfo").open("rb", buffering=0)  # noqa: SIM115
+        self._entered = self._look()
+        self._poll = select.poll()
+        self._poll.register(self._file, select.POLLPRI)
+        self.text = self._file.readall()
+
+    def changed(self) -> bool:
+        """Whether something was mounted, moved or unmounted; may say so once only."""
+        return bool(self._poll.poll(0)) or self._look() != self._entered
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._file.close()
+
+    def _look(self) -> int:
+        return self._namespace.stat().st_ino
 
 
 def parse(data: bytes) -> tuple[Mount, ...]:

@@ -46,6 +46,9 @@ Key = tuple[int, int, int, int, int]
 # The same in one tree: subvolumes of btrfs have the same numbers, each for itself, and a device each.
 Place = tuple[int, Key]
 
+# Who holds the lease of a file, by its device and inode.
+Leases = dict[tuple[int, int], int]
+
 
 class Known(NamedTuple):
     """What earlier images know: rows by the state they were seen in, and where contents lie.
@@ -113,7 +116,7 @@ class Capture:
         self._now: TreeLook | None = None
         self._scan: Scan = {}
         self._believed_before = 0
-        self._leases: dict[tuple[int, int], int] = {}
+        self._leases: Leases = {}
         self._device = device_of_locks(tree.fd)
         self._copies = 0
 
@@ -134,9 +137,13 @@ class Capture:
             if not self._is_known(status) and not self._read(path, status, standing=False):
                 self._before.forget(number)
 
-    def freeze(self) -> None:
-        """Take the tree of this instant. Nothing here may be slow."""
-        self._leases = leases()
+    def rehearse(self) -> None:
+        """Look at it as `freeze` does, which goes faster then."""
+        self._tree.look()
+
+    def freeze(self, held: Leases | None = None) -> None:
+        """Take the tree of this instant. Nothing here may be slow. @held: leases(), if known."""
+        self._leases = leases() if held is None else held
         self._now = self._tree.look()
         found: Iterable[tuple[str, AnyStatus]] = self._now.entries()
         if self._before:
@@ -318,8 +325,8 @@ class Capture:
         )
 
 
-def leases() -> dict[tuple[int, int], int]:
-    """Files (device and inode) whose lease opening would break, or wait for, and who holds it."""
+def leases() -> Leases:
+    """Files whose lease opening would break, or wait for, and who holds it."""
     found = {}
     for line in Path("/proc/locks").read_text().splitlines():
         match = LEASE.match(line)

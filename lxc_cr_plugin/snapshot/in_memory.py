@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError, os_message
 from ..native.tree_take import Arena, Held, Taken
-from .capture import Capture, Known, Reading, leases, place_of
+from .capture import Capture, Known, Leases, Reading, leases, place_of
 from .tree import SHADOWS, AnyStatus, Tree
 from .view import INLINE, View
 
@@ -32,8 +32,8 @@ class MemoryCapture(Capture):
     def prepare(self, *, check_space: Callable[[int], None]) -> None:
         """Nothing: what was read before could be another content by then."""
 
-    def freeze(self) -> None:
-        self._leases = leases()
+    def freeze(self, held: Leases | None = None) -> None:
+        self._leases = leases() if held is None else held
         self._now = self._tree.look()
         skipped = [inode for device, inode in self._leases if device == self._device]
         try:

@@ -92,11 +92,17 @@ class VolatileCapture:
         except OSError:
             return None  # the slow way, then
 
+    def rehearse(self) -> None:
+        """Look at all of them, so that it goes faster the next time."""
+        for one in self._captures:
+            one.rehearse()
+
     def freeze(self) -> None:
         """Read all of them; all tasks stand."""
+        held = capture.leases()
         for one in self._captures:
             begin = time.monotonic_ns()
-            one.freeze()
+            one.freeze(held)
             self._stood.append(time.monotonic_ns() - begin)
 
     def finish(self) -> dict[str, dict[str, Any]]:

@@ -60,8 +60,8 @@ class WholeCapture:
     ) -> None:
         self._init_pid = init_pid
         self._configured = container.mount_places()
-        self._table = mounts.table(init_pid)
-        self._mounts = mounts.parse(self._table)
+        self._watch = mounts.MountWatch(init_pid)
+        self._mounts = mounts.parse(self._watch.text)
         (staging / manifests.CONTENTS).mkdir(mode=0o700)
         self._rootfs: Capture | None = None
         if files != NONE:
@@ -80,9 +80,10 @@ class WholeCapture:
 
     def rehearse(self) -> None:
         """Find out early when something was mounted since; raises CheckpointError."""
-        self._refuse_other_mounts()
+        self._refuse_other_mounts(changed=mounts.table(self._init_pid) != self._watch.text)
         # The first to read /proc/locks for a while waits for a grace period of RCU: up to 20 ms.
         leases()
+        self._volatile.rehearse()
 
     def freeze(self) -> None:
         """Take the files of this instant; all tasks stand."""
@@ -93,8 +94,8 @@ class WholeCapture:
         self._volatile.freeze()
         point("frozen")
 
-    def _refuse_other_mounts(self) -> None:
-        if mounts.table(self._init_pid) != self._table:
+    def _refuse_other_mounts(self, *, changed: bool = False) -> None:
+        if self._watch.changed() or changed:
             raise CheckpointError(
                 "Something was mounted or unmounted in the container during the checkpoint",
                 hint="Try again",
@@ -108,6 +109,7 @@ class WholeCapture:
 
     def abandon(self) -> None:
         """Close what is open."""
+        self._watch.close()
         if self._rootfs:
             self._rootfs.abandon()
         self._volatile.abandon()

@@ -100,11 +100,27 @@ class Bench:
         return True
 
 
+class NoMounts:
+    """In place of a MountWatch: there is no such init."""
+
+    text = b""
+
+    def __init__(self, pid):
+        pass
+
+    def changed(self):
+        return False
+
+    def close(self):
+        pass
+
+
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     bench = Bench(tmp_path)
     monkeypatch.setattr(check, "find_cgroups", lambda init_pid: bench.cgroups)
     monkeypatch.setattr(mounts, "table", lambda pid, **_: b"")
+    monkeypatch.setattr(mounts, "MountWatch", NoMounts)
     monkeypatch.setattr(check.isolation, "obstacles", lambda **_: [])
     monkeypatch.setattr(check.mounts, "obstacles", lambda **_: [])
     monkeypatch.setattr(native, "checkpoint", lambda **options: bench.engine(**options))

@@ -2,7 +2,9 @@
 """Which mounts a restart brings back: those of LXC and of the configuration, each once."""
 
 import contextlib
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from lxc_cr_plugin import completion, manifest, mounts, remount
 from lxc_cr_plugin.errors import ImageError, RestartError
 from lxc_cr_plugin.mount_entries import refuse_forged
 
+from ..integration.container import wait_until
 from .images import make_manifest, write_files
 
 # What containers show, started with lxc.mount.auto = cgroup:rw:force proc:mixed sys:mixed and with
@@ -52,6 +55,48 @@ def of(listed):
 
 def parse(text):
     return mounts.parse(text.encode())
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """The pid of a shell with mounts of its own, to which lines can be written."""
+    with subprocess.Popen(["unshare", "-m", "sh"], stdin=subprocess.PIPE, text=True) as shell:
+        wait_until(lambda: not same_mounts(shell.pid), what="mounts of its own")
+        yield shell
+        shell.stdin.close()
+
+
+def same_mounts(pid):
+    return Path(f"/proc/{pid}/ns/mnt").samefile("/proc/self/ns/mnt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "mount -t tmpfs none {place}",
+        "umount {place}/there",
+        "mount -o remount,bind,ro {place}/there",
+        "mount --move {place}/there {place}/else",
+        "exec unshare -m sleep 60",
+    ],
+)
+def test_whether_mounts_have_changed(change, apart, tmp_path):
+    for name in ("there", "else"):
+        (tmp_path / name).mkdir()
+
+    def tell(line):
+        print(line.format(place=tmp_path), file=apart.stdin, flush=True)
+
+    tell("mount -t tmpfs none {place}/there")
+    wait_until(lambda: str(tmp_path / "there").encode() in mounts.table(apart.pid), what="a mount")
+    with contextlib.closing(mounts.MountWatch(apart.pid)) as watch:
+        assert watch.text == mounts.table(apart.pid)
+        tell(": >{place}/else/file")
+        wait_until((tmp_path / "else/file").exists, what="no change")
+        assert not watch.changed()
+        tell("rm {place}/else/file; " + change)
+        wait_until(watch.changed, what="a change", timeout=10)
+    apart.kill()
 
 
 def inside(listed, configured=()):
