@@ -54,16 +54,29 @@ def examine(container: Container) -> Subject:
 def prove_isolation(container: Container, subject: Subject, *, report: Reporter) -> list[Obstacle]:
     """What the running container shares with the outside."""
     with report.step("isolation", "Prove that nothing is shared with the outside"):
-        return [
-            *isolation.obstacles(
-                init_pid=subject.target.init_pid,
-                pids=subject.cgroups.pids,
-                network_shared=container.shares_network(),
-            ),
-            *mounts.obstacles(
-                init_pid=subject.target.init_pid, configured=container.mount_places()
-            ),
-        ]
+        return isolation.obstacles(
+            init_pid=subject.target.init_pid,
+            pids=subject.cgroups.pids,
+            network_shared=container.shares_network(),
+        )
+
+
+def mount_obstacles(container: Container, subject: Subject, *, report: Reporter) -> list[Obstacle]:
+    """What was mounted inside and a restart could not mount again."""
+    with report.step("mounts", "Look at the mounts"):
+        return mounts.obstacles(
+            init_pid=subject.target.init_pid, configured=container.mount_places()
+        )
+
+
+def refuse_early(
+    container: Container, subject: Subject, *, scope: native.Scope, report: Reporter
+) -> None:
+    """Raise what `refuse` does when something can be seen without the engine, but name all there is."""
+    if prove_isolation(container, subject, report=report) or mount_obstacles(
+        container, subject, report=report
+    ):
+        refuse(container, find_obstacles(container, subject, scope=scope, report=report))
 
 
 def find_obstacles(
@@ -78,8 +91,9 @@ def find_obstacles(
     if found:
         # The engine takes for granted that there is a container of its own to look into.
         return found
+    found = mount_obstacles(container, subject, report=report)
     with report.step("network", "Look at the network"):
-        found = network_obstacles(container, subject)
+        found += network_obstacles(container, subject)
     with report.step("check", "Look for objects that cannot be dumped"):
         return found + native.check(
             target=subject.target,

@@ -104,7 +104,7 @@ def checkpoint(
         lock = undo.enter_context(locked)
         subject = check.examine(container)
         # The engine looks for everything else, as `lxc-cr check` does, before it stops anybody.
-        check.refuse(container, check.prove_isolation(container, subject, report=report))
+        check.refuse_early(container, subject, scope=scope, report=report)
 
         with report.step("network", "Look at the network"):
             net = watch_network(container, subject, undo=undo)

@@ -313,7 +313,19 @@ def test_check_asks_the_engine_only_about_an_isolated_container(bench, monkeypat
 
     found = look()
     assert [obstacle.message for obstacle in found] == ["No BTF"]
+    monkeypatch.setattr(check.mounts, "obstacles", lambda **_: [Obstacle("unsupported", "ramfs")])
+    found = look()
+    assert [obstacle.message for obstacle in found] == ["ramfs", "No BTF"]
     monkeypatch.setattr(check.isolation, "obstacles", lambda **_: [Obstacle("isolation", "Shared")])
     found = look()
     assert [obstacle.message for obstacle in found] == ["Shared"]
-    assert [options["scope"] for options in asked] == [native.Scope(7, drop_attached=True)]
+    assert [options["scope"] for options in asked] == 2 * [native.Scope(7, drop_attached=True)]
+
+
+def test_a_mount_that_is_refused_hides_no_other_obstacle(bench, monkeypatch):
+    monkeypatch.setattr(check.mounts, "obstacles", lambda **_: [Obstacle("unsupported", "ramfs")])
+    monkeypatch.setattr(native, "check", lambda **_: [Obstacle("unsupported", "An inotify")])
+    with pytest.raises(UnsupportedError) as caught:
+        bench.checkpoint()
+    assert [obstacle.message for obstacle in caught.value.obstacles] == ["ramfs", "An inotify"]
+    assert not bench.calls
