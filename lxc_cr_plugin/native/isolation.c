@@ -103,12 +103,31 @@ static bool shares_all(const struct kernel_task *a, const struct kernel_task *b)
 	       a->id.namespace && a->id.namespace == b->id.namespace;
 }
 
+static struct cr_error *refuse(const struct dump *dump, const struct thread *thread, int namespace)
+{
+	const struct kernel_id *id = &thread->kernel->id;
+	bool inside = id->namespace && id->namespace == dump->init->kernel->id.namespace;
+	const char *comm = thread->process->stat.comm;
+	struct cr_error *error =
+		error_new(CR_UNSUPPORTED, "Process %d%s (%s) is in a %s namespace of its own",
+			  inside ? id->number : thread->host_tid, inside ? "" : " of the host",
+			  comm, namespace_names[namespace] + strlen("ns/"));
+
+	error = error_task(error_object(error, "namespace"), inside ? id->number : 0, comm);
+	return error_remedy(error, "Nested namespaces are not supported yet; end the process "
+				   "or its service's sandboxing");
+}
+
 static struct cr_error *check_thread(struct dump *dump, const struct thread *thread)
 {
+	const struct thread *leader = process_leader(thread->process);
 	ino_t theirs[NAMESPACES];
 	struct cr_error *error;
 
 	if (shares_all(thread->kernel, dump->init->kernel))
+		return NULL;
+	/* said of its process */
+	if (thread != leader && shares_all(thread->kernel, leader->kernel))
 		return NULL;
 	error = read_namespaces(thread->host_tid, theirs);
 	if (error)
@@ -117,16 +136,7 @@ static struct cr_error *check_thread(struct dump *dump, const struct thread *thr
 		/* a task that is ending has left some of them already */
 		if (theirs[i] == dump->namespaces[i] || (dump->running && !theirs[i]))
 			continue;
-		error = error_new(CR_UNSUPPORTED,
-				  "Process %d of the host (%s) is in a %s namespace "
-				  "of its own",
-				  thread->host_tid, thread->process->stat.comm,
-				  namespace_names[i] + strlen("ns/"));
-		error = error_object(error, "namespace");
-		error = error_remedy(error,
-				     "Nested namespaces are not supported yet; end the process "
-				     "or its service's sandboxing");
-		TRY(dump_refuse(dump, error));
+		TRY(dump_refuse(dump, refuse(dump, thread, i)));
 	}
 	return NULL;
 }

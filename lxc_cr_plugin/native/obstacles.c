@@ -62,12 +62,23 @@ size_t obstacles_end_look(struct obstacles *obstacles)
 	return kept;
 }
 
-void obstacles_tell(const struct obstacles *obstacles, const struct cr_listener *listener)
+/* What a process has is told together, its descriptor 2 before its descriptor 10. */
+static int by_process(const void *a, const void *b)
+{
+	const struct cr_error *x = *(struct cr_error *const *)a, *y = *(struct cr_error *const *)b;
+
+	return x->pid == y->pid ? strverscmp(x->message, y->message)
+				: (x->pid > y->pid) - (x->pid < y->pid);
+}
+
+void obstacles_tell(struct obstacles *obstacles, const struct cr_listener *listener)
 {
 	struct cr_error **errors = obstacles->found.items;
 
 	if (!listener || !listener->obstacle)
 		return;
+	if (obstacles->found.count)
+		qsort(errors, obstacles->found.count, sizeof(struct cr_error *), by_process);
 	for (size_t i = 0; i < obstacles->found.count; i++)
 		listener->obstacle(listener->context, errors[i]);
 }

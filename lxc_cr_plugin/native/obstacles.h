@@ -22,7 +22,8 @@ struct cr_error *obstacles_add(struct obstacles *obstacles, struct pool *pool,
 /* A look has ended: forget what was not there before. How many are left. */
 size_t obstacles_end_look(struct obstacles *obstacles);
 
-void obstacles_tell(const struct obstacles *obstacles, const struct cr_listener *listener);
+/* When all looks are over. */
+void obstacles_tell(struct obstacles *obstacles, const struct cr_listener *listener);
 void obstacles_deinit(struct obstacles *obstacles);
 
 #endif

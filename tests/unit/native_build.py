@@ -29,7 +29,8 @@ SANITIZERS = (
 )
 
 BASE_SOURCES = tuple(
-    NATIVE / name for name in ("error.c", "log.c", "parallel.c", "pool.c", "image/cpu.c")
+    NATIVE / name
+    for name in ("error.c", "log.c", "obstacles.c", "parallel.c", "pool.c", "image/cpu.c")
 )
 RECORD_SOURCES = (*BASE_SOURCES, *sorted((NATIVE / "image").glob("record*.c")))
 

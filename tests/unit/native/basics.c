@@ -8,6 +8,7 @@
 #include "checks.h"
 #include "image/cpu.h"
 #include "log.h"
+#include "obstacles.h"
 #include "parallel.h"
 #include "pool.h"
 
@@ -365,6 +366,40 @@ static void check_processor(void)
 	pool_destroy(pool);
 }
 
+static void note_obstacle(void *told, const struct cr_error *error)
+{
+	strcat(strcat(told, error->message), ";");
+}
+
+/* One that passed is forgotten, the others are told by process, with numbers in their order. */
+static void check_obstacles(void)
+{
+	static const struct {
+		int pid;
+		const char *message;
+	} met[] = {{12, "fd 10"}, {12, "fd 9"}, {3, "fd 11"}, {12, "fd 10"}, {3, "passed"}};
+	char told[64] = "";
+	struct cr_listener listener = {.context = told, .obstacle = note_obstacle};
+	struct obstacles obstacles = {0};
+	struct pool *pool;
+
+	if (!CHECK_SUCCESS(pool_create(1 << 16, &pool)))
+		return;
+	for (size_t look = 0; look < 2; look++) {
+		for (size_t i = 0; i < sizeof(met) / sizeof(met[0]) - look; i++) {
+			struct cr_error *error = error_new(CR_UNSUPPORTED, "%s", met[i].message);
+
+			CHECK_SUCCESS(
+				obstacles_add(&obstacles, pool, error_task(error, met[i].pid, "")));
+		}
+		CHECK(obstacles_end_look(&obstacles) == 4 - look);
+	}
+	obstacles_tell(&obstacles, &listener);
+	CHECK(!strcmp(told, "fd 11;fd 9;fd 10;"));
+	obstacles_deinit(&obstacles);
+	pool_destroy(pool);
+}
+
 int main(void)
 {
 	check_errors();
@@ -378,6 +413,7 @@ int main(void)
 	check_pool_limits();
 	check_parallel();
 	check_processor();
+	check_obstacles();
 	CHECK(mappings == 0);
 	return checks_done();
 }
