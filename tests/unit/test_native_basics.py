@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Errors, log and pools of the engine, checked by a C program, with and without memory."""
 
-from tests.unit.native_build import BASE_SOURCES, ROOT, build, run
+from tests.unit.native_build import BASE_SOURCES, NATIVE, ROOT, build, run
 
 WRAPPED = ("malloc", "calloc", "mmap", "munmap", "vasprintf", "asprintf")
 
@@ -13,5 +13,17 @@ def test_basics_check_themselves(tmp_path):
         options=["-Wl," + ",".join(f"--wrap={name}" for name in WRAPPED)],
     )
     done = run(program)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+    assert b" passed, 0 failed" in done.stdout
+
+
+def test_a_stop_that_is_given_up(tmp_path):
+    sources = ("hash.c", "proc.c", "target/cgroup.c", "target/stop.c", "target/task.c")
+    program = build(
+        tmp_path / "stop",
+        [ROOT / "tests/unit/native/stop.c", *(NATIVE / name for name in sources), *BASE_SOURCES],
+        options=["-pthread"],
+    )
+    done = run(program, tmp_path)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
     assert b" passed, 0 failed" in done.stdout

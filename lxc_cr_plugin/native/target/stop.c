@@ -54,6 +54,17 @@ static bool is_dead(pid_t tid)
 	return error || strchr("ZXx", stat.state);
 }
 
+static bool has_died(pid_t tid, const struct cr_error *error)
+{
+	return error->code == CR_GONE || is_dead(tid);
+}
+
+static struct cr_error *forgive(struct cr_error *error)
+{
+	cr_error_free(error);
+	return NULL;
+}
+
 static pid_t tracer_of(struct stop_set *set, pid_t tid)
 {
 	struct proc_status status = {0};
@@ -87,13 +98,10 @@ static struct cr_error *seize(struct stop_set *set, pid_t tid)
 	error = task_seize(tid, PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE);
 	if (!error) {
 		TRY(add_task(set, tid));
-		return task_interrupt(tid);
+		error = task_interrupt(tid);
+		return error && !has_died(tid, error) ? error : forgive(error);
 	}
-	if (error->code == CR_GONE || is_dead(tid)) {
-		cr_error_free(error);
-		return NULL;
-	}
-	return refuse_tracer(set, tid, error);
+	return has_died(tid, error) ? forgive(error) : refuse_tracer(set, tid, error);
 }
 
 struct cr_error *stop_late(struct stop_set *set, pid_t tid)
@@ -369,6 +377,11 @@ static struct cr_error *wait_for_one(struct stop_set *set, size_t index)
 	if (!error || error->code != CR_HOST)
 		return error;
 	cr_error_free(error);
+	/* the end of a first thread is told when that of all others is */
+	if (is_dead(task->tid)) {
+		task->tid = 0;
+		return NULL;
+	}
 	task->vfork = is_in_vfork(set, task->tid);
 	return task->vfork ? NULL : wait_or_forget(set, index, WAIT_SECONDS * 1000000000ull);
 }
@@ -511,16 +524,41 @@ void stop_kill(struct stop_set *set)
 		kill(tasks[i].tid, SIGKILL);
 }
 
+/*
+ * Where the stop was given up, some have not come to their trap. What such a one stands for instead may
+ * be a signal, which must not be lost; who still runs is let go when this process ends.
+ */
+static void release(const struct stopped_task *task)
+{
+	struct stop stop = {.reason = STOP_TRAP};
+
+	if (!task->tid)
+		return;
+	if (!task->stands) {
+		struct cr_error *error = task_wait_for(task->tid, 0, &stop);
+
+		if (error) {
+			cr_error_free(error);
+			return;
+		}
+	}
+	cr_error_free(task_detach(task->tid, stop.reason == STOP_SIGNAL ? stop.signal : 0));
+}
+
 void stop_release(struct stop_set *set, pid_t last)
 {
 	struct stopped_task *tasks = set->tasks.items;
+	const struct stopped_task *init = NULL;
 
 	log_say(set->log, CR_DEBUG, "Let %zu tasks run", set->tasks.count);
+	/* not always in order, where the stop was given up */
 	for (size_t i = 0; i < set->tasks.count; i++) {
-		if (tasks[i].tid != last)
-			cr_error_free(task_detach(tasks[i].tid, 0));
+		if (tasks[i].tid == last)
+			init = &tasks[i];
+		else
+			release(&tasks[i]);
 	}
-	if (last && stop_find(set, last))
-		cr_error_free(task_detach(last, 0));
+	if (init)
+		release(init);
 	set->tasks.count = 0;
 }
