@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__, commands
-from .errors import Cancelled, HostError, LxcCrError, UsageError, exit_codes
+from .errors import Cancelled, HostError, LxcCrError, UsageError, exit_codes, os_message
 from .fault import FAULT_VARIABLE
 from .log import Reporter
 from .run import hold_standard_descriptors, signals_cancel
@@ -123,19 +124,31 @@ def guarded(work: Callable[[], int], report: Reporter) -> int:
         report.error(reason)
         return reason.exit_code
     except Exception as error:
-        # A bug: say so in a form that machines understand as well, and where with --debug.
+        # Said in a form that machines understand as well, and where with --debug.
         if report.debugging:
             import traceback
 
             traceback.print_exc()
-        failure = LxcCrError(
-            f"Internal error: {type(error).__name__}: {error}",
-            hint="Please report it, with the output of the same command and --debug",
-        )
+        failure = failure_of(error)
         report.error(failure)
         return failure.exit_code
     finally:
         report.close()
+
+
+# What any call may meet, and no code expects where it is met.
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def failure_of(error: Exception) -> LxcCrError:
+    """What an exception that nobody has expected says: a limit of this host, else a bug of ours."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in SCARCE):
+        text = os_message(error) if isinstance(error, OSError) else os.strerror(errno.ENOMEM)
+        return HostError(text, hint="Raise the limit of this command (ulimit -a), or free some")
+    return LxcCrError(
+        f"Internal error: {type(error).__name__}: {error}",
+        hint="Please report it, with the output of the same command and --debug",
+    )
 
 
 def cancelled(error: LxcCrError) -> Cancelled | None:

@@ -177,7 +177,7 @@ def read(file: Path, *, places: bool = True) -> dict[str, Any]:
     found = mistakes(values, places=places)
     if found:
         raise UsageError(
-            "\n".join(f"{_place(file, text, key)}: {reason}" for key, reason in found),
+            "; ".join(f"{_place(file, text, key)}: {reason}" for key, reason in found),
             hint="The file config/lxc-cr.toml of lxc-cr explains every setting",
         )
     return values

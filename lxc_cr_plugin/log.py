@@ -116,7 +116,7 @@ class Reporter:
             self._event("result", **members)
         else:
             self._clear()
-            self._say(printable(text), file=self._out)
+            self._say("\n".join(map(printable, text.split("\n"))), file=self._out)
 
     def error(self, error: LxcCrError) -> None:
         """Why the command failed, once, at its end."""
@@ -128,6 +128,8 @@ class Reporter:
             self._event("error", **error.as_json())
         elif error.hint:
             self._line(f"{self.program}: {error.hint}")
+        if self.json_lines and self._unheard:
+            self._line(f"{self.program}: {error}")
 
     def refuse_unheard(self) -> None:
         """Raise HostError if something for stdout is lost; whoever has closed a pipe did not want it."""
@@ -209,12 +211,13 @@ def say(text: str, *, file: TextIO, end: str = "\n") -> OSError | None:
 
 
 def printable(text: str) -> str:
-    """@text with control characters and bytes that are no UTF-8 made visible.
+    """@text with control characters, ends of lines, and bytes that are no UTF-8 made visible.
 
-    Names of processes and files come from the container, which may not steer our terminal.
+    Names of processes and files come from the container, which may not steer our terminal, nor say
+    something in our name.
     """
     return "".join(
-        char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text
+        char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text
     )
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The command line: what it accepts, its exit codes, and what it loads."""
 
+import errno
+import io
 import json
 import os
 import shlex
@@ -251,6 +253,17 @@ def test_a_bug_is_an_error_too(place, monkeypatch, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_limit_of_the_host_is_no_bug(place, monkeypatch, capsys):
+    def open_one_more(_self):
+        raise OSError(errno.EMFILE, "Too many open files", "/proc/sys")
+
+    monkeypatch.setattr(cli.Session, "store", open_one_more)
+    assert cli.main([*place, "--json", "ls"]) == HostError.exit_code
+    error = events(capsys)[-1]
+    assert error["message"] == "Too many open files"
+    assert error["hint"]
+
+
 def test_repair_comes_first(place, tmp_path, capsys):
     (tmp_path / "run_dir").mkdir(mode=0o700)
     freezer = tmp_path / "freezer.state"
@@ -333,12 +346,14 @@ def test_a_disk_that_is_full_does_not_end_what_is_being_done():
         done.append(True)
         return 0
 
+    err = io.StringIO()
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        report = Reporter(json_lines=True, out=full)
+        report = Reporter(json_lines=True, out=full, err=err)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cli, "refuse_user", lambda: None)
             assert cli.guarded(work, report) == HostError.exit_code
     assert done
+    assert "Failed to write to standard output" in err.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,16 @@ def test_a_container_cannot_steer_the_terminal():
     assert printable("a\033[2J\udcffé") == "a\\x1b[2J\\udcffé"
 
 
+def test_a_container_cannot_add_a_line():
+    err = io.StringIO()
+    report = Reporter(err=err, debug=True)
+    name = "x\nlxc-cr: All is well"
+    report.debug(f"Look at {name}")
+    report.error(UnsupportedError("No", obstacles=(Obstacle("unsupported", name, hint=name),)))
+    assert len(err.getvalue().splitlines()) == 4
+    assert err.getvalue().count("x\\nlxc-cr: All is well") == 3
+
+
 def test_units():
     assert [human_size(n) for n in (0, 1023, 1536, 5 << 20, 3 << 40)] == [
         "0 B",
