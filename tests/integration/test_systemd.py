@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The units of config/systemd/, where systemd really boots and shuts down: a Debian container."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -84,6 +85,14 @@ def enable(machine: Container, name: str, unit: str) -> None:
     (units_of(machine) / "multi-user.target.wants" / name).symlink_to(unit)
 
 
+# What tools/sanitize.sh says to each Python; systemd hands nothing on that it is not told to.
+HANDED_ON = ("PYTHONPATH", "LXC_CR_SANITIZERS", "ASAN_OPTIONS", "UBSAN_OPTIONS")
+
+
+def handed_on() -> list[str]:
+    return [f"{name}={os.environ[name]}" for name in HANDED_ON if name in os.environ]
+
+
 def order_of(container: Container) -> list[str]:
     file = container.rootfs / "status/order"
     return file.read_text().splitlines() if file.exists() else []
@@ -152,6 +161,10 @@ def test_what_was_saved_resumes_at_boot(machine, new_container, laboratory, stan
     for place in (laboratory.path, Path(sys.prefix), data_file(".").parent):
         target = str(place).lstrip("/")
         machine.configure(f"lxc.mount.entry = {place} {target} none bind,create=dir 0 0")
+    defaults = units_of(machine).parent / "system.conf.d"
+    defaults.mkdir()
+    text = f"[Manager]\nDefaultEnvironment={' '.join(handed_on())}\n"
+    (defaults / "environment.conf").write_text(text)
     replace(machine.rootfs / "etc/lxc-cr.toml", laboratory.config.read_text())
     replace(machine.rootfs / "etc/lxc/lxc.conf", f"lxc.lxcpath = {laboratory.lxcpath}\n")
     machine.start()
@@ -171,7 +184,7 @@ def test_what_was_saved_resumes_at_boot(machine, new_container, laboratory, stan
     runs_on(rolled_back)
     assert moving(rolled_back) > ahead
     rolled_back.verify()
-    command = f"exec {LXC_CR} --json checkpoint {container.name}"
+    command = f"{' '.join(handed_on())} exec {LXC_CR} --json checkpoint {container.name}"
     said = machine.attach("sh", "-c", command, check=False)
     assert '"exit_code": 7' in said
     assert "Run lxc-cr on the host" in said
