@@ -31,7 +31,8 @@ static const struct field ipc_namespace_fields[] = {
 	LIMIT(shmmax, "kernel.shmmax: bytes of a segment"),
 	LIMIT(shmall, "kernel.shmall: pages of all segments"),
 	LIMIT(shmmni, "kernel.shmmni: segments"),
-	LIMIT(shm_rmid_forced, "kernel.shm_rmid_forced: segments go with their last user"),
+	FIELD_UINT(struct ipc_namespace, shm_rmid_forced, 0, 1,
+		   "kernel.shm_rmid_forced: segments go with their last user"),
 	LIMIT(msgmax, "kernel.msgmax: bytes of a message"),
 	LIMIT(msgmnb, "kernel.msgmnb: bytes of a new queue"),
 	LIMIT(msgmni, "kernel.msgmni: queues"),
@@ -202,7 +203,7 @@ static struct cr_error *set(struct restore *restore, const struct sysctl *sysctl
 	int len = 0;
 
 	for (size_t i = 0; i < sysctl->count; i++)
-		len += snprintf(text + len, sizeof(text) - (size_t)len, "%llu ",
+		len += snprintf(text + len, sizeof(text) - (size_t)len, "%s%llu", i ? " " : "",
 				(unsigned long long)number[i]);
 	/* zero where there was no such file: POSIX queues, whose limits are all above it */
 	return !number[0] && !strncmp(sysctl->path, "fs/", 3) ? NULL
