@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from ..errors import (
     Cancelled,
+    CheckpointError,
     EngineDied,
     HostError,
     ImageError,
@@ -194,8 +195,11 @@ def to_exception(
     chosen = ERROR_CLASSES.get(error["code"], failure)
     hint = error.get("remedy")
     if error["code"] == "CR_SYSTEM" and error.get("errno_name") in DISK_FULL:
-        chosen = StoreError
-        hint = hint or "Remove images with `lxc-cr rm`, or give another --store"
+        if failure is CheckpointError:
+            chosen = StoreError
+            hint = hint or "Remove images with `lxc-cr rm`, or give another --store"
+        # Nothing is written to the store.
+        hint = hint or "A file system of the container is full, or a limit of its own is reached"
     return chosen(
         error["message"],
         hint=hint,

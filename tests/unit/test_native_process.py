@@ -16,6 +16,7 @@ from lxc_cr_plugin.errors import (
     HostError,
     ImageError,
     IsolationError,
+    RestartError,
     StoreError,
     UnsupportedError,
 )
@@ -116,9 +117,14 @@ def test_an_error_keeps_its_members():
 
 
 def test_a_full_disk_is_the_stores_problem():
+    error = failure(errnum=28, errno_name="ENOSPC")
     with pytest.raises(StoreError) as caught:
-        run(lambda _emit: failure(errnum=28, errno_name="ENOSPC"))
+        run(lambda _emit: error)
     assert "lxc-cr rm" in caught.value.hint
+    # not at a restart, which writes nothing there
+    found = process.to_exception(error, failure=RestartError)
+    assert type(found) is RestartError
+    assert "of the container" in found.hint
 
 
 def test_obstacles_come_with_the_error():
