@@ -76,10 +76,14 @@ def add_image(
     tag: str = "latest",
     buffered: bool = False,
     downtime: int = 1000,
+    content: bytes = b"",
 ) -> Image:
-    """Put an image into @store; another downtime makes another image."""
+    """Put an image into @store, perhaps with a file of the container; another downtime makes another one."""
     with store.staging(buffered=buffered) as staging:
         write_files(staging.path)
+        if content:
+            (staging.path / "rootfs").mkdir()
+            (staging.path / "rootfs" / ("0" * 64)).write_bytes(content)
         made = make_manifest(staging.path, container=container, downtime=downtime)
         (staging.path / manifest.NAME).write_bytes(made.encode())
         return store.commit(staging, container=container, tag=tag)

@@ -214,9 +214,7 @@ def test_plain():
 
 def test_ls(tmp_path):
     store = Store(root=tmp_path / "store", buffer=tmp_path / "buffer")
-    image = add_image(store, tag="one")
-    (image.path / "rootfs").mkdir()
-    (image.path / "rootfs" / "content").write_bytes(b"\xff" * (1 << 20))
+    image = add_image(store, tag="one", content=b"\xff" * (1 << 20))
     add_image(store, container="db", buffered=True, downtime=0)
     found = rows(store.images(), container=None)
     assert {row["container"] for row in found} == {"web", "db"}

@@ -190,6 +190,20 @@ def test_flush(store, tmp_path):
         store.flush(stored)
 
 
+def test_the_room_is_noted_where_an_image_is_completed(store, monkeypatch):
+    """To look at all files of each image would take `ls` minutes; what was copied by hand is looked at."""
+    made = add_image(store, buffered=True, content=b"\xff" * (1 << 20))
+    other, flushed = store.copy(made, container="other"), store.flush(made)
+    copied = other._replace(path=Path(f"{other.path}-copy"))
+    shutil.copytree(other.path, copied.path)
+    (copied.path / "rootfs" / ("1" * 64)).write_bytes(b"\xff" * (1 << 20))
+    room = flushed.room()
+    assert copied.room() >= room + (1 << 20) > 2 << 20
+    monkeypatch.setattr(os, "walk", None)
+    assert flushed.room() == room
+    assert other.room() > 1 << 20
+
+
 def test_rm_finds_it_in_the_buffer(store):
     store.remove(add_image(store, buffered=True))
     assert store.images() == []
