@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__, commands
-from .errors import Cancelled, HostError, LxcCrError, UsageError, exit_codes, os_message
+from .errors import HostError, LxcCrError, UsageError, cancelled, exit_codes, os_message
 from .fault import FAULT_VARIABLE
 from .log import Reporter
 from .run import hold_standard_descriptors, signals_cancel
@@ -149,14 +149,6 @@ def failure_of(error: Exception) -> LxcCrError:
         f"Internal error: {type(error).__name__}: {error}",
         hint="Please report it, with the output of the same command and --debug",
     )
-
-
-def cancelled(error: LxcCrError) -> Cancelled | None:
-    """The signal behind @error, if it came while a library took every exception for its own."""
-    reason: BaseException | None = error
-    while reason is not None and not isinstance(reason, Cancelled):
-        reason = reason.__cause__
-    return reason
 
 
 def refuse_user() -> None:

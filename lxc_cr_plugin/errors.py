@@ -20,7 +20,7 @@ A message says what failed, on which object of which process, and why; the hint 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -88,6 +88,15 @@ class LxcCrError(Exception):
         }
         return {name: value for name, value in members.items() if value}
 
+    @staticmethod
+    def from_json(members: Mapping[str, Any]) -> LxcCrError:
+        """The error that as_json() of another command of this version has told."""
+        given = dict(members)
+        name, message, _ = (given.pop(key) for key in ("class", "message", "exit_code"))
+        kinds = {kind.__name__: kind for kind in LxcCrError.__subclasses__()}
+        obstacles = tuple(Obstacle(**obstacle) for obstacle in given.pop("obstacles", ()))
+        return kinds.get(name, LxcCrError)(message, obstacles=obstacles, **given)
+
 
 class UsageError(LxcCrError):
     """The command line or the configuration file cannot be followed."""
@@ -153,6 +162,14 @@ class Cancelled(LxcCrError):
     """A signal ended the command; what it had begun was undone."""
 
     exit_code = 130
+
+
+def cancelled(error: LxcCrError) -> Cancelled | None:
+    """The signal behind @error, if it came while a library took every exception for its own."""
+    reason: BaseException | None = error
+    while reason is not None and not isinstance(reason, Cancelled):
+        reason = reason.__cause__
+    return reason
 
 
 def exit_codes() -> list[tuple[int, str]]:

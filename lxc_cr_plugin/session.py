@@ -7,14 +7,14 @@ import argparse
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from . import config
 from .config import DROP, IGNORE, Settings
-from .errors import Cancelled, ContainerError, HostError, LxcCrError, StoreError
+from .errors import Cancelled, ContainerError, HostError, LxcCrError, StoreError, cancelled
 from .fault import FAULT_VARIABLE
 from .lease import REMAINING, LeaseChoice, LeasePolicy
 from .log import Reporter
@@ -32,6 +32,9 @@ END_TIMEOUT = 30.0
 
 # How long LXC may take to reap an init that has ended, seconds.
 REAP_TIMEOUT = 5.0
+
+
+Item = TypeVar("Item")
 
 
 class Session:
@@ -158,6 +161,22 @@ class Session:
                 f"Container '{image.container}' resumes from {image.reference()} at its next start",
                 hint=f"`lxc-cr pending {image.container} --clear` lets it start afresh",
             )
+
+    def each(self, items: Iterable[Item], work: Callable[[Item], None]) -> int:
+        """Do @work with each of @items: one that fails is reported, and leaves the others alone.
+
+        Returns the exit code of the first that failed.
+        """
+        code = 0
+        for item in items:
+            try:
+                work(item)
+            except LxcCrError as error:
+                if cancelled(error):
+                    raise
+                self.report.error(error)
+                code = code or error.exit_code
+        return code
 
     @contextlib.contextmanager
     def passing_over_used(self) -> Iterator[None]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import FRESH, KEEP
-from ..errors import RestartError, UsageError
+from ..errors import Cancelled, EngineDied, LxcCrError, RestartError, UsageError
 from ..session import Session
 from . import not_negative, replacement
 from .restart import add_mount_argument, sources_of
 
 if TYPE_CHECKING:
+    from subprocess import Popen
+
     from ..clone import Own
     from ..container import Container
 
@@ -135,37 +137,40 @@ def own_of(session: Session, like: Container) -> Own:
 
 def clone_all(session: Session, names: list[str]) -> int:
     """Make several at a time, each by a command of its own. One that fails leaves the others alone."""
-    import json
     import subprocess
 
     commands = {
         name: subprocess.Popen(_command(session, name), stdout=subprocess.PIPE) for name in names
     }
-    failed = []
     try:
-        for name, command in commands.items():
-            output, _ = command.communicate()
-            events = [json.loads(line) for line in output.splitlines()]
-            end = events[-1] if events else {}
-            if end.get("event") == "result":
-                text = f"Container '{name}' runs from the image"
-                if session.arguments.no_start:
-                    text = f"Made container '{name}'"
-                session.report.result({k: v for k, v in end.items() if k != "event"}, text=text)
-            else:
-                said = end["message"] if end.get("event") == "error" else "it was killed"
-                failed.append(f"'{name}': {said}")
+        return session.each(names, lambda name: await_clone(session, name, commands[name]))
     finally:
         for command in commands.values():
             # With SIGTERM it leaves nothing; one that has ended does not mind.
             command.terminate()
             command.wait()
-    if failed:
-        raise RestartError(
-            f"{len(failed)} of {len(names)} clones failed: " + "; ".join(failed),
-            hint="Nothing is left of those; the others are as they were asked for",
-        )
-    return 0
+
+
+def await_clone(session: Session, name: str, command: Popen[bytes]) -> None:
+    """Tell what the command that makes clone @name says at its end, or raise it."""
+    import json
+
+    output, _ = command.communicate()
+    events = [json.loads(line) for line in output.splitlines()]
+    end = events[-1] if events else {}
+    match end.pop("event", None):
+        case "result":
+            text = f"Container '{name}' runs from the image"
+            if session.arguments.no_start:
+                text = f"Made container '{name}'"
+            session.report.result(end, text=text)
+        case "error":
+            message = f"Clone '{name}' was not made: {end.pop('message')}"
+            error = LxcCrError.from_json({**end, "message": message})
+            # A signal for that command alone is no reason to give up the others.
+            raise RestartError(message) if isinstance(error, Cancelled) else error
+        case _:
+            raise EngineDied(f"The command that makes clone '{name}' was killed")
 
 
 def _command(session: Session, name: str) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from ..config import CHECKPOINT, SHUTDOWN_TAG
-from ..errors import Cancelled, LxcCrError
+from ..errors import LxcCrError, cancelled
 from ..session import Session, open_container
 
 HELP = "Checkpoint, for their next start, all running containers whose policy says so."
@@ -18,26 +18,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(session: Session) -> int:
-    """Run the command; the exit code is that of the last container that could not be saved.
+    """Run the command; the exit code is that of the first container that could not be saved.
 
     A container that cannot be saved is left to LXC, which stops it, and does not hold up the others.
     """
     from ..container.lxc import running
 
-    code, saved = 0, []
-    for name in running(session.settings.lxcpath):
+    saved = []
+
+    def save_one(name: str) -> None:
         try:
             if not wants_checkpoint(session, name):
-                continue
+                return
             if not session.arguments.dry_run:
                 save(session, name)
-            saved.append(name)
-        except Cancelled:
-            raise
         except LxcCrError as error:
-            session.report.warning(f"Container '{name}' was not saved:")
-            session.report.error(error)
-            code = error.exit_code
+            if not cancelled(error):
+                session.report.warning(f"Container '{name}' was not saved:")
+            raise
+        saved.append(name)
+
+    code = session.each(running(session.settings.lxcpath), save_one)
     verb = "Would save" if session.arguments.dry_run else "Saved"
     session.report.result(
         {"command": "shutdown", "containers": saved, "dry_run": session.arguments.dry_run},

@@ -14,7 +14,7 @@ import pytest
 
 from lxc_cr_plugin import __version__, cli, commands, config, pending
 from lxc_cr_plugin.commands import checkpoint, restart
-from lxc_cr_plugin.errors import Cancelled, HostError, LxcCrError, UsageError
+from lxc_cr_plugin.errors import Cancelled, HostError, LxcCrError, StoreError, UsageError
 from lxc_cr_plugin.in_use import hold
 from lxc_cr_plugin.log import Reporter
 from lxc_cr_plugin.store import Image, Store
@@ -167,6 +167,24 @@ def test_rm(place, store, capsys):
     assert store.images() == []
     assert cli.main([*place, "rm", "web:one"]) == 8
     assert "lxc-cr: There is no image 'web:one'" in capsys.readouterr().err
+
+
+def test_rm_of_several_goes_on_after_a_failure(place, store, capsys):
+    """Each failure is told, and the first gives the exit code; a mistake is seen before all."""
+    add_image(store, tag="one")
+    used = add_image(store, tag="used", downtime=5)
+    words = ["web:used", "web:none", "web:one"]
+    assert cli.main([*place, "rm", *words, "web:"]) == UsageError.exit_code
+    assert len(store.images()) == 2
+    capsys.readouterr()
+    fd = hold(used.path)
+    assert cli.main([*place, "rm", *words]) == StoreError.exit_code
+    os.close(fd)
+    assert store.images() == [used]
+    output = capsys.readouterr()
+    assert f"Image 'web@sha256:{used.digest[:12]}' is in use" in output.err
+    assert "There is no image 'web:none'" in output.err
+    assert output.out.startswith("Removed web@")
 
 
 def test_an_image_in_use_is_passed_over(place, store, tmp_path, monkeypatch, capsys):

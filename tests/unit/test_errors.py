@@ -53,6 +53,8 @@ def test_json_holds_everything_known():
             }
         ],
     }
+    again = LxcCrError.from_json(error.as_json())
+    assert (type(again), again.as_json()) == (CheckpointError, error.as_json())
 
 
 def test_os_message():

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What is ended of a restart that has failed: the processes that it has made, nobody else."""
+"""What is ended of a restart that has failed: the processes that it has made, nobody else; several failures."""
 
+import argparse
 import signal
 
 import pytest
 
-from lxc_cr_plugin import session
+from lxc_cr_plugin import config, session
+from lxc_cr_plugin.errors import Cancelled, HostError, StoreError
 from lxc_cr_plugin.journal import RESTART, Entry
+from lxc_cr_plugin.log import Reporter
 from lxc_cr_plugin.run import fork, is_reapable, kill_process, start_time, until
 
 
@@ -43,6 +46,20 @@ def entry(monitor, monkeypatch):
 def kill_init(entry):
     assert kill_process(entry.init, started=entry.init_started)
     assert until(lambda: is_reapable(entry.init, started=entry.init_started), timeout=10)
+
+
+def test_each_goes_on_after_a_failure_but_not_after_a_signal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(config, "SYSTEM_FILE", tmp_path / "none.toml")
+    one = session.Session(argparse.Namespace(), Reporter())
+
+    def work(error):
+        if error:
+            raise error
+
+    assert one.each([None, StoreError("a"), HostError("b")], work) == StoreError.exit_code
+    assert capsys.readouterr().err == "lxc-cr: a\nlxc-cr: b\n"
+    with pytest.raises(Cancelled, match="d"):
+        one.each([HostError("c"), Cancelled("d"), HostError("e")], work)
 
 
 def test_a_monitor_that_does_not_reap_its_init_is_ended(entry, monitor):
