@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Entry points of `lxc-cr` (and `python -m lxc_cr_plugin`), `lxc-checkpoint` and `lxc-restart`.
+"""Where `lxc-cr` (and `python -m lxc_cr_plugin`), `lxc-checkpoint` and `lxc-restart` begin.
 
 To load the rest takes longer than many a command, so control-C may come before anything else does.
 """
@@ -9,14 +9,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from .early import interrupted
 
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, interrupted)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line and exit with its code."""
     from .cli import main as run
 
@@ -27,18 +31,14 @@ def main() -> None:
     os._exit(code)
 
 
-def checkpoint_main() -> None:
-    """Entry point of `lxc-checkpoint`."""
+def called() -> NoReturn:
+    """The command by whose name the program was called."""
+    name = os.path.basename(sys.argv[0])  # noqa: PTH119
+    if name not in ("lxc-checkpoint", "lxc-restart"):
+        main()
     from .lxc_checkpoint import run
 
-    sys.exit(run(None, restart=False))
-
-
-def restart_main() -> None:
-    """Entry point of `lxc-restart`."""
-    from .lxc_checkpoint import run
-
-    sys.exit(run(None, restart=True))
+    sys.exit(run(None, restart=name == "lxc-restart"))
 
 
 if __name__ == "__main__":

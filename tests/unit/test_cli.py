@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -415,6 +416,8 @@ def test_a_signal_while_marks_are_read(place, tmp_path, monkeypatch):
 EARLY = """
 import os, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 class Loading:
     def find_spec(self, name, *_):
         if name == "lxc_cr_plugin.cli":
@@ -439,6 +442,41 @@ def test_interrupted_before_it_has_begun(words):
         }
     else:
         assert (done.stdout, done.stderr) == ("", "lxc-cr: Interrupted by SIGINT\n")
+
+
+# The same when the program as it is installed loads its n-th module. What this loads it loads anyway.
+EARLIER = """
+import sys, _signal
+
+class Loading:
+    left = int(sys.argv.pop())
+    def find_spec(self, name, *_):
+        self.left -= 1
+        if not self.left:
+            _signal.raise_signal(_signal.SIGINT)
+
+_signal.signal(_signal.SIGINT, _signal.default_int_handler)
+script = compile(open(sys.argv[1]).read(), sys.argv[1], "exec")
+del sys.argv[0]
+sys.meta_path.insert(0, Loading())
+exec(script, {"__name__": "__main__"})
+"""
+
+
+def test_interrupted_while_anything_is_loaded():
+    """Quietly, or with a line of ours; a traceback only while Python itself begins."""
+    program = Path(sys.executable).parent / "lxc-cr"
+    commands = {
+        n: subprocess.Popen(
+            [sys.executable, "-c", EARLIER, program, "ls", str(n)],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for n in (1, 2, 3, 4, 5, 7, 12, 25, 50)
+    }  # fmt: skip
+    for number, command in commands.items():
+        _, said = command.communicate()
+        assert command.returncode in (-signal.SIGINT, Cancelled.exit_code), number
+        assert said in ("", "lxc-cr: Interrupted by SIGINT\n"), number
 
 
 # Another engine is found where ours should be.
