@@ -19,6 +19,7 @@ from .container import Container, Victim, run, wait_until
 from .leaks import is_frozen
 
 BUSY, HOST, STORE, CHECKPOINT_FAILED, RESTART_FAILED, ENGINE_DIED = 3, 7, 8, 9, 10, 11
+CANCELLED = 130
 
 # The only step of the engine behind the commit, and only with --stop.
 COMMITTED = native.checkpoint_steps()[-1]
@@ -364,3 +365,27 @@ def test_interrupted_by_the_user(container, victims):
     assert process.returncode in (0, 130), output + errors
     assert len(container.images) == (1 if process.returncode == 0 else 0)
     assert_runs_on(container, victims)
+
+
+def test_interrupted_while_the_runtime_comes_to_its_init(container, stopped):
+    """An init that is ended on its way there leaves LXC waiting: the engine lets it come, and then ends it."""
+    process = container.spawn("restart", container.name, LXC_CR_FAULT="restart-noted~500")
+    init = psutil.Process(noted_init(container))
+    monitor = init.parent()
+    monitor.suspend()
+    try:
+        wait_until(
+            lambda: psutil.STATUS_ZOMBIE in [child.status() for child in monitor.children()],
+            what="the end of the hook",
+        )
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        assert init.status() != psutil.STATUS_ZOMBIE
+    finally:
+        monitor.resume()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == CANCELLED, output + errors
+    assert container.state == "STOPPED"
+    assert_free(container)
+    assert_restarts(container, stopped)
