@@ -200,3 +200,10 @@ void *list_append(struct pool *pool, struct list *list, size_t size)
 	}
 	return (char *)list->items + list->count++ * size;
 }
+
+int compare_pids(const void *a, const void *b)
+{
+	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+
+	return (x > y) - (x < y);
+}

@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "error.h"
 
@@ -40,6 +41,9 @@ struct list {
 
 /* Append one zeroed item of @size bytes; NULL when memory is out. Item pointers become stale. */
 void *list_append(struct pool *pool, struct list *list, size_t size);
+
+/* For qsort(3) and bsearch(3) of pid_t, and of what begins with one. */
+int compare_pids(const void *a, const void *b);
 
 /* Bytes with their length: a path, a register set. After data comes a NUL, not counted by len. */
 struct bytes {

@@ -10,13 +10,6 @@
 #include "../cleanup.h"
 #include "../proc.h"
 
-int compare_pids(const void *a, const void *b)
-{
-	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 static struct cr_error *list_directory(int dir, struct pool *pool, struct list *ret, int depth);
 
 static struct cr_error *list_threads(int dir, struct pool *pool, struct list *ret)

@@ -11,7 +11,4 @@
 /* Threads of the cgroup and of all below it, ascending: list of pid_t. */
 struct cr_error *cgroup_tasks(const char *cgroup, struct pool *pool, struct list *ret);
 
-/* For qsort(3) and bsearch(3) of pid_t, and of what begins with one. */
-int compare_pids(const void *a, const void *b);
-
 #endif

@@ -518,11 +518,7 @@ static void shared_numa_policy_verify(void)
 	check(strcmp(secret, "content") == 0, "content: %s", secret);
 }
 
-static const struct object {
-	const char *name;
-	void (*build)(void);
-	void (*verify)(void);
-} objects[] = {
+static const struct victim_state objects[] = {
 	{"named_socket", named_socket, named_socket_verify},
 	{"in_flight", in_flight, in_flight_verify},
 	{"tcp_socket", tcp_socket, tcp_socket_verify},
@@ -551,17 +547,5 @@ static const struct object {
 
 int main(int argc, char **argv)
 {
-	const struct object *object = NULL;
-
-	victim_init(argc, argv);
-	for (size_t i = 0; argc > 2 && i < sizeof(objects) / sizeof(objects[0]); i++)
-		if (strcmp(argv[2], objects[i].name) == 0)
-			object = &objects[i];
-	check(object, "no such object");
-	object->build();
-	victim_ready();
-	victim_wait();
-	object->verify();
-	victim_ok();
-	return 0;
+	return victim_of(objects, sizeof(objects) / sizeof(objects[0]), argc, argv);
 }

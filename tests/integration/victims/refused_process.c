@@ -131,11 +131,7 @@ static void program_of_32_bits_verify(void)
 	check(waitpid(child, NULL, 0) == child, "waitpid");
 }
 
-static const struct property {
-	const char *name;
-	void (*build)(void);
-	void (*verify)(void);
-} properties[] = {
+static const struct victim_state properties[] = {
 	{"aio", aio, aio_verify},
 	{"segments", segments, segments_verify},
 	{"landlock", landlock, landlock_verify},
@@ -144,18 +140,5 @@ static const struct property {
 
 int main(int argc, char **argv)
 {
-	const struct property *property = NULL;
-
-	victim_init(argc, argv);
-	for (size_t i = 0; argc > 2 && i < sizeof(properties) / sizeof(properties[0]); i++) {
-		if (strcmp(argv[2], properties[i].name) == 0)
-			property = &properties[i];
-	}
-	check(property, "no such property");
-	property->build();
-	victim_ready();
-	victim_wait();
-	property->verify();
-	victim_ok();
-	return 0;
+	return victim_of(properties, sizeof(properties) / sizeof(properties[0]), argc, argv);
 }

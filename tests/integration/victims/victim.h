@@ -106,6 +106,32 @@ __attribute__((unused)) static void victim_wait(void)
 		victim_nap(10);
 }
 
+/* One of the states that a victim builds by request: argv[2] names it. */
+struct victim_state {
+	const char *name;
+	void (*build)(void);
+	void (*verify)(void);
+};
+
+/* The main() of such a victim. */
+__attribute__((unused)) static int victim_of(const struct victim_state *states, size_t count,
+					     int argc, char **argv)
+{
+	const struct victim_state *state = NULL;
+
+	victim_init(argc, argv);
+	for (size_t i = 0; argc > 2 && i < count; i++)
+		if (strcmp(argv[2], states[i].name) == 0)
+			state = &states[i];
+	check(state, "no such state");
+	state->build();
+	victim_ready();
+	victim_wait();
+	state->verify();
+	victim_ok();
+	return 0;
+}
+
 /* A page of memory that a victim and its children share, to wait for each other. */
 __attribute__((unused)) static void *victim_shared(size_t size)
 {
