@@ -225,6 +225,15 @@ static struct cr_error *close_mapping(struct program *p, struct open_mapping *op
 	return NULL;
 }
 
+/* The number of an open file does not outlive the program. */
+static struct cr_error *make_room(struct program *p, size_t name_len, struct open_mapping *open)
+{
+	if (p->count + 5 <= PROGRAM_OPS && p->data_len + name_len + 512 <= PROGRAM_DATA)
+		return NULL;
+	TRY(close_mapping(p, open));
+	return program_run(p);
+}
+
 static bool writes(const struct vma *vma)
 {
 	return vma->type == VMA_SHARED ||
@@ -296,10 +305,7 @@ static struct cr_error *map_part(struct restore *restore, struct process *proces
 
 	if (start >= end)
 		return NULL;
-	if (p->count + 5 > PROGRAM_OPS || p->data_len + vma->name.len + 512 > PROGRAM_DATA) {
-		TRY(close_mapping(p, open));
-		TRY(program_run(p));
-	}
+	TRY(make_room(p, vma->name.len, open));
 	if (is_segment(restore, vma)) {
 		TRY(close_mapping(p, open));
 		return sysv_map(restore, process, vma, start, end);
@@ -343,7 +349,7 @@ static struct cr_error *map_missing(struct restore *restore, struct process *pro
 			uint32_t wanted = memory_protection_without_keys(&our[i]);
 
 			if (memory_protection_without_keys(t) != wanted) {
-				TRY(program_reserve(restore->program, 2, 0));
+				TRY(make_room(restore->program, 0, &open));
 				program_call(restore->program, "protect memory", SYS_mprotect,
 					     begin, end - begin, wanted);
 			}

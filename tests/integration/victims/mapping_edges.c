@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Edges of mappings: behind the end of a file, below a stack that grows, what a fork leaves out or
- * wipes, and a vdso without its data.
+ * wipes, a vdso without its data, and a file at both ends of many changes.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -189,10 +189,48 @@ static void without_vvar(void *unused)
 	check(find_special("[vdso]", &start, &size), "no vdso");
 }
 
+/* ---- a file twice, and between more changes of what was inherited than go in one program ---- */
+
+enum { BETWEEN = 2400 };
+
+static char *between;
+
+/* Every second page is a mapping of its own. */
+static void build_between(void)
+{
+	between = mmap(NULL, (BETWEEN + 2) * PAGE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(between != MAP_FAILED, "mmap");
+	for (int i = 2; i <= BETWEEN; i += 2)
+		must(mprotect(between + i * PAGE, PAGE, PROT_READ));
+}
+
+static void file_twice(void *unused)
+{
+	char *ends[] = {between, between + (BETWEEN + 1) * PAGE}, path[4096];
+	int fd;
+
+	(void)unused;
+	snprintf(path, sizeof(path), "%s.twice", victim_path);
+	fd = must(open(path, O_RDWR | O_CREAT | O_TRUNC, 0600));
+	must(ftruncate(fd, PAGE));
+	check(pwrite(fd, "twice", 6, 0) == 6, "pwrite: %s", strerror(errno));
+	for (int i = 0; i < 2; i++)
+		check(mmap(ends[i], PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) == ends[i],
+		      "mmap: %s", strerror(errno));
+	must(close(fd));
+	for (int i = 1; i <= BETWEEN; i += 2)
+		must(mprotect(between + i * PAGE, PAGE, PROT_NONE));
+	victim_arrive(arrived);
+	victim_wait();
+	for (int i = 0; i < 2; i++)
+		check(!strcmp(ends[i], "twice"), "mapping %d shows something else", i);
+}
+
 int main(int argc, char **argv)
 {
 	struct sigaction action = {.sa_handler = on_fault};
-	pid_t before, bare;
+	pid_t before, bare, twice;
 
 	victim_init(argc, argv);
 	arrived = victim_shared(PAGE);
@@ -203,7 +241,9 @@ int main(int argc, char **argv)
 	build_forked();
 	before = victim_child(forked_before, NULL);
 	bare = victim_child(without_vvar, NULL);
-	victim_meet(arrived, 2);
+	build_between();
+	twice = victim_child(file_twice, NULL);
+	victim_meet(arrived, 3);
 	victim_ready();
 	victim_wait();
 	verify_file();
@@ -211,6 +251,7 @@ int main(int argc, char **argv)
 	verify_forked();
 	victim_reap(before);
 	victim_reap(bare);
+	victim_reap(twice);
 	victim_ok();
 	return 0;
 }
