@@ -26,8 +26,10 @@ struct lease_break_time {
 	int lock;   /* between restarts on this host */
 	char old[16];
 	pid_t guard;
-	int leash; /* the guard acts when this end is closed without a word */
+	int leash; /* by which the guard is told what was done; closed, it acts */
 };
+
+enum word { CHANGED, PUT_BACK };
 
 static bool put(int number, const char *text)
 {
@@ -36,17 +38,33 @@ static bool put(int number, const char *text)
 	return pwrite(number, text, (size_t)len, 0) == len;
 }
 
-/* The guard's whole life. It must not be ended by what is sent to the group of the command. */
+/*
+ * The guard's whole life. It must not be ended by what is sent to the group of the command, and leaves
+ * alone what was not changed: somebody else may have done that since.
+ */
 static void guard(const struct lease_break_time *time, int leash)
 {
-	char word;
+	char word = PUT_BACK;
+	ssize_t len;
 
 	setsid();
 	signal(SIGTERM, SIG_IGN);
 	close(time->leash);
-	if (read(leash, &word, 1) != 1)
+	do {
+		len = read(leash, &word, 1);
+	} while (len > 0 || (len < 0 && errno == EINTR));
+	if (word == CHANGED)
 		put(time->number, time->old);
 	_exit(0);
+}
+
+static struct cr_error *tell_guard(const struct lease_break_time *time, enum word word)
+{
+	char text = (char)word;
+
+	if (write(time->leash, &text, 1) != 1)
+		return error_sys("Failed to tell the guard of lease-break-time");
+	return NULL;
 }
 
 static struct cr_error *start_guard(struct lease_break_time *time)
@@ -152,13 +170,10 @@ void lease_break_time_close(struct lease_break_time *time)
 {
 	if (!time)
 		return;
-	if (time->guard > 0) {
-		/* unheard, the guard writes once more what is there already */
-		(void)!write(time->leash, "", 1);
-		waitpid(time->guard, NULL, 0);
-	}
 	if (time->leash >= 0)
 		close(time->leash);
+	if (time->guard > 0)
+		waitpid(time->guard, NULL, 0);
 	if (time->number >= 0)
 		close(time->number);
 	if (time->lock >= 0)
@@ -208,6 +223,7 @@ static struct cr_error *open_against(struct lease_break_time *time, int fd, int 
 	int failed;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	TRY(tell_guard(time, CHANGED));
 	if (!put(time->number, seconds))
 		return error_sys("Failed to write '%s' to lease-break-time", seconds);
 	opened = open(path, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
@@ -218,6 +234,7 @@ static struct cr_error *open_against(struct lease_break_time *time, int fd, int 
 		return error_sys("Failed to put lease-break-time back to %s", time->old);
 	}
 	TRY(error);
+	TRY(tell_guard(time, PUT_BACK));
 	if (opened >= 0)
 		return error_new(CR_INTERNAL, "A lease was not broken by an open");
 	return failed == EWOULDBLOCK ? NULL : error_errno(failed, "Failed to break a lease");

@@ -98,31 +98,67 @@ static void test_no_lease(void)
 	close(fd);
 }
 
+/* What a process does with the number until it dies; returns if it cannot. */
+typedef void (*life)(void);
+
+/* Between the two writes. */
 static void die_in_between(void)
 {
 	struct lease_break_time *time;
-	int fd;
 
-	if (lease_break_time_open(NULL, &time))
+	if (!lease_break_time_open("restart-lease", &time))
+		error_of(time, 1000);
+}
+
+/* Long before, and somebody else has changed the number since; their "77" stays. */
+static void die_before(void)
+{
+	struct lease_break_time *time;
+	int fd = open(sysctl, O_WRONLY);
+
+	if (!lease_break_time_open(NULL, &time) && write(fd, "77", 2) == 2)
+		raise(SIGKILL);
+}
+
+static void write_number(int number)
+{
+	int fd = open(sysctl, O_WRONLY);
+
+	CHECK(dprintf(fd, "%d", number) > 0);
+	close(fd);
+}
+
+/* The guard has ended when the next one has its turn. */
+static void wait_for_guard(void)
+{
+	struct lease_break_time *time;
+
+	CHECK_SUCCESS(lease_break_time_open(NULL, &time));
+	lease_break_time_close(time);
+}
+
+static void check_death(life die, int after)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		die();
 		_exit(1);
-	fd = open(sysctl, O_WRONLY);
-	if (write(fd, "77", 2) != 2)
-		_exit(1);
-	raise(SIGKILL);
+	}
+	waitpid(pid, &status, 0);
+	CHECK(WIFSIGNALED(status));
+	wait_for_guard();
+	CHECK(read_number() == after);
 }
 
 static void test_death(void)
 {
-	int before = read_number(), status;
-	pid_t pid = fork();
+	int before = read_number();
 
-	if (pid == 0)
-		die_in_between();
-	waitpid(pid, &status, 0);
-	CHECK(WIFSIGNALED(status));
-	for (int i = 0; i < 500 && read_number() != before; i++)
-		nap(2);
-	CHECK(read_number() == before);
+	check_death(die_in_between, before);
+	check_death(die_before, 77);
+	write_number(before);
 }
 
 int main(void)
