@@ -20,12 +20,7 @@ from .debian import make_debian
 from .filesystems import loop_filesystem, remove_store, store_on
 from .leaks import Machine, leftovers_of
 from .preloaded import Preloaded
-
-# Where the kernel may make huge pages when somebody maps them; none are taken before.
-HUGE_PAGES = Path("/proc/sys/vm/nr_overcommit_hugepages")
-
-# Seconds that the kernel gives the holder of a lease.
-LEASE_BREAK_TIME = Path("/proc/sys/fs/lease-break-time")
+from .settings import HUGE_PAGES, kept
 
 
 def pytest_configure(config):
@@ -137,16 +132,6 @@ def asked_for(request: pytest.FixtureRequest, key: Any) -> list[str]:
     return [given["name"] for given in parameters if given.get("company") == key]
 
 
-@contextlib.contextmanager
-def kept(file: Path) -> Iterator[None]:
-    """Whoever changes what this file of the kernel's says, it is put back."""
-    before = file.read_text()
-    try:
-        yield
-    finally:
-        file.write_text(before)
-
-
 @pytest.fixture
 def new_container(laboratory, container_names):
     """Make containers: each call gives one more, all are gone after the test."""
@@ -166,13 +151,6 @@ def huge_pages():
     with kept(HUGE_PAGES):
         if int(HUGE_PAGES.read_text()) < 64:
             HUGE_PAGES.write_text("64")
-        yield
-
-
-@pytest.fixture
-def lease_break_time():
-    """Nobody may leave it changed, and a test that changes it puts it back."""
-    with kept(LEASE_BREAK_TIME):
         yield
 
 

@@ -232,6 +232,8 @@ class Container:
     laboratory: Laboratory
     name: str
     lines: list[str] = field(default_factory=list)  # of its inittab
+    # What is undone when it is gone.
+    scope: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
     def directory(self) -> Path:
@@ -501,9 +503,8 @@ def container(
     laboratory: Laboratory, name: str, *, tree: Path | None = None
 ) -> Iterator[Container]:
     """A container, of busybox or a copy of tree, that is gone at the end, whatever happened to it."""
-    box = Container(laboratory=laboratory, name=name)
-    box.make(tree or laboratory.base)
-    try:
+    with contextlib.ExitStack() as scope:
+        box = Container(laboratory=laboratory, name=name, scope=scope)
+        box.make(tree or laboratory.base)
+        scope.callback(box.destroy)
         yield box
-    finally:
-        box.destroy()

@@ -4,9 +4,12 @@
 import contextlib
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..conftest import MUST_RUN
+from . import settings
 from .container import SESSION_VARIABLE, Laboratory, run
 
 
@@ -82,6 +85,7 @@ class Machine:
     frozen: frozenset[str]
     links: frozenset[str]
     tables: frozenset[str]
+    settings: Mapping[Path, str] = field(default_factory=dict)
 
     @classmethod
     def look(cls, laboratory: Laboratory) -> "Machine":
@@ -100,14 +104,26 @@ class Machine:
                 if _is_of(path, laboratory) or path.name in LINKS_INSIDE
             ),
             tables=_tables() & TABLES_INSIDE,
+            # On a machine for several, somebody else's tests may change them meanwhile.
+            settings={
+                file: settings.read(file)
+                for file in (settings.ALL if MUST_RUN else [])
+                if file.exists()
+            },
         )
 
     def left_since(self, before: "Machine") -> list[str]:
-        return [
+        made = [
             f"{what} {name}"
             for what in ("frozen", "links", "tables")
             for name in sorted(getattr(self, what) - getattr(before, what))
         ]
+        changed = [
+            f"setting {file}: {value}, not {before.settings[file]}"
+            for file, value in self.settings.items()
+            if value != before.settings[file]
+        ]
+        return made + changed
 
 
 def _is_of(link: Path, laboratory: Laboratory) -> bool:

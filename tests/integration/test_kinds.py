@@ -12,8 +12,9 @@ import pytest
 
 from lxc_cr_plugin import native
 
-from .conftest import LEASE_BREAK_TIME, Shared, asked_for, containers_of, kept
+from .conftest import Shared, asked_for, containers_of
 from .container import VICTIMS, Container, Victim
+from .settings import LEASE_BREAK_TIME, kept
 
 pytestmark = pytest.mark.usefixtures("huge_pages")
 
@@ -49,10 +50,11 @@ def victim_of(kind: str) -> str:
 
 
 def add(container: Container, name: str) -> Victim:
-    """Have the container run this victim, with the surroundings that it needs."""
+    """Have the container run this victim, with the surroundings that it needs as long as it exists."""
     if name == "seccomp":
         container.load_seccomp("sched_rr_get_interval errno 42")
     if name in LEASE_SECONDS:
+        container.scope.enter_context(kept(LEASE_BREAK_TIME))
         LEASE_BREAK_TIME.write_text(str(LEASE_SECONDS[name]))
     return container.add_victim(name, tty=TTY.get(name, ""))
 
@@ -132,7 +134,7 @@ def companies_of_tests(request, laboratory, container_names) -> Iterator[Shared]
     @contextlib.contextmanager
     def company(key: tuple[str, int]) -> Iterator[dict[str, Victim]]:
         way, _ = key
-        with containers_of(laboratory, container_names) as make, kept(LEASE_BREAK_TIME):
+        with containers_of(laboratory, container_names) as make:
             container = make()
             names = [name for name in asked_for(request, key) if not is_hidden(name)]
             victims = {name: add(container, name) for name in names}

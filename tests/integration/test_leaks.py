@@ -3,6 +3,7 @@
 
 import pytest
 
+from . import leaks, settings
 from .container import run
 from .leaks import Machine
 
@@ -35,3 +36,18 @@ def test_links_of_this_session_and_of_others(laboratory, made):
         assert Machine.look(laboratory).left_since(before) == [f"links {ours}", f"links {port}"]
     finally:
         run("ip", "link", "del", port)
+
+
+@pytest.mark.parametrize("must_run", [True, False])
+def test_settings_of_the_kernel(must_run, laboratory, tmp_path, monkeypatch):
+    """Looked at where nobody else's tests run at the same time."""
+    number, choice = tmp_path / "number", tmp_path / "choice"
+    number.write_text("45\n")
+    choice.write_text("always [madvise] never\n")
+    monkeypatch.setattr(settings, "ALL", [number, choice, tmp_path / "unknown"])
+    monkeypatch.setattr(leaks, "MUST_RUN", must_run)
+    before = Machine.look(laboratory)
+    number.write_text("8\n")
+    choice.write_text("[always] madvise never\n")
+    changed = [f"setting {number}: 8, not 45", f"setting {choice}: always, not madvise"]
+    assert Machine.look(laboratory).left_since(before) == (changed if must_run else [])

@@ -13,8 +13,8 @@ from pathlib import Path
 import lxc
 import pytest
 
-from .conftest import kept
 from .container import Container, wait_until
+from .settings import SUID_DUMPABLE, kept
 
 UNSUPPORTED = 4
 
@@ -64,9 +64,6 @@ def test_number_that_was_somebody_elses_at_the_first_checkpoint(container):
     container.restart(f"{container.name}:first")
     assert victim.lines == ["ready"]
     victim.verify()
-
-
-SUID_DUMPABLE = Path("/proc/sys/fs/suid_dumpable")
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import LEASE_BREAK_TIME
 from .container import Container, wait_until
+from .settings import LEASE_BREAK_TIME, kept
 from .test_refusals import take_descriptor
 
 LOCK = Path("/run/lxc-cr/lease-break-time.lock")
@@ -39,11 +39,10 @@ SPREAD = 20 * 10**6 + 10**9 // 100  # and a tick, where HZ is 100
 @pytest.fixture(autouse=True)
 def _whole():
     """Time enough for two checkpoints; put back."""
-    before = LEASE_BREAK_TIME.read_text()
-    LEASE_BREAK_TIME.write_text(str(WHOLE // 10**9))
-    yield
-    assert int(LEASE_BREAK_TIME.read_text()) == WHOLE // 10**9
-    LEASE_BREAK_TIME.write_text(before)
+    with kept(LEASE_BREAK_TIME):
+        LEASE_BREAK_TIME.write_text(str(WHOLE // 10**9))
+        yield
+        assert int(LEASE_BREAK_TIME.read_text()) == WHOLE // 10**9
 
 
 @pytest.fixture

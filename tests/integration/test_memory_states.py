@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import kept
 from .container import Container, Victim, run
+from .settings import HUGE_PAGES_PAUSE, MAKES_HUGE, MERGING, MERGING_SETTINGS, kept
 from .test_kinds import stop_and_restart
 
 SWAPS = Path("/proc/swaps")
-MERGING = Path("/sys/kernel/mm/ksm")
-HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 
 @pytest.fixture(scope="module")
@@ -39,29 +37,21 @@ def merging():
     """The kernel looks for equal pages, faster than it would by itself."""
     if not MERGING.exists():
         pytest.skip("this kernel does not merge pages")
-    wanted = {"pages_to_scan": "5000", "sleep_millisecs": "10", "run": "1"}
-    before = {name: (MERGING / name).read_text() for name in wanted}
-    for name, value in wanted.items():
-        (MERGING / name).write_text(value)
-    yield
-    for name, value in before.items():
-        (MERGING / name).write_text(value)
+    with kept(*MERGING_SETTINGS):
+        for file, value in zip(MERGING_SETTINGS, ("5000", "10", "1"), strict=True):
+            file.write_text(value)
+        yield
 
 
 @contextlib.contextmanager
 def huge_pages(when: str) -> Iterator[None]:
     """The kernel makes transparent huge pages at the first touch, and never later on."""
-    enabled, pause = HUGE_PAGES / "enabled", HUGE_PAGES / "khugepaged" / "scan_sleep_millisecs"
-    if not enabled.exists():
+    if not MAKES_HUGE.exists():
         pytest.skip("this kernel has no transparent huge pages")
-    before = enabled.read_text().partition("[")[2].partition("]")[0]
-    with kept(pause):
-        pause.write_text(str(3_600_000))
-        enabled.write_text(when)
-        try:
-            yield
-        finally:
-            enabled.write_text(before)
+    with kept(HUGE_PAGES_PAUSE, MAKES_HUGE):
+        HUGE_PAGES_PAUSE.write_text(str(3_600_000))
+        MAKES_HUGE.write_text(when)
+        yield
 
 
 @pytest.fixture(scope="module")

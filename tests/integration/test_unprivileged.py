@@ -15,7 +15,7 @@ from .test_files import runs_on
 from .test_hooks import mark_of, start
 from .test_kinds import ALL, ALONE, add, stop_and_restart
 
-pytestmark = pytest.mark.usefixtures("huge_pages", "lease_break_time")
+pytestmark = pytest.mark.usefixtures("huge_pages")
 
 FIRST_ID = 100000
 # One victim has a group beyond 65536.
