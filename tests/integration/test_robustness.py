@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from lxc_cr_plugin import native
+from lxc_cr_plugin.in_use import try_lock
 
 from .container import Container, Victim, run, wait_until
 from .leaks import is_frozen
@@ -56,9 +57,20 @@ def assert_free(container: Container) -> None:
     )
     assert not [cgroup for cgroup in container.cgroups if is_frozen(cgroup)]
     laboratory = container.laboratory
+    journals = list(laboratory.run_dir.glob("*.json"))
+    if journals:
+        # The engine of a killed command may have taken longer to end than any command waits for it.
+        wait_until(lambda: all(map(is_unlocked, journals)), what="the end of the engine")
+        container.cr("ls", container.name)
     assert list(laboratory.run_dir.glob("*.json")) == []
     staging = laboratory.store / ".staging"
     assert not staging.exists() or list(staging.iterdir()) == []
+
+
+def is_unlocked(journal: Path) -> bool:
+    """Whether nobody works on the container of this journal."""
+    with journal.with_suffix(".lock").open() as lock:
+        return try_lock(lock.fileno())
 
 
 def assert_runs_on(container: Container, victims: list[Victim]) -> None:
