@@ -52,7 +52,7 @@ def laboratory():
     wait_until(
         lambda: not Machine.look(laboratory).left_since(before),
         what=f"the machine as before: {Machine.look(laboratory).left_since(before)}",
-        timeout=10,
+        timeout=60,
     )
 
 

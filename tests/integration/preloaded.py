@@ -49,7 +49,7 @@ class Preloaded:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)
 
     def run(
         self, command: list[str], *, environment: dict[str, str], timeout: float

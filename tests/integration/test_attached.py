@@ -34,7 +34,7 @@ class Visitor:
         return self.process.stdout.readline() == line + "\n"
 
     def wait(self) -> int:
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=60)
 
     def leave(self) -> None:
         with contextlib.suppress(BrokenPipeError):

@@ -92,7 +92,7 @@ def assert_fresh(container: Container, victim: Victim) -> None:
             return number_of_next(victim) < FAR
         return False
 
-    wait_until(begun_anew, what="a new beginning", timeout=20)
+    wait_until(begun_anew, what="a new beginning", timeout=60)
     victim.ready()
 
 
@@ -122,7 +122,7 @@ def test_a_plain_start_resumes(hooked, ledger):
     runs_on(ledger)
     assert number_of_next(ledger) > FAR
     assert not mark_of(hooked).exists()
-    wait_until(lambda: "runs again" in log_of(hooked), what="the end of the restart", timeout=20)
+    wait_until(lambda: "runs again" in log_of(hooked), what="the end of the restart", timeout=60)
     assert "changed" not in (hooked.rootfs / "etc/passwd").read_text()
     assert_nothing_kept(hooked)
     assert hooked.attach("echo", "attached") == "attached\n"

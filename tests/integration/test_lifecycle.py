@@ -176,7 +176,7 @@ def traced_by(tracer: str, pid: int):
         process.stdin.close()
         if tracer == "strace":
             process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 @pytest.mark.parametrize("tracer", TRACERS)

@@ -349,7 +349,7 @@ def test_a_restart_that_is_killed_between_the_two_writes(broken):
     outcome = broken.try_cr("restart", broken.name, LXC_CR_FAULT="restart-lease")
     assert outcome.code != 0
     wait_until(
-        lambda: int(LEASE_BREAK_TIME.read_text()) == WHOLE // 10**9, what="the guard", timeout=10
+        lambda: int(LEASE_BREAK_TIME.read_text()) == WHOLE // 10**9, what="the guard", timeout=60
     )
     assert broken.state == "STOPPED"
     # The step is where it should be: there the number is another one.

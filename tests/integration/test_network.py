@@ -151,7 +151,7 @@ def test_all_that_was_set_up_inside_comes_back(connected):
     # The kernel looks at carriers up to a second after interfaces have come up.
     links = "ip -j -d link"
     with suppress(TimeoutError):
-        wait_until(lambda: look(connected)[links] == before[links], what="carrier", timeout=5)
+        wait_until(lambda: look(connected)[links] == before[links], what="carrier", timeout=60)
     after = look(connected)
     for key, rows in before.items():
         assert after[key] == rows, key

@@ -219,17 +219,17 @@ class TestHandlerDue:
     def test_while_everything_stands(self, step, container, victim):
         """Before anybody was looked at, and after everybody was."""
         self.send_in_the_stop(container, "checkpoint", at=step)
-        victim.wait_for("ok", timeout=20)
+        victim.wait_for("ok", timeout=60)
 
     def test_it_is_in_the_image(self, container, victim):
         self.send_in_the_stop(container, "checkpoint", "--stop", at="checkpoint-stopped")
         container.restart()
-        victim.wait_for("ok", timeout=20)
+        victim.wait_for("ok", timeout=60)
 
     def test_in_a_restart(self, container, victim):
         container.checkpoint("--stop")
         self.send_in_the_stop(container, "restart", at="restart-states")
-        victim.wait_for("ok", timeout=20)
+        victim.wait_for("ok", timeout=60)
 
     def test_a_checkpoint_that_fails(self, container, victim):
         """Nobody was looked at; the calls go on until their signal comes."""
@@ -237,7 +237,7 @@ class TestHandlerDue:
         assert outcome.code == CHECKPOINT_FAILED, outcome.text
         for pid, _ in waiters(container):
             os.kill(pid, signal.SIGUSR1)
-        victim.wait_for("ok", timeout=20)
+        victim.wait_for("ok", timeout=60)
 
 
 def waiters(container: Container) -> list[tuple[int, str]]:

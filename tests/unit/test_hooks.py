@@ -32,7 +32,7 @@ def place(tmp_path):
 
 
 def start(
-    shell, place, *, pid="4711", seconds="5", arguments=("web", "lxc", "start-host"), **variables
+    shell, place, *, pid="4711", seconds="60", arguments=("web", "lxc", "start-host"), **variables
 ):
     environment = {"PATH": os.environ["PATH"], "LXC_CR_HOOK_TIMEOUT": seconds, **variables}
     if pid is not None:
@@ -47,7 +47,7 @@ def start(
     )
 
 
-def outcome(process, timeout=10):
+def outcome(process, timeout=60):
     with process:
         out, err = process.communicate(timeout=timeout)
     assert out == ""

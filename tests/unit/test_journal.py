@@ -362,11 +362,11 @@ def test_a_hook_that_waits_is_dismissed(waits, told, desk, tmp_path):
                 " S " in (proc / "stat").read_text()
                 and (proc / "syscall").read_text().startswith(OPENAT)
             ),
-            timeout=10,
+            timeout=60,
         )
         try:
             desk.open().repair()
-            assert hook.communicate(timeout=10)[0] == told
+            assert hook.communicate(timeout=60)[0] == told
         finally:
             hook.kill()
     assert not place.exists()

@@ -126,7 +126,7 @@ def test_start_time():
 
 def test_until():
     answers = iter([False, False, True])
-    assert until(lambda: next(answers), timeout=5, pause=0)
+    assert until(lambda: next(answers), timeout=60, pause=0)
     assert not until(lambda: False, timeout=0.01)
 
 
@@ -161,7 +161,7 @@ def test_a_zombie_that_a_tracer_holds_is_not_its_parents():
             assert os.read(ready.read, 1)
             child.kill()
             stat = Path(f"/proc/{child.pid}/stat")
-            assert until(lambda: ") Z " in stat.read_text(), timeout=10)
+            assert until(lambda: ") Z " in stat.read_text(), timeout=60)
             assert not is_reapable(child.pid, started=started)
             os.write(end.write, b"!")
             assert tracer.wait() == 1

@@ -45,7 +45,7 @@ def entry(monitor, monkeypatch):
 
 def kill_init(entry):
     assert kill_process(entry.init, started=entry.init_started)
-    assert until(lambda: is_reapable(entry.init, started=entry.init_started), timeout=10)
+    assert until(lambda: is_reapable(entry.init, started=entry.init_started), timeout=60)
 
 
 def test_each_goes_on_after_a_failure_but_not_after_a_signal(tmp_path, monkeypatch, capsys):
@@ -65,7 +65,7 @@ def test_each_goes_on_after_a_failure_but_not_after_a_signal(tmp_path, monkeypat
 def test_a_monitor_that_does_not_reap_its_init_is_ended(entry, monitor):
     kill_init(entry)
     session.end_stuck_monitor(entry)
-    assert monitor.wait(timeout=10) == -signal.SIGKILL
+    assert monitor.wait(timeout=60) == -signal.SIGKILL
 
 
 def test_the_monitor_of_an_init_that_is_still_ending_is_left_alone(entry, monitor):
