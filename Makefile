@@ -47,8 +47,8 @@ long: bootstrap ## More rounds of the tests that chance has a part in, each comm
 	CR_EXECUTE=1 CR_RANDOM_RUNS=100 CR_DATABASE_ROUNDS=60 $(BIN)/pytest -q \
 		tests/integration/test_robustness.py tests/integration/test_databases.py
 
-fuzz: bootstrap ## Fuzz the decoder, the manifest and whole images for FUZZ_SECONDS (3600)
-	CR_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/unit/test_fuzz_record.py tests/unit/test_fuzz_manifest.py tests/integration/test_fuzz_image.py
+fuzz: bootstrap ## Fuzz the decoder, the manifest, whole images and restarts, FUZZ_SECONDS (3600) each
+	CR_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/unit/test_fuzz_record.py tests/unit/test_fuzz_manifest.py tests/integration/test_fuzz_image.py tests/integration/test_fuzz_restart.py
 
 sanitize: bootstrap ## The tests on an engine built with ASan and UBSan
 	tools/sanitize.sh
