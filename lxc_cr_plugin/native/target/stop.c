@@ -96,12 +96,17 @@ static struct cr_error *seize(struct stop_set *set, pid_t tid)
 
 	log_say(set->log, CR_DEBUG, "Seize and interrupt task %d of the host", tid);
 	error = task_seize(tid, PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE);
-	if (!error) {
-		TRY(add_task(set, tid));
-		error = task_interrupt(tid);
-		return error && !has_died(tid, error) ? error : forgive(error);
-	}
-	return has_died(tid, error) ? forgive(error) : refuse_tracer(set, tid, error);
+	if (error && has_died(tid, error))
+		return forgive(error);
+	/* a thread that executes a program comes by the tid of the first one, of whose end we have heard:
+	 * it has been ours all the time */
+	if (error && tracer_of(set, tid) == gettid())
+		error = forgive(error);
+	if (error)
+		return refuse_tracer(set, tid, error);
+	TRY(add_task(set, tid));
+	error = task_interrupt(tid);
+	return error && !has_died(tid, error) ? error : forgive(error);
 }
 
 struct cr_error *stop_late(struct stop_set *set, pid_t tid)

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Checks of a stop that is given up, or that meets somebody who ends. */
+/* Checks of a stop that is given up, or that meets somebody who ends or executes a program. */
 #include <fcntl.h>
 #include <pthread.h>
-#include <string.h>
 #include <sys/syscall.h>
 
 #include "stopped.h"
@@ -37,44 +36,76 @@ static void end(struct stop_set *set, struct log *log)
 	log_deinit(log);
 }
 
+/* @directory becomes a cgroup as cgroup.c sees it; the last of @tids is 0. */
+static void list_tasks(const char *directory, const pid_t *tids)
+{
+	char path[4096];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/tasks", directory);
+	file = fopen(path, "we");
+	if (!CHECK(file != NULL))
+		return;
+	while (*tids)
+		fprintf(file, "%d\n", *tids++);
+	CHECK(!fclose(file));
+}
+
 static void leave(int signal)
 {
 	_exit(signal);
 }
 
+static void leave_by_signal(struct facts *facts)
+{
+	signal(SIGUSR1, leave);
+	facts->ready = true;
+	for (;;)
+		pause();
+}
+
+/* Of a child that is not reaped yet, nor by this; -1: it does not end, or not by itself. */
+static int exit_code_of(pid_t pid)
+{
+	siginfo_t info = {0};
+
+	for (int i = 0; i < 5000 && !info.si_pid; i++) {
+		usleep(1000);
+		CHECK(!waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT));
+	}
+	return info.si_pid && info.si_code == CLD_EXITED ? info.si_status : -1;
+}
+
 /* A signal that came between the seizure and the stop is still delivered. */
 static void check_signal_is_kept(void)
 {
-	pid_t child = fork();
+	struct child child = child_start(leave_by_signal);
 	struct stop_set set;
 	struct log log;
-	int status = 0;
 
-	if (!child) {
-		signal(SIGUSR1, leave);
-		for (;;)
-			pause();
-	}
 	begin(&set, &log);
-	await_state(child, 'S');
-	CHECK_SUCCESS(task_seize(child, PTRACE_O_EXITKILL));
-	add(&set, child);
-	CHECK(!kill(child, SIGUSR1));
-	await_state(child, 't');
+	CHECK_SUCCESS(task_seize(child.pid, PTRACE_O_EXITKILL));
+	add(&set, child.pid);
+	CHECK(!kill(child.pid, SIGUSR1));
+	await_state(child.pid, 't');
 	stop_release(&set, 0);
-	for (int i = 0; i < 2000 && !waitpid(child, &status, WNOHANG); i++)
-		usleep(1000);
-	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == SIGUSR1);
-	kill(child, SIGKILL);
+	CHECK(exit_code_of(child.pid) == SIGUSR1);
+	child_end(&child);
 	end(&set, &log);
 }
 
-static void *stay(void *shared)
+/* A second thread, which executes a program when values[0] says so. */
+static void *live_second(void *shared)
 {
-	*(_Atomic pid_t *)shared = (pid_t)syscall(SYS_gettid);
-	while (shared)
-		pause();
-	return NULL;
+	struct facts *facts = shared;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* of a thread, as ended by itself */
+	facts->threads[0].tid = (pid_t)syscall(SYS_gettid);
+	facts->ready = true;
+	while (!__atomic_load_n(&facts->values[0], __ATOMIC_SEQ_CST))
+		usleep(1000);
+	execl("/bin/sleep", "sleep", "60", NULL);
+	_exit(1);
 }
 
 static void leave_thread(int unused)
@@ -83,30 +114,26 @@ static void leave_thread(int unused)
 	syscall(SYS_exit, 0);
 }
 
-/* @directory: a cgroup as cgroup.c sees it. */
-static void check_first_thread_that_ends(char *directory)
+static void live_with_second(struct facts *facts)
 {
-	_Atomic pid_t *second =
-		mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	pid_t first = fork();
+	pthread_t thread;
+
+	signal(SIGUSR1, leave_thread);
+	if (pthread_create(&thread, NULL, live_second, facts))
+		return;
+	for (;;)
+		pause();
+}
+
+static void check_first_thread_that_ends(const char *directory)
+{
+	struct child child = child_start(live_with_second);
+	pid_t first = child.pid, second = child.facts->threads[0].tid;
 	struct stop_set set;
 	struct log log;
-	char path[4096];
-	FILE *tasks;
 
-	if (!first) {
-		pthread_t thread;
-
-		signal(SIGUSR1, leave_thread);
-		pthread_create(&thread, NULL, stay, (void *)second);
-		for (;;)
-			pause();
-	}
 	begin(&set, &log);
 	set.cgroup = directory;
-	while (!*second)
-		usleep(1000);
-	await_state(first, 'S');
 	CHECK_SUCCESS(task_seize(first, 0));
 	add(&set, first);
 	CHECK(!syscall(SYS_tgkill, first, first, SIGUSR1));
@@ -114,15 +141,36 @@ static void check_first_thread_that_ends(char *directory)
 	CHECK(waitpid(first, NULL, __WALL) == first);
 	CHECK_SUCCESS(task_continue(first, SIGUSR1));
 	await_state(first, 'Z');
-	snprintf(path, sizeof(path), "%s/tasks", directory);
-	tasks = fopen(path, "we");
-	fprintf(tasks, "%d\n%d\n", first, *second);
-	fclose(tasks);
+	list_tasks(directory, (pid_t[]){first, second, 0});
 	CHECK_SUCCESS(stop_all(&set));
-	CHECK(set.tasks.count == 1 && stop_find(&set, *second));
+	CHECK(set.tasks.count == 1 && stop_find(&set, second));
 	stop_release(&set, 0);
-	kill(first, SIGKILL);
-	waitpid(first, NULL, __WALL);
+	child_end(&child);
+	end(&set, &log);
+}
+
+/* When the first thread has been left out because it ended, the second one comes by its tid. */
+static void check_second_thread_that_executes(const char *directory)
+{
+	struct child child = child_start(live_with_second);
+	pid_t first = child.pid, second = child.facts->threads[0].tid;
+	struct stop_set set;
+	struct log log;
+
+	begin(&set, &log);
+	set.cgroup = directory;
+	CHECK_SUCCESS(task_seize(first, 0));
+	CHECK_SUCCESS(task_seize(second, 0));
+	add(&set, second);
+	__atomic_store_n(&child.facts->values[0], 1, __ATOMIC_SEQ_CST);
+	await_state(second, 0);
+	list_tasks(directory, (pid_t[]){first, 0});
+	CHECK_SUCCESS(stop_all(&set));
+	CHECK(set.tasks.count == 1 && stop_find(&set, first));
+	CHECK(state_of(first) == 't');
+	stop_release(&set, 0);
+	await_state(first, 'S');
+	child_end(&child);
 	end(&set, &log);
 }
 
@@ -132,5 +180,6 @@ int main(int argc, char **argv)
 		return 2;
 	check_signal_is_kept();
 	check_first_thread_that_ends(argv[1]);
+	check_second_thread_that_executes(argv[1]);
 	return checks_done();
 }
