@@ -50,7 +50,7 @@ def test_time_of_a_lease_break(tmp_path):
             *(NATIVE / "kernel" / name for name in ("bpf_program.c", "btf.c", "locks.c", "peek.c")),
             *BASE_SOURCES,
         ],
-        options=["-pthread"],
+        options=["-pthread", "-Wl,--wrap=open,--wrap=pwrite"],
     )
     done = run(program)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()

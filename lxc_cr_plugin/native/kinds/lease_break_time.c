@@ -19,17 +19,23 @@
 /* Of root alone; the journals of the commands lie there too, by default. */
 #define LOCK_DIR "/run/lxc-cr"
 #define LOCK	 LOCK_DIR "/lease-break-time.lock"
+#define NUMBER	 "/proc/sys/fs/lease-break-time"
+
+/* A number as it is read and written. */
+struct number {
+	char text[16];
+};
 
 struct lease_break_time {
 	const char *fault;
 	int number; /* the sysctl */
 	int lock;   /* between restarts on this host */
-	char old[16];
+	struct number old;
 	pid_t guard;
-	int leash; /* by which the guard is told what was done; closed, it acts */
+	int leash; /* by which the guard is told what to put back; closed, it acts */
 };
 
-enum word { CHANGED, PUT_BACK };
+static const struct number nothing; /* is changed */
 
 static bool put(int number, const char *text)
 {
@@ -44,25 +50,23 @@ static bool put(int number, const char *text)
  */
 static void guard(const struct lease_break_time *time, int leash)
 {
-	char word = PUT_BACK;
+	struct number old = nothing;
 	ssize_t len;
 
 	setsid();
 	signal(SIGTERM, SIG_IGN);
 	close(time->leash);
 	do {
-		len = read(leash, &word, 1);
+		len = read(leash, &old, sizeof(old));
 	} while (len > 0 || (len < 0 && errno == EINTR));
-	if (word == CHANGED)
-		put(time->number, time->old);
+	if (*old.text)
+		put(time->number, old.text);
 	_exit(0);
 }
 
-static struct cr_error *tell_guard(const struct lease_break_time *time, enum word word)
+static struct cr_error *tell_guard(const struct lease_break_time *time, const struct number *old)
 {
-	char text = (char)word;
-
-	if (write(time->leash, &text, 1) != 1)
+	if (write(time->leash, old, sizeof(*old)) != (ssize_t)sizeof(*old))
 		return error_sys("Failed to tell the guard of lease-break-time");
 	return NULL;
 }
@@ -126,20 +130,24 @@ static struct cr_error *open_lock(struct lease_break_time *time)
 	return take_turn(time->lock);
 }
 
+static struct cr_error *read_number(struct lease_break_time *time)
+{
+	struct number *old = &time->old;
+	ssize_t len = pread(time->number, old->text, sizeof(old->text) - 1, 0);
+
+	if (len <= 0)
+		return error_sys("Failed to read '%s'", NUMBER);
+	old->text[len] = '\0';
+	return NULL;
+}
+
 static struct cr_error *open_number(struct lease_break_time *time)
 {
-	static const char path[] = "/proc/sys/fs/lease-break-time";
-	ssize_t len;
-
-	time->number = open(path, O_RDWR | O_CLOEXEC);
+	time->number = open(NUMBER, O_RDWR | O_CLOEXEC);
 	if (time->number < 0)
-		return error_remedy(error_sys("Failed to open '%s'", path),
+		return error_remedy(error_sys("Failed to open '%s'", NUMBER),
 				    "A lease that is being broken needs it; mount /proc writable");
-	len = pread(time->number, time->old, sizeof(time->old) - 1, 0);
-	if (len <= 0)
-		return error_sys("Failed to read '%s'", path);
-	time->old[len] = '\0';
-	return NULL;
+	return read_number(time);
 }
 
 static struct cr_error *set_up(struct lease_break_time *time)
@@ -183,7 +191,7 @@ void lease_break_time_close(struct lease_break_time *time)
 
 uint64_t lease_break_time_default(const struct lease_break_time *time)
 {
-	long seconds = strtol(time->old, NULL, 10);
+	long seconds = strtol(time->old.text, NULL, 10);
 
 	return seconds > 0 ? (uint64_t)seconds * 1000000000u : 0;
 }
@@ -213,28 +221,47 @@ static uint32_t seconds_for(uint32_t steps, uint32_t hz)
 	return seconds && seconds <= INT32_MAX ? seconds : steps / odd + 1;
 }
 
+/* What it is now: somebody else may have changed it since we opened it. */
+static struct cr_error *change(struct lease_break_time *time, const char *seconds)
+{
+	struct cr_error *error;
+
+	TRY(read_number(time));
+	TRY(tell_guard(time, &time->old));
+	if (put(time->number, seconds))
+		return NULL;
+	error = error_sys("Failed to write '%s' to lease-break-time", seconds);
+	cr_error_free(tell_guard(time, &nothing));
+	return error;
+}
+
+static struct cr_error *put_back(struct lease_break_time *time)
+{
+	if (!put(time->number, time->old.text))
+		return error_sys("Failed to put lease-break-time back to %s", time->old.text);
+	return tell_guard(time, &nothing);
+}
+
 /* Opening must not succeed, for then there was no lease. */
 static struct cr_error *open_against(struct lease_break_time *time, int fd, int flags,
 				     const char *seconds)
 {
 	_cleanup_close_ int opened = -1;
-	struct cr_error *error;
+	struct cr_error *error, *back;
 	char path[32];
 	int failed;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	TRY(tell_guard(time, CHANGED));
-	if (!put(time->number, seconds))
-		return error_sys("Failed to write '%s' to lease-break-time", seconds);
+	TRY(change(time, seconds));
 	opened = open(path, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	failed = errno;
 	error = step(time->fault, RESTART_LEASE);
-	if (!put(time->number, time->old)) {
+	back = put_back(time);
+	if (back) {
 		cr_error_free(error);
-		return error_sys("Failed to put lease-break-time back to %s", time->old);
+		return back;
 	}
 	TRY(error);
-	TRY(tell_guard(time, PUT_BACK));
 	if (opened >= 0)
 		return error_new(CR_INTERNAL, "A lease was not broken by an open");
 	return failed == EWOULDBLOCK ? NULL : error_errno(failed, "Failed to break a lease");
