@@ -105,15 +105,22 @@ static bool shares_all(const struct kernel_task *a, const struct kernel_task *b)
 
 static struct cr_error *refuse(const struct dump *dump, const struct thread *thread, int namespace)
 {
-	const struct kernel_id *id = &thread->kernel->id;
+	const struct thread *leader = process_leader(thread->process);
+	const struct kernel_id *id = &thread->kernel->id, *of_leader = &leader->kernel->id;
+	/* who is in another pid namespace has no number in this one */
 	bool inside = id->namespace && id->namespace == dump->init->kernel->id.namespace;
+	pid_t pid = inside ? of_leader->number : leader->host_tid;
 	const char *comm = thread->process->stat.comm;
-	struct cr_error *error =
-		error_new(CR_UNSUPPORTED, "Process %d%s (%s) is in a %s namespace of its own",
-			  inside ? id->number : thread->host_tid, inside ? "" : " of the host",
-			  comm, namespace_names[namespace] + strlen("ns/"));
+	struct cr_error *error;
+	char thread_of[32] = "Process";
 
-	error = error_task(error_object(error, "namespace"), inside ? id->number : 0, comm);
+	if (thread != leader)
+		snprintf(thread_of, sizeof(thread_of), "Thread %d of process",
+			 inside ? id->number : thread->host_tid);
+	error = error_new(CR_UNSUPPORTED, "%s %d%s (%s) is in a %s namespace of its own", thread_of,
+			  pid, inside ? "" : " of the host", comm,
+			  namespace_names[namespace] + strlen("ns/"));
+	error = error_task(error_object(error, "namespace"), inside ? pid : 0, comm);
 	return error_remedy(error, "Nested namespaces are not supported yet; end the process "
 				   "or its service's sandboxing");
 }

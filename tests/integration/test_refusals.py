@@ -34,7 +34,7 @@ OBJECTS = {
     "traced": r"traced by process \d+ of the host \(refused\)",
     "namespace": r"Process \d+ \(refused\) is in a uts namespace",
     "clocks_for_children": "time_for_children namespace",
-    "namespace_of_thread": r"Process \d+ \(refused\) is in a uts namespace",
+    "namespace_of_thread": r"Thread \d+ of process \d+ \(refused\) is in a uts namespace",
     "posix_message_queue": "message queue",
     "unlinked_posix_queue": "no file with contents",
     "shared_numa_policy": "NUMA policy of its own",
