@@ -225,10 +225,14 @@ static struct cr_error *close_mapping(struct program *p, struct open_mapping *op
 	return NULL;
 }
 
+/* What it takes to map something: the last file is closed, this one opened, mapped, advised on and, in the
+ * end, closed; beside its name there may be a descriptor to receive. */
+enum { MAP_CALLS = 5, MAP_DATA = 512 };
+
 /* The number of an open file does not outlive the program. */
 static struct cr_error *make_room(struct program *p, size_t name_len, struct open_mapping *open)
 {
-	if (p->count + 5 <= PROGRAM_OPS && p->data_len + name_len + 512 <= PROGRAM_DATA)
+	if (program_has_room(p, MAP_CALLS, name_len + MAP_DATA))
 		return NULL;
 	TRY(close_mapping(p, open));
 	return program_run(p);
