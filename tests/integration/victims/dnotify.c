@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Signals about directories: what is told, how often, by which number, to whom. */
-#include <poll.h>
-#include <signal.h>
-
-#include "victim.h"
+#include "told.h"
 
 static char path[512];
 static int signal_number;
@@ -38,21 +35,9 @@ static void rename_file(const char *from, const char *to)
 	must(rename(old, name(to)));
 }
 
-/* The descriptor that a signal tells; -1: there is none. */
-static int take_signal(void)
-{
-	struct timespec none = {0};
-	siginfo_t info;
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, signal_number);
-	return sigtimedwait(&set, &info, &none) < 0 ? -1 : info.si_fd;
-}
-
 static void expect(int fd, const char *what)
 {
-	int got = take_signal();
+	int got = take_signal(signal_number, 0);
 
 	check(got == fd, "%s: a signal for %d, not %d", what, got, fd);
 }
@@ -74,14 +59,11 @@ static void child(void *unused)
 int main(int argc, char **argv)
 {
 	int multishot, once, renamed, nobody, cleared;
-	sigset_t set;
 	pid_t pid;
 
 	victim_init(argc, argv);
 	signal_number = SIGRTMIN + 6;
-	sigemptyset(&set);
-	sigaddset(&set, signal_number);
-	must(sigprocmask(SIG_BLOCK, &set, NULL));
+	hold_signal(signal_number);
 	steps = victim_shared(4096);
 	multishot = watch("multishot", DN_CREATE | DN_MODIFY | DN_MULTISHOT, 40);
 	once = watch("once", DN_DELETE, 50);

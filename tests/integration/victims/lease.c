@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Leases that nobody is breaking: types, open modes, holders, and whom a later break signals. */
-#include <poll.h>
-#include <signal.h>
-
-#include "victim.h"
+#include "told.h"
 
 static char path[512];
 static int signal_number;
@@ -38,24 +35,6 @@ static bool is_kept_out(const char *suffix, int flags)
 		close(fd);
 	check(fd >= 0 || errno == EWOULDBLOCK, "%s: open: %s", suffix, strerror(errno));
 	return fd < 0;
-}
-
-/* A signal that is here, or the descriptor it tells; -1: there is none. */
-static int take_signal(int number, long milliseconds)
-{
-	struct timespec time = {.tv_nsec = milliseconds * 1000000};
-	siginfo_t info;
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, number);
-	if (sigtimedwait(&set, &info, &time) < 0) {
-		check(errno == EAGAIN, "sigtimedwait: %s", strerror(errno));
-		return -1;
-	}
-	if (number != SIGIO)
-		check(info.si_code == POLL_MSG, "si_code %d", info.si_code);
-	return number == SIGIO ? 0 : info.si_fd;
 }
 
 static void check_break(const char *suffix, int fd, int before, int flags, int after)
@@ -206,14 +185,11 @@ int main(int argc, char **argv)
 {
 	int write_lease, read_lease, odd, first, second, released;
 	pid_t stranger;
-	sigset_t set;
 
 	victim_init(argc, argv);
 	signal_number = SIGRTMIN + 3;
-	sigemptyset(&set);
-	sigaddset(&set, signal_number);
-	sigaddset(&set, SIGIO);
-	must(sigprocmask(SIG_BLOCK, &set, NULL));
+	hold_signal(signal_number);
+	hold_signal(SIGIO);
 	write_lease = lease("write", O_RDWR, F_WRLCK);
 	read_lease = lease("read", O_RDONLY, F_RDLCK);
 	odd = lease("odd", O_RDONLY, F_WRLCK);

@@ -3,10 +3,8 @@
  * Leases that are being broken: who waits goes on waiting, for exactly what was left, and the holder
  * is not signalled again.
  */
-#include <poll.h>
-#include <signal.h>
-
 #include "lease_clock.h"
+#include "told.h"
 
 enum {
 	MOST = 4,	       /* breakers of one file */
@@ -290,16 +288,13 @@ static void break_all(void)
 
 int main(int argc, char **argv)
 {
-	sigset_t set;
 	pid_t clock;
 
 	victim_init(argc, argv);
 	board = victim_shared(sizeof(*board));
 	signal_number = SIGRTMIN + 4;
-	sigemptyset(&set);
-	sigaddset(&set, signal_number);
-	sigaddset(&set, signal_number + 1);
-	must(sigprocmask(SIG_BLOCK, &set, NULL));
+	hold_signal(signal_number);
+	hold_signal(signal_number + 1);
 	whole = lease_break_time();
 	clock = victim_child(lease_clock_process, &board->clock);
 	for (int i = 0; i < SCENES; i++)

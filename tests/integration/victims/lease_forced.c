@@ -3,10 +3,8 @@
  * Leases whose holder did not answer in time: taken down by force, so that a read lease is on what is
  * open for writing; the same, and somebody wants to write; overdue, and nobody has come to see.
  */
-#include <poll.h>
-#include <signal.h>
-
 #include "lease_clock.h"
+#include "told.h"
 
 struct board {
 	struct lease_clock clock;
@@ -43,18 +41,6 @@ static int try(const char *suffix, int flags)
 	return fd;
 }
 
-/* The descriptor that the next signal tells; -1: there is none. */
-static int take_signal(void)
-{
-	struct timespec none = {0};
-	siginfo_t info;
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, signal_number);
-	return sigtimedwait(&set, &info, &none) < 0 ? -1 : info.si_fd;
-}
-
 /* Let in by force, the readers stay. */
 static void read_until_the_end(void *suffix)
 {
@@ -76,10 +62,10 @@ static void check_down(void)
 {
 	check(fcntl(down, F_GETLEASE) == F_RDLCK, "down: lease %d", fcntl(down, F_GETLEASE));
 	check(try("down", O_RDONLY) >= 0, "down: a reader is kept out");
-	check(take_signal() < 0, "down: a signal for a reader");
+	check(take_signal(signal_number, 0) < 0, "down: a signal for a reader");
 	check(fcntl(down, F_SETLEASE, F_RDLCK) < 0 && errno == EAGAIN, "down: taken anew");
 	check(try("down", O_WRONLY) < 0, "down: a writer is let in");
-	check(take_signal() == down, "down: no signal");
+	check(take_signal(signal_number, 0) == down, "down: no signal");
 	check(fcntl(down, F_GETLEASE) == F_UNLCK, "down: lease %d", fcntl(down, F_GETLEASE));
 	must(fcntl(down, F_SETLEASE, F_UNLCK));
 	check(try("down", O_WRONLY) >= 0, "down: a writer is kept out");
@@ -87,7 +73,7 @@ static void check_down(void)
 
 static void check_wanted(uint64_t whole)
 {
-	check(take_signal() < 0, "wanted: a second signal");
+	check(take_signal(signal_number, 0) < 0, "wanted: a second signal");
 	if (board->clock.alive + SECOND / 2 < board->at + whole) {
 		check(!board->entered, "wanted: the writer was let in early");
 		check(fcntl(wanted, F_GETLEASE) == F_UNLCK, "wanted: lease %d",
@@ -105,7 +91,7 @@ static void check_wanted(uint64_t whole)
 static void check_overdue(void)
 {
 	check(try("overdue", O_WRONLY) >= 0, "overdue: a writer is kept out");
-	check(take_signal() < 0, "overdue: a signal");
+	check(take_signal(signal_number, 0) < 0, "overdue: a signal");
 	check(fcntl(overdue, F_GETLEASE) == F_UNLCK, "overdue: lease %d",
 	      fcntl(overdue, F_GETLEASE));
 }
@@ -114,14 +100,11 @@ int main(int argc, char **argv)
 {
 	pid_t clock, readers[2], writer;
 	uint64_t whole, begin;
-	sigset_t set;
 
 	victim_init(argc, argv);
 	board = victim_shared(sizeof(*board));
 	signal_number = SIGRTMIN + 5;
-	sigemptyset(&set);
-	sigaddset(&set, signal_number);
-	must(sigprocmask(SIG_BLOCK, &set, NULL));
+	hold_signal(signal_number);
 	whole = lease_break_time();
 	clock = victim_child(lease_clock_process, &board->clock);
 	overdue = lease("overdue");
@@ -138,7 +121,7 @@ int main(int argc, char **argv)
 	victim_meet(&board->begun, 1);
 	victim_nap(50);
 	for (int i = 0; i < 4; i++)
-		check(take_signal() >= 0, "signal %d is missing", i);
+		check(take_signal(signal_number, 0) >= 0, "signal %d is missing", i);
 	victim_ready();
 	victim_wait();
 	check_wanted(whole);

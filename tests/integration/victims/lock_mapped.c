@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Locks and leases of open file descriptions that are mapped: closing the descriptor is not the end. */
-#include <poll.h>
-#include <signal.h>
 #include <sys/file.h>
 
-#include "victim.h"
+#include "told.h"
 
 enum { SIZE = 8192 };
 
@@ -213,17 +211,12 @@ static void lease_build(void)
 
 static void lease_verify(void)
 {
-	struct timespec time = {.tv_sec = 1};
-	siginfo_t info;
-	sigset_t set;
-	int fd;
+	int fd, told;
 
-	sigemptyset(&set);
-	sigaddset(&set, signal_number);
 	check(open(name("leased"), O_WRONLY | O_NONBLOCK) < 0 && errno == EWOULDBLOCK,
 	      "leased: keeps nobody out");
-	check(sigtimedwait(&set, &info, &time) == signal_number, "leased: no signal");
-	check(info.si_fd == leased_number, "leased: si_fd %d, not %d", info.si_fd, leased_number);
+	told = take_signal(signal_number, 1000);
+	check(told == leased_number, "leased: a signal for %d, not %d", told, leased_number);
 	unmap(leased);
 	fd = must(open(name("leased"), O_WRONLY | O_NONBLOCK));
 	close(fd);
@@ -231,13 +224,10 @@ static void lease_verify(void)
 
 int main(int argc, char **argv)
 {
-	sigset_t set;
 
 	victim_init(argc, argv);
 	signal_number = SIGRTMIN + 2;
-	sigemptyset(&set);
-	sigaddset(&set, signal_number);
-	must(sigprocmask(SIG_BLOCK, &set, NULL));
+	hold_signal(signal_number);
 	shared_build(); /* first: its child must not inherit the other mappings */
 	alone_build();
 	open_build();

@@ -8,23 +8,19 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
-#include "victim.h"
+#include "stay.h"
 
 static uint32_t *arrived;
 
 static void member(void *unused)
 {
-	pid_t session = getsid(0), group = getpgid(0);
+	pid_t session = getsid(0);
 
 	(void)unused;
 	check(session != getpid(), "is the leader");
 	while (getppid() != 1 || kill(session, 0) == 0)
 		victim_nap(1);
-	victim_arrive(arrived);
-	victim_wait();
-	check(getsid(0) == session, "session was %d, is %d", session, getsid(0));
-	check(getpgid(0) == group, "group was %d, is %d", group, getpgid(0));
-	victim_arrive(arrived);
+	stay_a_member(arrived);
 }
 
 static void dying_leader(void *unused)
@@ -38,16 +34,11 @@ static void dying_leader(void *unused)
 /* Its session is the victim's, its parent is init. */
 static void adopted(void *unused)
 {
-	pid_t session = getsid(0);
-
 	(void)unused;
 	while (getppid() != 1)
 		victim_nap(1);
-	victim_arrive(arrived);
-	victim_wait();
+	stay_a_member(arrived);
 	check(getppid() == 1, "parent is %d", getppid());
-	check(getsid(0) == session, "session was %d, is %d", session, getsid(0));
-	victim_arrive(arrived);
 }
 
 static void dying_parent(void *unused)
@@ -58,14 +49,9 @@ static void dying_parent(void *unused)
 
 static void stay_in_group(void *unused)
 {
-	pid_t group = getpgid(0);
-
 	(void)unused;
-	check(group != getpid(), "is the leader");
-	victim_arrive(arrived);
-	victim_wait();
-	check(getpgid(0) == group, "group was %d, is %d", group, getpgid(0));
-	victim_arrive(arrived);
+	check(getpgid(0) != getpid(), "is the leader");
+	stay_a_member(arrived);
 }
 
 /* Leaves a child in it, and goes to the group @number. */

@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-#include "victim.h"
+#include "stay.h"
 
 enum { LOST_SIGNAL = 34, USER = 1234, MANY = 40 };
 
@@ -73,14 +73,8 @@ static void end_with_threads(void *unused)
 
 static void member(void *unused)
 {
-	pid_t session = getsid(0), group = getpgid(0);
-
 	(void)unused;
-	victim_arrive(arrived);
-	victim_wait();
-	check(getsid(0) == session, "session was %d, is %d", session, getsid(0));
-	check(getpgid(0) == group, "group was %d, is %d", group, getpgid(0));
-	victim_arrive(arrived);
+	stay_a_member(arrived);
 }
 
 static void lead_session(void *unused)
@@ -184,7 +178,7 @@ int main(int argc, char **argv)
 	stays = must(fork());
 	if (!stays) {
 		must(setpgid(0, leader));
-		member(NULL);
+		stay_a_member(arrived);
 		victim_meet(arrived, 5);
 		_exit(0);
 	}
