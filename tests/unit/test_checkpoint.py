@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The contents page of a checkpoint, with an engine that only pretends."""
 
-import io
 import os
 import signal
 
@@ -23,10 +22,9 @@ from lxc_cr_plugin.errors import (
 )
 from lxc_cr_plugin.freezer import Cgroups, Freezer
 from lxc_cr_plugin.image import verify_pages, verify_records
-from lxc_cr_plugin.journal import Journals
-from lxc_cr_plugin.log import Reporter
 from lxc_cr_plugin.run import signals_cancel
-from lxc_cr_plugin.store import Reference, Store
+from lxc_cr_plugin.store import Reference
+from tests.unit.bench import Bench
 from tests.unit.containers import FakeContainer
 from tests.unit.images import write_files
 
@@ -44,14 +42,11 @@ NUMBERS = native.CheckpointResult(
 )
 
 
-class Bench:
+class CheckpointBench(Bench):
     """Everything that a checkpoint needs; `engine` may be replaced."""
 
     def __init__(self, directory):
-        self.directory = directory
-        self.container = FakeContainer()
-        self.store = Store(root=directory / "store", buffer=directory / "buffer")
-        self.report = Reporter(err=io.StringIO())
+        super().__init__(directory, container=FakeContainer())
         self.calls = []
         freezer = directory / "freezer"
         freezer.mkdir()
@@ -72,13 +67,6 @@ class Bench:
     def staging(self):
         (path,) = self.directory.glob("*/.staging/*")
         return path
-
-    def journals(self):
-        return Journals(
-            run_dir=self.directory / "run",
-            report=self.report,
-            stop_container=lambda *_: pytest.fail("a checkpoint stops nobody"),
-        )
 
     def checkpoint(self, *, stop=False, buffered=False, files="none", tag="latest", fault=None):
         return checkpoint(
@@ -117,7 +105,7 @@ class NoMounts:
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    bench = Bench(tmp_path)
+    bench = CheckpointBench(tmp_path)
     monkeypatch.setattr(check, "find_cgroups", lambda init_pid: bench.cgroups)
     monkeypatch.setattr(mounts, "table", lambda pid, **_: b"")
     monkeypatch.setattr(mounts, "MountWatch", NoMounts)

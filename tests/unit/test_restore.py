@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The contents page of a restart, with an engine that only pretends."""
 
-import io
 import os
 import stat
 from pathlib import Path
@@ -11,10 +10,8 @@ import pytest
 from lxc_cr_plugin import native
 from lxc_cr_plugin.container import RUNNING, STOPPED
 from lxc_cr_plugin.errors import ContainerError, ImageError, LxcCrError, RestartError
-from lxc_cr_plugin.journal import Journals
-from lxc_cr_plugin.log import Reporter
 from lxc_cr_plugin.restore import restart
-from lxc_cr_plugin.store import Store
+from tests.unit.bench import Bench
 from tests.unit.containers import FakeContainer, FakeStart
 from tests.unit.images import add_image
 
@@ -35,15 +32,13 @@ NUMBERS = native.RestartResult(
 )
 
 
-class Bench:
+class RestartBench(Bench):
     """Everything that a restart needs, and a place where the engine may fail."""
 
     def __init__(self, directory):
-        self.directory = directory
-        self.container = FakeContainer(state=STOPPED)
+        super().__init__(directory, container=FakeContainer(state=STOPPED))
         self.container.pid = OUR_INIT
-        self.report = Reporter(err=io.StringIO())
-        self.image = add_image(Store(root=directory / "store", buffer=directory / "buffer"))
+        self.image = add_image(self.store)
         self.fail_at = None
         self.options = {}
         self.steps = []
@@ -59,17 +54,15 @@ class Bench:
         return restart(
             self.container,
             image=self.image,
-            journals=Journals(
-                run_dir=self.directory / "run", report=self.report, stop_container=self.stop
-            ),
-            run_dir=self.directory / "run",
+            journals=self.journals(),
+            run_dir=self.run_dir,
             timeout=60,
             report=self.report,
             fault="here",
         )
 
     def nothing_left(self):
-        assert [p for p in (self.directory / "run").iterdir() if p.suffix != ".lock"] == []
+        assert [p for p in self.run_dir.iterdir() if p.suffix != ".lock"] == []
         return True
 
 
@@ -106,7 +99,7 @@ class FakeRestart:
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    bench = Bench(tmp_path)
+    bench = RestartBench(tmp_path)
     monkeypatch.setattr(native, "Restart", lambda **options: FakeRestart(bench, options))
     monkeypatch.setattr(native, "kinds", lambda: ["process", "pipe", "regular"])
     return bench
