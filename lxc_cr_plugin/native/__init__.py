@@ -36,6 +36,14 @@ from .process import Emit, EngineProcess, Listener, Work, died
 
 try:
     from ._engine import ffi, lib
+    from .filesystem import (
+        descriptor_of,
+        exchange,
+        open_beneath,
+        sync_filesystem,
+        write_back,
+    )
+    from .held_lines import HeldLines
 except ImportError as error:
     raise stamp.unusable(f"The engine does not load: {error}") from error
 
@@ -49,6 +57,7 @@ __all__ = [
     "checkpoint",
     "checkpoint_steps",
     "descriptor_of",
+    "exchange",
     "image_check",
     "kind_fields",
     "kinds",
@@ -221,6 +230,7 @@ def checkpoint(
     """
     shared = mmap.mmap(-1, mmap.PAGESIZE)
     numbers = ffi.cast("struct cr_checkpoint_result *", ffi.from_buffer(shared))
+    held = HeldLines()
     with Pipe() as notice, Pipe() as verdict:
 
         def call(ears: Any) -> Any:
@@ -240,7 +250,11 @@ def checkpoint(
         passed = (image_fd, notice.write, verdict.read, *keep)
         with (
             EngineProcess(
-                _work(call, listener), failure=CheckpointError, listener=listener, keep=passed
+                _work(call, listener, held=held),
+                failure=CheckpointError,
+                listener=listener,
+                keep=passed,
+                untold=held.take,
             ) as engine,
             # Left before the engine is: without F or C it lets the container run on, and that must
             # have happened when the caller hears of a failure.
@@ -298,41 +312,6 @@ def _tell(verdict: Pipe, what: bytes) -> None:
     """Answer an engine that waits; one that has ended tells why in its own way."""
     with contextlib.suppress(BrokenPipeError):
         os.write(verdict.write, what)
-
-
-def open_beneath(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
-    """Open @path below the directory @root_fd, through neither symbolic links nor mounts.
-
-    Raises OSError: ELOOP for a symbolic link, EXDEV for a mount or a way out.
-    """
-    return _descriptor(lib.cr_open_beneath(root_fd, os.fsencode(path), flags, mode), path)
-
-
-def descriptor_of(pid: int, fd: int) -> int:
-    """A copy of descriptor @fd of process @pid; raises OSError."""
-    return _descriptor(lib.cr_descriptor_of(pid, fd), f"/proc/{pid}/fd/{fd}")
-
-
-def write_back(fd: int) -> None:
-    """Write dirty pages of @fd: from now on a store into a mapping moves its ctime. OSError."""
-    _descriptor(lib.cr_write_back(fd), None)
-
-
-def sync_filesystem(fd: int) -> None:
-    """syncfs(2) of the file system of @fd; raises OSError."""
-    _descriptor(lib.cr_sync_filesystem(fd), None)
-
-
-def exchange(one_dir: int, one: str, other_dir: int, other: str) -> None:
-    """Let two names in open directories be names of each other's file, at once; raises OSError."""
-    names = os.fsencode(one), os.fsencode(other)
-    _descriptor(lib.cr_exchange(one_dir, names[0], other_dir, names[1]), one)
-
-
-def _descriptor(result: int, path: str | None) -> int:
-    if result < 0:
-        raise OSError(-result, os.strerror(-result), path)
-    return result
 
 
 def image_check(*, image_fd: int, listener: Listener) -> None:
@@ -463,6 +442,7 @@ def _work(
     call: Callable[[Any], Any],
     listener: Listener,
     *,
+    held: HeldLines | None = None,
     seized: Callable[[int], None] | None = None,
     taken_over: Callable[[int], None] | None = None,
 ) -> Work:
@@ -475,6 +455,7 @@ def _work(
         ears = ffi.new("struct cr_listener *")
         ears.context = handle
         ears.lowest_level = lowest_level // 10 - 1
+        ears.held = held.lines if held else ffi.NULL
         ears.log = lib.engine_log
         ears.progress = lib.engine_progress
         ears.obstacle = lib.engine_obstacle

@@ -41,6 +41,19 @@ void cr_error_free(struct cr_error *error);
 enum cr_level { CR_DEBUG = 0, CR_INFO = 1, CR_WARNING = 2, CR_ERROR = 3 };
 
 /*
+ * What is said inside the stop waits here until it is told: in memory that is shared with whoever listens,
+ * so that it survives an engine that is killed there. A line is its level, one byte, and a text with NUL.
+ */
+enum { CR_HELD_ROOM = 67108864 }; /* of which only what is used is ever touched */
+
+struct cr_held_lines {
+	uint64_t used; /* bytes of text */
+	uint64_t told; /* of these: they have been heard */
+	uint64_t lost; /* lines for which there was no room */
+	char text[CR_HELD_ROOM];
+};
+
+/*
  * What the engine has to say while it works; never called inside the stop.
  * step: 'log' lines come with level and text; 'progress' with stage, done and total (bytes or
  * items); 'obstacle' with an error that check or checkpoint found (borrowed for the call).
@@ -49,6 +62,7 @@ struct cr_listener {
 	void *context;
 	int lowest_level; /* lines below it are not wanted, and cost nothing */
 	void (*log)(void *context, int level, const char *text);
+	struct cr_held_lines *held; /* NULL: what is said inside the stop is not kept */
 	void (*progress)(void *context, const char *stage, uint64_t done, uint64_t total);
 	void (*obstacle)(void *context, const struct cr_error *error);
 	/* a restart holds this init, which has not executed anything yet; not 0 calls it off */

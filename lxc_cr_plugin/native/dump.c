@@ -326,7 +326,6 @@ static void dump_deinit(struct dump *dump)
 	btf_close(dump->btf);
 	page_store_deinit(&dump->image.pages);
 	pool_destroy(dump->image.pool);
-	log_deinit(&dump->log);
 }
 
 struct cr_error *cr_checkpoint(const struct cr_checkpoint_options *options,

@@ -2,85 +2,48 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 
 #include "cleanup.h"
 #include "log.h"
-
-struct log_line {
-	struct log_line *next;
-	int level;
-	char *text;
-};
 
 void log_init(struct log *log, const struct cr_listener *listener)
 {
 	*log = (struct log){.listener = listener};
 }
 
-/* The oldest line, out of the queue. */
-static struct log_line *log_pop(struct log *log)
+/* A line that does not fit is lost, like all that come after it but for shorter ones. */
+static void keep(struct cr_held_lines *lines, enum cr_level level, const char *fmt, va_list args)
 {
-	struct log_line *line = log->first;
+	size_t room = CR_HELD_ROOM - lines->used;
+	char *line = lines->text + lines->used;
+	int length = room > 1 ? vsnprintf(line + 1, room - 1, fmt, args) : -1;
 
-	if (line)
-		log->first = line->next;
-	if (!log->first)
-		log->last = NULL;
-	return line;
-}
-
-static void log_line_free(struct log_line *line)
-{
-	free(line->text);
-	free(line);
-}
-
-void log_deinit(struct log *log)
-{
-	struct log_line *line;
-
-	while ((line = log_pop(log)))
-		log_line_free(line);
-}
-
-/* Takes @text; a line for which there is no memory is lost. */
-static void log_push(struct log *log, enum cr_level level, char *text)
-{
-	struct log_line *line = malloc(sizeof(*line));
-
-	if (!line) {
-		free(text);
+	if (length < 0 || (size_t)length >= room - 1) {
+		lines->lost++;
 		return;
 	}
-	*line = (struct log_line){.level = (int)level, .text = text};
-	if (log->last)
-		log->last->next = line;
-	else
-		log->first = line;
-	log->last = line;
+	*line = (char)level;
+	/* whoever reads it after our death must not find half a line */
+	__atomic_store_n(&lines->used, lines->used + 1 + (size_t)length + 1, __ATOMIC_RELEASE);
 }
 
 void log_say(struct log *log, enum cr_level level, const char *fmt, ...)
 {
+	const struct cr_listener *listener = log->listener;
 	_cleanup_free_ char *text = NULL;
 	va_list args;
-	int length;
 
-	if (!log->listener || !log->listener->log || (int)level < log->listener->lowest_level)
+	if (!listener || !listener->log || (int)level < listener->lowest_level)
 		return;
-
 	va_start(args, fmt);
-	length = vasprintf(&text, fmt, args);
-	va_end(args);
-	if (length < 0) {
+	if (log->held && listener->held)
+		keep(listener->held, level, fmt, args);
+	else if (!log->held && vasprintf(&text, fmt, args) < 0)
 		text = NULL; /* undefined after a failure */
-		return;
-	}
-	if (log->held)
-		log_push(log, level, steal_pointer(&text));
-	else
-		log->listener->log(log->listener->context, (int)level, text);
+	va_end(args);
+	if (text)
+		listener->log(listener->context, (int)level, text);
 }
 
 void log_progress(struct log *log, const char *stage, uint64_t done, uint64_t total)
@@ -98,12 +61,14 @@ void log_hold(struct log *log)
 
 void log_release(struct log *log)
 {
-	struct log_line *line;
+	struct cr_held_lines *lines = log->listener ? log->listener->held : NULL;
 
 	/* Still held: a line that the listener itself provokes queues up behind the others */
-	while ((line = log_pop(log))) {
-		log->listener->log(log->listener->context, line->level, line->text);
-		log_line_free(line);
+	while (log->held && lines && lines->told < lines->used) {
+		const char *line = lines->text + lines->told;
+
+		log->listener->log(log->listener->context, *line, line + 1);
+		lines->told += 1 + strlen(line + 1) + 1;
 	}
 	log->held = false;
 }

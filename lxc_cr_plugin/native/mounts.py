@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ._engine import ffi, lib
+from .filesystem import checked
 
 
 def enter(pid: int, root_fd: int, *, as_root: bool) -> None:
@@ -22,7 +23,7 @@ def enter(pid: int, root_fd: int, *, as_root: bool) -> None:
     other = as_root and not Path(f"/proc/{pid}/ns/user").samefile("/proc/self/ns/user")
     pidfd = os.pidfd_open(pid)
     try:
-        _checked(lib.cr_enter_mounts(pidfd, root_fd, other))
+        checked(lib.cr_enter_mounts(pidfd, root_fd, other))
     finally:
         os.close(pidfd)
     if other:
@@ -32,44 +33,38 @@ def enter(pid: int, root_fd: int, *, as_root: bool) -> None:
 
 def open_in_root(root_fd: int, path: str) -> int:
     """A descriptor (O_PATH) of @path, with @root_fd as the root, through no symbolic link."""
-    return _checked(lib.cr_open_in_root(root_fd, os.fsencode(path)), path)
+    return checked(lib.cr_open_in_root(root_fd, os.fsencode(path)), path)
 
 
 def identity(fd: int) -> int:
     """The number of the mount in which the open place @fd lies."""
     found = ffi.new("uint64_t *")
-    _checked(lib.cr_mount_id(fd, found))
+    checked(lib.cr_mount_id(fd, found))
     return int(found[0])
 
 
 def clone(fd: int) -> int:
     """The mount that the open place @fd shows, without those below it, attached nowhere."""
-    return _checked(lib.cr_mount_clone(fd))
+    return checked(lib.cr_mount_clone(fd))
 
 
 def new(kind: str, options: Iterable[tuple[str, str | None]]) -> int:
     """A new file system of this kind, mounted and attached nowhere; an option may be a flag: None."""
-    context = _checked(lib.cr_filesystem_open(kind.encode()), kind)
+    context = checked(lib.cr_filesystem_open(kind.encode()), kind)
     try:
         for key, value in options:
             text = ffi.NULL if value is None else os.fsencode(value)
-            _checked(lib.cr_filesystem_option(context, os.fsencode(key), text), key)
-        return _checked(lib.cr_filesystem_mount(context), kind)
+            checked(lib.cr_filesystem_option(context, os.fsencode(key), text), key)
+        return checked(lib.cr_filesystem_mount(context), kind)
     finally:
         os.close(context)
 
 
 def change(fd: int, *, add: int = 0, take: int = 0, propagation: int = 0) -> None:
     """Set and clear MOUNT_ATTR_* of the mount @fd, and its propagation unless 0."""
-    _checked(lib.cr_mount_set(fd, add, take, propagation))
+    checked(lib.cr_mount_set(fd, add, take, propagation))
 
 
 def attach(fd: int, place: int) -> None:
     """Put the mount @fd on the open @place, over what is there."""
-    _checked(lib.cr_mount_attach(fd, place))
-
-
-def _checked(result: int, what: str | None = None) -> int:
-    if result < 0:
-        raise OSError(-result, os.strerror(-result), what)
-    return result
+    checked(lib.cr_mount_attach(fd, place))

@@ -70,7 +70,8 @@ class Listener(Protocol):
 class EngineProcess:
     """One call of the engine. Leaving the `with` block ends it, by force when it takes too long.
 
-    `obstacles` are those it has met so far; its error carries them too.
+    `obstacles` are those it has met so far; its error carries them too. @untold gives the lines,
+    level and text, that it has kept for later and did not come to tell.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class EngineProcess:
         failure: type[LxcCrError],
         listener: Listener,
         keep: Iterable[int] = (),
+        untold: Callable[[], Iterable[tuple[int, str]]] = tuple,
     ) -> None:
         self._failure = failure
         self._listener = listener
+        self._untold = untold
         self.obstacles: list[Obstacle] = []
         self._buffer = b""
         self._end: dict[str, Any] | None = None
@@ -101,6 +104,8 @@ class EngineProcess:
             self._hear(timeout=deadline - time.monotonic())
         self._child.__exit__()
         self._pipe.close()
+        for level, text in self._untold():
+            self._listener.log(level, text)
 
     def wait_for(self, fd: int) -> bytes:
         """The byte that the engine writes to @fd, or b"" when it was closed or the engine ended."""

@@ -342,7 +342,6 @@ static void restore_deinit(struct restore *restore)
 	free(restore->program);
 	page_store_deinit(&restore->image.pages);
 	pool_destroy(restore->image.pool);
-	log_deinit(&restore->log);
 }
 
 struct cr_error *cr_restart(const struct cr_restart_options *options,

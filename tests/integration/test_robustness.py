@@ -108,6 +108,18 @@ class TestCheckpointFault:
         assert_runs_on(container, victims)
 
 
+def test_what_the_engine_had_to_say_before_it_was_killed(container, victims):
+    """Under the stop nobody hears it, but it does not go with the engine."""
+    outcome = container.try_cr(
+        "checkpoint", container.name, "--debug", LXC_CR_FAULT="checkpoint-pages"
+    )
+    assert outcome.code == ENGINE_DIED, outcome.text
+    said = [event["text"] for event in outcome.events if event["event"] == "log"]
+    for beginning in ("Seize and interrupt task", "Copy the pages of process"):
+        assert any(text.startswith(beginning) for text in said), outcome.text
+    assert_runs_on(container, victims)
+
+
 @pytest.mark.parametrize("stop", [False, True], ids=["run-on", "stop"])
 @pytest.mark.parametrize("step", COMMAND_STEPS_CHECKPOINT)
 def test_command_killed_in_a_checkpoint(step, stop, container, victims):

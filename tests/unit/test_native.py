@@ -22,6 +22,7 @@ from lxc_cr_plugin.errors import (
 )
 from lxc_cr_plugin.log import Reporter
 from lxc_cr_plugin.native import build_engine, ffi, lib
+from lxc_cr_plugin.native.held_lines import HeldLines
 from lxc_cr_plugin.run import Pipe, fork
 
 TARGET = native.Target(4711, "/sys/fs/cgroup/\udcff", "/sys/fs/cgroup/freezer", True)
@@ -288,6 +289,53 @@ def test_an_engine_that_dies_while_it_waits_for_files(engine, report, last):
     engine(cr_checkpoint=run)
     with pytest.raises(EngineDied):
         run_capture(report, [])
+
+
+def hold(ears, level, text):
+    """What log_say() does inside the stop."""
+    lines = ears.held
+    data = bytes([level]) + text + b"\0"
+    ffi.buffer(lines.text + lines.used, len(data))[:] = data
+    lines.used += len(data)
+
+
+def dying(options, ears, _result):
+    """An engine that is killed under the stop, with one line half written."""
+    hold(ears, 0, b"heard")
+    ears.held.told = ears.held.used
+    hold(ears, 0, b"Read memory of process 7")
+    hold(ears, 2, b"odd \xff\nlxc-cr: done")
+    used = ears.held.used
+    hold(ears, 0, b"never finished")
+    ears.held.used = used
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_engine_had_to_say(engine, report):
+    engine(cr_checkpoint=dying)
+    with pytest.raises(EngineDied):
+        run_checkpoint(report, pytest.fail)
+    assert (
+        report._err.getvalue() == "Read memory of process 7\nwarning: odd \\udcff\\nlxc-cr: done\n"
+    )
+
+
+def test_what_a_crashed_engine_may_leave():
+    held = HeldLines()
+    lines = held.lines
+    lines.text = b"\x01x\0\xffy\0" + b"z" * 100
+    lines.used, lines.lost = 2**63, 4
+    room = lib.CR_HELD_ROOM
+    found = []
+    for level, text in held.take():
+        found.append((level, text))
+        if text == "y":
+            lines.told = room - 3
+            lines.text[room - 3 : room] = b"\x01ab"
+    assert found[:2] == [(20, "x"), (2560, "y")]
+    assert found[2] == (20, "ab")
+    assert "4 lines" in found[3][1]
+    assert list(held.take()) == []
 
 
 # -- restart ---------------------------------------------------------------------------------------

@@ -30,10 +30,9 @@ static void add(struct stop_set *set, pid_t tid)
 		task->tid = tid;
 }
 
-static void end(struct stop_set *set, struct log *log)
+static void end(struct stop_set *set)
 {
 	pool_destroy(set->pool);
-	log_deinit(log);
 }
 
 /* @directory becomes a cgroup as cgroup.c sees it; the last of @tids is 0. */
@@ -91,7 +90,7 @@ static void check_signal_is_kept(void)
 	stop_release(&set, 0);
 	CHECK(exit_code_of(child.pid) == SIGUSR1);
 	child_end(&child);
-	end(&set, &log);
+	end(&set);
 }
 
 /* A second thread, which executes a program when values[0] says so. */
@@ -146,7 +145,7 @@ static void check_first_thread_that_ends(const char *directory)
 	CHECK(set.tasks.count == 1 && stop_find(&set, second));
 	stop_release(&set, 0);
 	child_end(&child);
-	end(&set, &log);
+	end(&set);
 }
 
 /* When the first thread has been left out because it ended, the second one comes by its tid. */
@@ -171,7 +170,7 @@ static void check_second_thread_that_executes(const char *directory)
 	stop_release(&set, 0);
 	await_state(first, 'S');
 	child_end(&child);
-	end(&set, &log);
+	end(&set);
 }
 
 int main(int argc, char **argv)
