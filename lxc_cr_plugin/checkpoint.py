@@ -107,7 +107,7 @@ def checkpoint(
         check.refuse_early(container, subject, scope=scope, report=report)
 
         with report.step("network", "Look at the network"):
-            net = watch_network(container, subject, undo=undo)
+            net = watch_network(container, subject, report=report, undo=undo)
         staging = make_room(subject, store, buffered=buffered, report=report, undo=undo)
         with report.step("files", "Copy files that no earlier image has"):
             taken = take_files(container, subject, files, staging=staging, store=store, undo=undo)
@@ -246,13 +246,15 @@ def rehearse(*parts: network.Watch | WholeCapture | None) -> None:
 
 
 def watch_network(
-    container: Container, subject: check.Subject, *, undo: ExitStack
+    container: Container, subject: check.Subject, *, report: Reporter, undo: ExitStack
 ) -> network.Watch | None:
     """Begin to watch the container's network, unless it is the host's; raises UnsupportedError."""
     if container.shares_network():
         return None
     watch = network.Watch(subject.target.init_pid, container.nics())
     undo.callback(watch.close)
+    if watch.uncounted:
+        report.debug(f"Settings will be read again under the stop: {watch.uncounted}")
     check.refuse(container, watch.obstacles())
     return watch
 

@@ -198,8 +198,9 @@ int cr_read_all(const int *fds, size_t count, size_t longest, uint8_t *buffer, s
 
 /*
  * Count how often a process below cgroup_fd, a directory of cgroup v2, writes a setting of sysctl(8), for
- * as long as link_fd is open. counter_fd, for mmap(2), holds the number, a uint64_t. A negative errno when
- * that fails: on kernels before 5.7, without CONFIG_CGROUP_BPF, or where somebody forbids it.
+ * as long as link_fd is open. counter_fd, for mmap(2), holds the number, a uint64_t; it goes up before the
+ * setting becomes another one. A negative errno when that fails: on kernels before 5.7, without
+ * CONFIG_CGROUP_BPF, or where somebody forbids it.
  */
 int cr_count_setting_writes(int cgroup_fd, int *counter_fd, int *link_fd);
 

@@ -20,23 +20,34 @@ class SettingWrites:
     """
 
     def __init__(self, cgroup: str) -> None:
-        counter, link = ffi.new("int *"), ffi.new("int *")
-        with ExitStack() as scope:
-            directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            scope.callback(os.close, directory)
-            result = lib.cr_count_setting_writes(directory, counter, link)
-            if result < 0:
-                raise OSError(-result, os.strerror(-result))
-            self._link = int(link[0])
-            scope.callback(os.close, counter[0])
-            self._memory = mmap.mmap(counter[0], mmap.PAGESIZE, prot=mmap.PROT_READ)
+        with ExitStack() as undo:
+            counter, link = _attach(cgroup)
+            undo.callback(os.close, link)
+            try:
+                self._memory = mmap.mmap(counter, mmap.PAGESIZE, prot=mmap.PROT_READ)
+            finally:
+                os.close(counter)
+            undo.callback(self._memory.close)
+            self._scope = undo.pop_all()
 
     def count(self) -> int:
-        """How often; a write that goes on right now may be among them."""
+        """How often somebody has begun to: a write is counted before it has any effect."""
         (count,) = COUNT.unpack_from(self._memory)
         return int(count)
 
     def close(self) -> None:
         """Count no more."""
-        self._memory.close()
-        os.close(self._link)
+        self._scope.close()
+
+
+def _attach(cgroup: str) -> tuple[int, int]:
+    """Descriptors of the number, and of what holds the program that counts where it is."""
+    counter, link = ffi.new("int *"), ffi.new("int *")
+    directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        result = lib.cr_count_setting_writes(directory, counter, link)
+    finally:
+        os.close(directory)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return int(counter[0]), int(link[0])

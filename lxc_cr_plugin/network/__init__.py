@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..manifest import Manifest
     from ..native.setting_writes import SettingWrites
     from ..store import Image
-    from .ears import Ears
-    from .sysctl import Settings
 
 NAME = "network.json"
 
@@ -55,40 +53,35 @@ RANDOM_ADDRESS = ("veth", "macvlan")
 
 
 class Watch:
-    """The network of process @pid: taken beforehand, and again under the stop if it has changed."""
+    """The network of process @pid: taken beforehand, and again under the stop if it has changed.
+
+    `uncounted` tells why nobody knows whether settings were written; they are always read again then.
+    close() it.
+    """
 
     def __init__(self, pid: int, nics: Iterable[Nic]) -> None:
+        from . import sysctl
+        from .ears import Ears
         from .namespace import Namespace
 
         import_tools()
-        self._pid = pid
         self._nics = [nic.name for nic in nics]
-        self._settings: Settings | None = None
-        self._writes: SettingWrites | None = None
-        self._written: int | None = None
         self._owners: Any = None
-        self._ears: Ears | None = None
-        self._state: State = {}
         with ExitStack() as undo:
+            # First of all, see `_may_be_written`.
+            self._writes, self.uncounted = _count_writes(pid)
+            if self._writes:
+                undo.callback(self._writes.close)
             self._namespace = undo.enter_context(Namespace(pid))
-            self._namespace.call(self._prepare)
+            self._ears = undo.enter_context(closing(self._namespace.call(Ears)))
+            self._settings = sysctl.Settings(())
+            undo.callback(lambda: self._settings.close())
+            self._state = self._namespace.call(self._read)
             self._scope = undo.pop_all()
 
     def close(self) -> None:
         """Leave the namespace."""
         self._scope.close()
-        if self._ears:
-            self._ears.close()
-        if self._settings:
-            self._settings.close()
-        if self._writes:
-            self._writes.close()
-
-    def _prepare(self) -> None:
-        from .ears import Ears
-
-        self._ears = Ears()
-        self._state = self._read()
 
     def _read(self) -> State:
         from . import links, nft, routing, sysctl
@@ -96,9 +89,8 @@ class Watch:
         found = links.read(of_runtime=self._nics)
         # To open hundreds of settings again takes longer than everything else.
         owners = sysctl.modules(), sorted((link["index"], link["name"]) for link in found)
-        if not self._settings or owners != self._owners:
-            if self._settings:
-                self._settings.close()
+        if owners != self._owners:
+            self._settings.close()
             self._settings, self._owners = sysctl.Settings(sysctl.paths()), owners
         self._settings.take()
         rest = routing.read({link["index"]: link["name"] for link in found})
@@ -109,57 +101,45 @@ class Watch:
         }
 
     def rehearse(self) -> None:
-        """Take again what has changed, so that `freeze` has less to do; all tasks run."""
-        from . import sysctl
-
-        self._writes = self._writes or sysctl.count_writes(self._pid)
-        self._written = None
-        self._renew()
+        """Take it again, so that `freeze` has less to do; all tasks run."""
+        self._renew(written=True)
 
     def freeze(self) -> None:
         """Make it the state of this instant; all tasks stand. UnsupportedError for what has come since."""
-        if self._renew():
-            found = self._found()
-            if found:
-                raise UnsupportedError(
-                    found[0].message,
-                    hint=found[0].hint,
-                    object=found[0].object,
-                    obstacles=tuple(found),
-                )
+        if self._renew(written=self._may_be_written()):
+            _refuse(self._found())
 
-    def _renew(self) -> bool:
+    def _renew(self, *, written: bool) -> bool:
         """Whether more has changed than values of settings and what packets change."""
         from . import nft
 
-        if not self._ears or not self._settings:
-            return False
         if self._ears.heard(neighbours=bool(self._state["neighbours"])):
             self._state = self._namespace.call(self._read)
             return True
-        if self._may_be_written():
-            self._take_settings(self._settings)
+        self._take_settings(written=written)
         if nft.is_lively(self._state["filter"]):
             self._state["filter"] = self._namespace.call(nft.read)
         return False
 
     def _may_be_written(self) -> bool:
-        """Whether somebody may have written a setting since this said so last.
+        """Whether the rehearsal may have read a setting before somebody changed it.
 
-        What else changes one is heard of, but for parameters of neighbour tables that are set by netlink:
-        those of the rehearsal have to do.
+        A write is counted before it has any effect, so one that was counted before the rehearsal may have
+        had it afterwards: it does not help to compare the numbers of then and now. Nobody has begun
+        to write since the first look, or all are read again. Not counted are those who had begun by
+        then, and would have to be at it still when the rehearsal reads. What netlink sets of neighbour
+        tables and of connection tracking, of which nobody tells, is as of the rehearsal.
         """
-        written = self._writes.count() if self._writes else None
-        if written is not None and written == self._written:
-            return False
-        self._written = written
-        return True
+        return self._writes is None or self._writes.count() > 0
 
-    def _take_settings(self, settings: Settings) -> None:
-        # What is open is of the namespace for whoever reads it: to wake somebody there takes longer.
-        if settings.are_of_reader:
+    def _take_settings(self, *, written: bool) -> None:
+        settings = self._settings
+        if not written:
+            settings.take_advertised()
+        elif settings.are_of_reader:
             self._namespace.call(settings.take)
         else:
+            # What is open is of the namespace for whoever reads it: to wake somebody there takes longer.
             settings.take()
 
     def obstacles(self) -> list[Obstacle]:
@@ -185,10 +165,28 @@ class Watch:
         from . import nft
 
         self._namespace.call(lambda: nft.check(self._state["filter"]))
-        settings = self._settings.values() if self._settings else {}
-        state = {"format": 1, **self._state, "settings": settings}
+        state = {"format": 1, **self._state, "settings": self._settings.values()}
         text = json.dumps(state, indent=1, sort_keys=True)
         (directory / NAME).write_text(text + "\n")
+
+
+def _count_writes(pid: int) -> tuple[SettingWrites | None, str]:
+    """Counts who writes settings; None, and the reason, where nobody can."""
+    from . import sysctl
+
+    try:
+        return sysctl.count_writes(pid), ""
+    except HostError as error:
+        return None, f"{error} ({error.hint})"
+
+
+def _refuse(found: list[Obstacle]) -> None:
+    """Raise UnsupportedError when there is an obstacle in @found."""
+    if found:
+        first = found[0]
+        raise UnsupportedError(
+            first.message, hint=first.hint, object=first.object, obstacles=tuple(found)
+        )
 
 
 def _legacy_tables() -> list[Obstacle]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import ExitStack
 
 from . import nft
 from .netlink import NEIGHBOUR, messages
 from .routing import PERMANENT, PROXY
 
-# Multicast groups of rtnetlink that tell of changes: links, neighbours, addresses, routes and rules of
-# IPv4 and IPv6 (RTMGRP_..., and RTNLGRP_IPV6_RULE as a bit). Of nfnetlink: NFNLGRP_NFTABLES.
+# Multicast groups of rtnetlink that tell of changes: links, neighbours, addresses,
+# routes and rules of IPv4 and IPv6 (RTMGRP_..., and RTNLGRP_IPV6_RULE as a bit), but not
+# RTNLGRP_IPV6_IFINFO, see sysctl.ADVERTISED. Of nfnetlink: NFNLGRP_NFTABLES.
 ROUTE_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 NFTABLES_GROUP = 1 << 6
 
@@ -23,9 +25,12 @@ class Ears:
     """Sockets that hear of every change from now on. close() them."""
 
     def __init__(self) -> None:
-        self._sockets = [_listen(socket.NETLINK_ROUTE, ROUTE_GROUPS)]
+        wanted = [(socket.NETLINK_ROUTE, ROUTE_GROUPS)]
         if nft.is_supported():
-            self._sockets.append(_listen(nft.NETLINK_NETFILTER, NFTABLES_GROUP))
+            wanted.append((nft.NETLINK_NETFILTER, NFTABLES_GROUP))
+        with ExitStack() as undo:
+            self._sockets = [undo.enter_context(_listen(*one)) for one in wanted]
+            self._scope = undo.pop_all()
 
     def heard(self, *, neighbours: bool) -> bool:
         """Whether something has changed since the last time.
@@ -38,13 +43,16 @@ class Ears:
 
     def close(self) -> None:
         """Close them."""
-        for ear in self._sockets:
-            ear.close()
+        self._scope.close()
 
 
 def _listen(protocol: int, groups: int) -> socket.socket:
     ear = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
-    ear.bind((0, groups))
+    try:
+        ear.bind((0, groups))
+    except BaseException:
+        ear.close()
+        raise
     return ear
 
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import resource
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from .. import mounts
@@ -27,6 +28,13 @@ FIRST = ("/conf/all/", "/conf/default/")
 
 # Up to Linux 6.12 some of these show those of whoever reads, not of who has opened them.
 OF_READER = ("sctp/", "mptcp/", "rds/")
+
+# What routers advertise becomes the setting of an interface. The kernel tells of the times only, and of
+# those each time: to read these few costs less than to listen, and then read everything.
+ADVERTISED = re.compile(
+    r"ipv6/conf/[^/]+/(hop_limit|mtu)"
+    r"|ipv6/neigh/[^/]+/((retrans|base_reachable)_time(_ms)?|gc_stale_time)"
+)
 
 # No setting is longer.
 LONGEST = 4096
@@ -62,35 +70,52 @@ class Settings:
     """
 
     def __init__(self, names: Iterable[str], *, aside: bool = True) -> None:
+        self._fds: dict[str, int] = {}
         # Hundreds of them. Nothing but the engine inherits the limit: a container that this process
         # starts later would have it too, and its init for ever.
-        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self._limits[1], self._limits[1]))
-        self._fds = {}
-        for name in names:
-            with suppress(FileNotFoundError, PermissionError):
-                fd = os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-                self._fds[name] = _above(fd) if aside else fd
-        self._reading = Reading(list(self._fds.values()), longest=LONGEST)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with ExitStack() as undo:
+            undo.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+            undo.callback(self._close_files)
+            for name in names:
+                with suppress(FileNotFoundError, PermissionError):
+                    fd = os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+                    self._fds[name] = _above(fd) if aside else fd
+            advertised = [name for name in self._fds if ADVERTISED.fullmatch(name)]
+            others = [name for name in self._fds if not ADVERTISED.fullmatch(name)]
+            self._advertised, self._others = self._part(advertised), self._part(others)
+            self._scope = undo.pop_all()
         self.are_of_reader = any(name.startswith(OF_READER) for name in self._fds)
+
+    def _part(self, names: list[str]) -> tuple[list[str], Reading]:
+        return names, Reading([self._fds[name] for name in names], longest=LONGEST)
 
     def take(self) -> None:
         """Read them now, for `values`."""
-        self._reading.take()
+        self._others[1].take()
+        self.take_advertised()
+
+    def take_advertised(self) -> None:
+        """Read those that may be others though nobody has written one."""
+        self._advertised[1].take()
 
     def values(self) -> dict[str, str]:
-        """What they were when they were taken last."""
+        """What each was when it was taken last."""
         return {
             name: content.decode(errors="replace").rstrip("\n")
-            for name, content in zip(self._fds, self._reading.contents(), strict=True)
+            for names, reading in (self._advertised, self._others)
+            for name, content in zip(names, reading.contents(), strict=True)
             if content is not None
         }
 
     def close(self) -> None:
         """Close them, and take the limit back."""
+        self._scope.close()
+
+    def _close_files(self) -> None:
         for fd in self._fds.values():
             os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
 
 
 def _above(fd: int) -> int:
@@ -102,17 +127,25 @@ def _above(fd: int) -> int:
     return fd
 
 
-def count_writes(pid: int, *, proc: Path = PROC) -> SettingWrites | None:
-    """Counts who writes settings, process @pid among them; None where nobody can."""
-    with suppress(OSError):
+def count_writes(pid: int, *, proc: Path = PROC) -> SettingWrites:
+    """Counts who writes settings, process @pid among them. Raises HostError where nobody can."""
+    try:
         lines = (proc / str(pid) / "cgroup").read_text().splitlines()
         # Seen from a cgroup namespace it may be elsewhere.
-        if not any(line.startswith("0::/") and not line.startswith("0::/..") for line in lines):
-            return None
-        for mount in mounts.read("self"):
-            if mount.type == "cgroup2" and mount.root == "/":
-                return SettingWrites(mount.place)
-    return None
+        if any(line.startswith("0::/") and not line.startswith("0::/..") for line in lines):
+            for mount in mounts.read("self"):
+                if mount.type == "cgroup2" and mount.root == "/":
+                    return SettingWrites(mount.place)
+    except OSError as error:
+        raise HostError(
+            f"BPF does not count who writes settings: {os_message(error)}",
+            hint="Boot a kernel that is built with CONFIG_CGROUP_BPF=y",
+            errno=error.errno or 0,
+        ) from error
+    raise HostError(
+        f"BPF does not count who writes settings: cgroup v2 with process {pid} in it is mounted nowhere",
+        hint="mount -t cgroup2 none DIRECTORY",
+    )
 
 
 def write(wanted: dict[str, str]) -> None:

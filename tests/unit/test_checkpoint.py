@@ -3,10 +3,11 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
-from lxc_cr_plugin import check, mounts, native
+from lxc_cr_plugin import check, mounts, native, network
 from lxc_cr_plugin.checkpoint import checkpoint
 from lxc_cr_plugin.container import FROZEN, STOPPED
 from lxc_cr_plugin.errors import (
@@ -169,6 +170,22 @@ def test_an_engine_that_fails_after_the_commit(bench):
         bench.checkpoint(stop=True)
     assert len(bench.store.images()) == 1
     assert bench.nothing_left()
+
+
+def test_why_settings_are_read_again_is_told_to_whoever_asks(bench, monkeypatch):
+    watch = SimpleNamespace(
+        uncounted="no cgroups",
+        obstacles=list,
+        close=lambda: None,
+        freeze=lambda: None,
+        write=lambda _: None,
+    )
+    said = io.StringIO()
+    bench.report = Reporter(err=said, debug=True)
+    monkeypatch.setattr(network, "Watch", lambda *_: watch)
+    monkeypatch.setattr(bench.container, "shares_network", lambda: False)
+    bench.checkpoint()
+    assert "Settings will be read again under the stop: no cgroups" in said.getvalue()
 
 
 def test_buffered(bench):

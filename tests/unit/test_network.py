@@ -3,7 +3,9 @@
 
 import contextlib
 import copy
+import errno
 import json
+import os
 import resource
 import subprocess
 from pathlib import Path
@@ -12,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from lxc_cr_plugin import network
-from lxc_cr_plugin.errors import ImageError
-from lxc_cr_plugin.network import Watch, nft, sysctl
+from lxc_cr_plugin.errors import HostError, ImageError
+from lxc_cr_plugin.network import Watch, nft, routing, sysctl
 
 from ..integration.container import wait_until
 
@@ -165,6 +167,9 @@ def apart():
         process.kill()
 
 
+PAIR = "ip link add va type veth peer name vb"
+
+
 def run_inside(pid, *words):
     subprocess.run(["nsenter", "-t", str(pid), "-n", *words], check=True)
 
@@ -177,47 +182,169 @@ def test_settings_are_opened_again_when_interfaces_come(monkeypatch, apart):
     with contextlib.closing(Watch(apart, [])) as watch:
         for words in ("address add 10.0.0.1/32 dev lo", "link add va type veth peer name vb"):
             run_inside(apart, "ip", *words.split())
-            assert watch._renew()
+            assert watch._renew(written=False)
             assert len(opened) == (2 if "veth" in words else 1)
         assert "ipv4/conf/va/rp_filter" in watch._settings.values()
         assert [one for one in watch._state["addresses"] if "10.0.0.1" in str(one)]
 
 
-@pytest.mark.parametrize("counted", [True, False])
-def test_settings_are_read_again_under_the_stop_if_one_was_written(monkeypatch, apart, counted):
-    """Where nobody counts who writes, they always are."""
-    if not counted:
-        monkeypatch.setattr(sysctl, "count_writes", lambda _: None)
-    taken = []
-    take = sysctl.Settings.take
-    monkeypatch.setattr(sysctl.Settings, "take", lambda self: taken.append(1) or take(self))
+class Writes:
+    """In place of SettingWrites: who else writes settings on this machine is of no concern."""
 
-    def frozen():
-        del taken[:]
-        watch.freeze()
-        return len(taken), watch._settings.values()["ipv4/ip_forward"]
+    begun = 0
 
-    def is_spared():
-        """Somebody else may write settings of his own right now."""
-        return frozen()[0] == 0
+    def count(self):
+        return self.begun
 
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    writes = Writes()
+    monkeypatch.setattr(sysctl, "count_writes", lambda _: writes)
+    return writes
+
+
+@pytest.fixture
+def watch(apart):
+    """Over that network; a test with @writes has them before this."""
     with contextlib.closing(Watch(apart, [])) as watch:
+        yield watch
+
+
+def set_inside(pid, name, value):
+    run_inside(pid, "sh", "-c", f"echo {value} >/proc/sys/net/{name}")
+
+
+FORWARD = "ipv4/ip_forward"
+
+
+def test_a_setting_that_was_written_is_in_the_image(apart, watch):
+    """However it is that somebody finds out here."""
+    watch.rehearse()
+    for value in "10":
+        set_inside(apart, FORWARD, value)
+        watch.freeze()
+        assert watch._settings.values()[FORWARD] == value
+
+
+def test_settings_are_read_again_if_nobody_can_count_who_writes(monkeypatch, apart):
+    def nobody(_):
+        raise HostError("no", hint="not here")
+
+    monkeypatch.setattr(sysctl, "count_writes", nobody)
+    with contextlib.closing(Watch(apart, [])) as watch:
+        assert watch.uncounted == "no (not here)"
         watch.rehearse()
-        run_inside(apart, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
-        assert frozen() == (1, "1")
-        if counted:
-            wait_until(is_spared, what="nothing to read")
-        else:
-            assert frozen() == (1, "1")
-        run_inside(apart, "sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward")
-        assert frozen() == (1, "0")
+        set_inside(apart, FORWARD, 1)
+        watch.freeze()
+        assert watch._settings.values()[FORWARD] == "1"
+
+
+def test_settings_are_spared_under_the_stop_if_nobody_has_written(apart, writes, watch):
+    """Also if something was heard of before."""
+    assert not watch.uncounted
+    run_inside(apart, "ip", "address", "add", "10.0.0.1/32", "dev", "lo")
+    watch.rehearse()
+    set_inside(apart, FORWARD, 1)  # as our counter has it nobody has
+    watch.freeze()
+    assert watch._settings.values()[FORWARD] == "0"
+    writes.begun += 1
+    watch.freeze()
+    assert watch._settings.values()[FORWARD] == "1"
+
+
+def test_a_write_that_is_under_way_at_the_rehearsal_is_in_the_image(apart, writes, watch):
+    """It is counted before it has any effect."""
+    writes.begun += 1
+    watch.rehearse()
+    set_inside(apart, FORWARD, 1)
+    watch.freeze()
+    assert watch._settings.values()[FORWARD] == "1"
+
+
+def test_a_write_that_is_under_way_at_the_first_look_is_in_the_image(apart, writes, watch):
+    """Nobody counts it, so the rehearsal takes nothing for granted."""
+    set_inside(apart, FORWARD, 1)
+    watch.rehearse()
+    watch.freeze()
+    assert watch._settings.values()[FORWARD] == "1"
+
+
+def test_writes_are_counted_from_the_first_look_on(monkeypatch, apart):
+    seen = []
+    take = sysctl.Settings.take
+    monkeypatch.setattr(sysctl, "count_writes", lambda _: seen.append("count") or Writes())
+    monkeypatch.setattr(sysctl.Settings, "take", lambda self: seen.append("take") or take(self))
+    with contextlib.closing(Watch(apart, [])):
+        assert seen == ["count", "take"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ipv6/conf/va/hop_limit", "77"),
+        ("ipv6/conf/va/mtu", "1400"),
+        ("ipv6/neigh/va/retrans_time_ms", "2000"),
+        ("ipv6/neigh/va/base_reachable_time_ms", "50000"),
+        ("ipv6/neigh/va/gc_stale_time", "77"),
+    ],
+)
+def test_settings_that_routers_advertise_are_always_read_again(apart, writes, watch, name, value):
+    run_inside(apart, *PAIR.split())
+    watch.rehearse()
+    assert watch._settings.values()[name] != value
+    set_inside(apart, name, value)
+    watch.freeze()
+    assert watch._settings.values()[name] == value
+
+
+def test_a_look_that_fails_leaves_nothing(monkeypatch, apart):
+    def fail(_):
+        raise HostError("no")
+
+    monkeypatch.setattr(routing, "read", fail)
+    before = descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pytest.raises(HostError):
+        Watch(apart, [])
+    assert (descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)) == before
+
+
+def test_a_look_under_the_stop_that_fails_leaves_nothing(monkeypatch, apart):
+    """Settings that are closed already are not closed again: their numbers may be those of others."""
+
+    def fail():
+        raise HostError("no")
+
+    before = descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.closing(Watch(apart, [])) as watch:
+        run_inside(apart, *PAIR.split())
+        monkeypatch.setattr(sysctl, "paths", fail)
+        with pytest.raises(HostError):
+            watch.freeze()
+    assert (descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)) == before
 
 
 def test_writes_are_not_counted_where_the_container_would_not_be_among_the_writers(tmp_path):
     """It is outside of what the mounted cgroups show."""
     (tmp_path / "7").mkdir()
     (tmp_path / "7/cgroup").write_text("1:name=systemd:/\n0::/../lxc.payload.web\n")
-    assert sysctl.count_writes(7, proc=tmp_path) is None
+    with pytest.raises(HostError, match="cgroup v2 with process 7 in it is mounted nowhere"):
+        sysctl.count_writes(7, proc=tmp_path)
+
+
+def test_a_kernel_that_does_not_count_says_why(monkeypatch):
+    def refuse(_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(sysctl, "SettingWrites", refuse)
+    mount = SimpleNamespace(type="cgroup2", root="/", place="/c")
+    monkeypatch.setattr(sysctl.mounts, "read", lambda _: [mount])
+    with pytest.raises(HostError, match="who writes settings: Invalid argument") as caught:
+        sysctl.count_writes(os.getpid())
+    assert "CONFIG_CGROUP_BPF" in caught.value.hint
 
 
 def test_what_a_clone_has_of_its_own():

@@ -123,7 +123,7 @@ static struct bpf_insn *replace_probes(const struct btf *btf, const union bpf_at
 
 /* ---- loading ---- */
 
-static int load(union bpf_attr *attr)
+int bpf_program_try(union bpf_attr *attr)
 {
 	/* The verifier gives up with EAGAIN when a signal comes in, whatever the signal. */
 	for (int tries = 0;; tries++) {
@@ -145,7 +145,7 @@ static int load_with_casts(const struct btf *btf, const union bpf_attr *attr)
 		return -1;
 	}
 	other.insns = (uintptr_t)insns;
-	return load(&other);
+	return bpf_program_try(&other);
 }
 
 static bool is_confidential(void)
@@ -177,7 +177,7 @@ static struct cr_error *explain_refusal(union bpf_attr *attr, const char *what, 
 	attr->log_buf = (uintptr_t)log;
 	attr->log_size = VERIFIER_LOG_SIZE - 1;
 	attr->log_level = 1;
-	fd = load(attr);
+	fd = bpf_program_try(attr);
 	if (fd >= 0)
 		close(fd);
 	length = strlen(log);
@@ -196,7 +196,7 @@ struct cr_error *bpf_program_load(const struct btf *btf, union bpf_attr *attr, c
 	bool forbidden = btf && btf_is_without_probes(btf);
 	int errnum;
 
-	*ret = forbidden ? -1 : load(attr);
+	*ret = forbidden ? -1 : bpf_program_try(attr);
 	errnum = forbidden ? EINVAL : errno;
 	/* what the verifier says when a helper is not to be had */
 	if (*ret < 0 && errnum == EINVAL && btf)

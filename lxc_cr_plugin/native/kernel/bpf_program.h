@@ -25,6 +25,9 @@ static inline struct bpf_insn bpf_insn_of(unsigned int opcode, unsigned int dst,
 	};
 }
 
+/* The descriptor of the program, or -1 with errno: for whoever has another way. */
+int bpf_program_try(union bpf_attr *attr);
+
 /* @what: for messages, "iterator bpf_iter_task". @btf: NULL only if there is no other way needed.
  * CR_HOST with a remedy when this kernel refuses. */
 struct cr_error *bpf_program_load(const struct btf *btf, union bpf_attr *attr, const char *what,

@@ -33,7 +33,7 @@ static int make_counter(void)
 	return call(BPF_MAP_CREATE, &attr);
 }
 
-static struct cr_error *load_program(int counter, int *ret)
+static int load_program(int counter)
 {
 	enum { CONTEXT = BPF_REG_1, PLACE = BPF_REG_1, ONE = BPF_REG_2, ALLOWED = BPF_REG_0 };
 	const struct bpf_insn insns[] = {
@@ -57,7 +57,7 @@ static struct cr_error *load_program(int counter, int *ret)
 		.prog_name = "setting_writes",
 	};
 
-	return bpf_program_load(NULL, &attr, "program for settings", ret);
+	return bpf_program_try(&attr);
 }
 
 static int link_to(int cgroup_fd, int program)
@@ -74,15 +74,12 @@ static int link_to(int cgroup_fd, int program)
 int cr_count_setting_writes(int cgroup_fd, int *counter_fd, int *link_fd)
 {
 	_cleanup_close_ int counter = make_counter(), program = -1;
-	struct cr_error *error;
 
 	if (counter < 0)
 		return -errno;
-	error = load_program(counter, &program);
-	if (error) {
-		cr_error_free(error);
-		return -EOPNOTSUPP;
-	}
+	program = load_program(counter);
+	if (program < 0)
+		return -errno;
 	*link_fd = link_to(cgroup_fd, program);
 	if (*link_fd < 0)
 		return -errno;
