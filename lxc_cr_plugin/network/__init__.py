@@ -101,8 +101,13 @@ class Watch:
         }
 
     def rehearse(self) -> None:
-        """Take it again, so that `freeze` has less to do; all tasks run."""
-        self._renew(written=True)
+        """Take it again, so that `freeze` has less to do; all tasks run.
+
+        Raises UnsupportedError for what has come since.
+        """
+        heard = self._renew(written=True)
+        # Of tables nobody tells.
+        _refuse(self.obstacles() if heard else self._namespace.call(_legacy_tables))
 
     def freeze(self) -> None:
         """Make it the state of this instant; all tasks stand. UnsupportedError for what has come since."""

@@ -11,10 +11,10 @@ from . import nft
 from .netlink import NEIGHBOUR, messages
 from .routing import PERMANENT, PROXY
 
-# Multicast groups of rtnetlink that tell of changes: links, neighbours, addresses,
+# Multicast groups of rtnetlink that tell of changes: links, neighbours, queueing disciplines, addresses,
 # routes and rules of IPv4 and IPv6 (RTMGRP_..., and RTNLGRP_IPV6_RULE as a bit), but not
 # RTNLGRP_IPV6_IFINFO, see sysctl.ADVERTISED. Of nfnetlink: NFNLGRP_NFTABLES.
-ROUTE_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
+ROUTE_GROUPS = 0x1 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 NFTABLES_GROUP = 1 << 6
 
 # State and flags in struct ndmsg, behind the header of a message.

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from lxc_cr_plugin import network
-from lxc_cr_plugin.errors import HostError, ImageError
+from lxc_cr_plugin.errors import HostError, ImageError, Obstacle, UnsupportedError
 from lxc_cr_plugin.network import Watch, nft, routing, sysctl
 
 from ..integration.container import wait_until
@@ -299,6 +299,29 @@ def test_settings_that_routers_advertise_are_always_read_again(apart, writes, wa
     set_inside(apart, name, value)
     watch.freeze()
     assert watch._settings.values()[name] == value
+
+
+@pytest.mark.parametrize("look", ["rehearse", "freeze"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("ip tuntap add odd0 mode tun", "'odd0' is a tun"),
+        ("tc qdisc add dev lo root pfifo", "'lo' has the queueing discipline 'pfifo'"),
+    ],
+)
+def test_what_has_come_since_the_first_look_is_refused(apart, watch, look, words, message):
+    run_inside(apart, *words.split())
+    with pytest.raises(UnsupportedError, match=message):
+        getattr(watch, look)()
+
+
+def test_a_legacy_table_that_has_come_since_the_first_look_is_refused(monkeypatch, watch):
+    """Nothing tells of them."""
+    watch.rehearse()
+    table = Obstacle(kind="unsupported", message="has the table", hint=None, object="legacy_table")
+    monkeypatch.setattr(network, "_legacy_tables", lambda: [table])
+    with pytest.raises(UnsupportedError, match="has the table"):
+        watch.rehearse()
 
 
 def test_a_look_that_fails_leaves_nothing(monkeypatch, apart):
