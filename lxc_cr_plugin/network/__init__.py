@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import HostError, ImageError, LxcCrError, Obstacle, UnsupportedError
@@ -67,6 +68,7 @@ class Watch:
         import_tools()
         self._nics = [nic.name for nic in nics]
         self._owners: Any = None
+        self._age = 0.0
         with ExitStack() as undo:
             # First of all, see `_may_be_written`.
             self._writes, self.uncounted = _count_writes(pid)
@@ -86,6 +88,7 @@ class Watch:
     def _read(self) -> State:
         from . import links, nft, routing, sysctl
 
+        self._read_at = monotonic()
         found = links.read(of_runtime=self._nics)
         # To open hundreds of settings again takes longer than everything else.
         owners = sysctl.modules(), sorted((link["index"], link["name"]) for link in found)
@@ -111,7 +114,9 @@ class Watch:
 
     def freeze(self) -> None:
         """Make it the state of this instant; all tasks stand. UnsupportedError for what has come since."""
-        if self._renew(written=self._may_be_written()):
+        heard = self._renew(written=self._may_be_written())
+        self._age = monotonic() - self._read_at
+        if heard:
             _refuse(self._found())
 
     def _renew(self, *, written: bool) -> bool:
@@ -167,10 +172,12 @@ class Watch:
 
         Raises HostError or ImageError when the packet filter has become one that cannot come back.
         """
-        from . import nft
+        from . import nft, routing
 
         self._namespace.call(lambda: nft.check(self._state["filter"]))
-        state = {"format": 1, **self._state, "settings": self._settings.values()}
+        addresses = routing.grow_older(self._state["addresses"], seconds=int(self._age))
+        settings = self._settings.values()
+        state = {"format": 1, **self._state, "addresses": addresses, "settings": settings}
         text = json.dumps(state, indent=1, sort_keys=True)
         (directory / NAME).write_text(text + "\n")
 

@@ -173,6 +173,22 @@ def _address(row: Row) -> Row:
     return row
 
 
+def grow_older(addresses: list[Row], *, seconds: int) -> list[Row]:
+    """@addresses that were read so long before. Of one that has come to its end the kernel has told."""
+    return [
+        {
+            **row,
+            "preferred": _left(row["preferred"], seconds, at_least=0),
+            "valid": _left(row["valid"], seconds, at_least=1),
+        }
+        for row in addresses
+    ]
+
+
+def _left(lifetime: int, seconds: int, *, at_least: int) -> int:
+    return lifetime if lifetime == NEVER else max(at_least, lifetime - seconds)
+
+
 def _route(row: Row, names: dict[int, str]) -> Row:
     row["flags"] &= ONLINK
     for hop in row["attributes"].get("RTA_MULTIPATH", ()):

@@ -301,6 +301,34 @@ def test_settings_that_routers_advertise_are_always_read_again(apart, writes, wa
     assert watch._settings.values()[name] == value
 
 
+def lifetimes(addresses):
+    return {
+        row["attributes"].get("IFA_LOCAL"): (row["preferred"], row["valid"]) for row in addresses
+    }
+
+
+def test_addresses_live_as_long_as_was_left_at_the_stop(apart, monkeypatch, tmp_path):
+    """They are read before, and the kernel tells of no second that passes."""
+    run_inside(apart, "ip", "link", "set", "lo", "up")
+    for address, times in (
+        ("10.0.0.1", ("valid_lft", "900", "preferred_lft", "100")),
+        ("10.0.0.2", ("valid_lft", "190", "preferred_lft", "150")),
+        ("10.0.0.3", ()),
+    ):
+        run_inside(apart, "ip", "address", "add", f"{address}/32", "dev", "lo", *times)
+    now = network.monotonic()
+    monkeypatch.setattr(network, "monotonic", lambda: now)
+    with contextlib.closing(Watch(apart, [])) as watch:
+        read = lifetimes(watch._state["addresses"])
+        now += 200.5
+        watch.freeze()
+        watch.write(tmp_path)
+    found = lifetimes(json.loads((tmp_path / network.NAME).read_text())["addresses"])
+    assert found["10.0.0.1"] == (0, read["10.0.0.1"][1] - 200)
+    assert found["10.0.0.2"] == (0, 1)
+    assert found["10.0.0.3"] == (routing.NEVER, routing.NEVER)
+
+
 @pytest.mark.parametrize("look", ["rehearse", "freeze"])
 @pytest.mark.parametrize(
     ("words", "message"),
