@@ -25,6 +25,7 @@ from .log import Reporter, human_size, human_time
 from .manifest import Manifest
 from .native import CheckpointResult
 from .run import signals_ignored
+from .snapshot.capture import leases
 from .snapshot.whole import Captured, WholeCapture
 from .store import DEFAULT_TAG, Image, Reference, Staging, Store, writing
 
@@ -142,7 +143,7 @@ def checkpoint(
                     scope=scope,
                     commit=commit,
                     capture=together(net, taken),
-                    rehearse=lambda: rehearse(net, taken),
+                    rehearse=lambda: rehearse(taken, net),
                     over=lambda ended: journal.over(ended=ended),
                     listener=report,
                     keep=(lock,),
@@ -233,16 +234,18 @@ def together(*parts: network.Watch | WholeCapture | None) -> Callable[[], None]:
     return freeze
 
 
-def rehearse(*parts: network.Watch | WholeCapture | None) -> None:
+def rehearse(taken: WholeCapture, net: network.Watch | None) -> None:
     """Do what is done under the stop once before it.
 
     Since the engine was forked off, the first store into each page of our memory takes a page fault;
     the kernel is faster at some things that it has just done; and what has changed meanwhile is of no
-    concern then.
+    concern then. The network comes last: what changes in it after that is read under the stop.
     """
-    for part in parts:
-        if part:
-            part.rehearse()
+    taken.rehearse()
+    if net:
+        net.rehearse()
+    # Once more: a few milliseconds later it may take long again.
+    leases()
 
 
 def watch_network(

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from lxc_cr_plugin import check, mounts, native, network
-from lxc_cr_plugin.checkpoint import checkpoint
+from lxc_cr_plugin.checkpoint import checkpoint, rehearse
 from lxc_cr_plugin.container import FROZEN, STOPPED
 from lxc_cr_plugin.errors import (
     Cancelled,
@@ -170,6 +170,18 @@ def test_an_engine_that_fails_after_the_commit(bench):
         bench.checkpoint(stop=True)
     assert len(bench.store.images()) == 1
     assert bench.nothing_left()
+
+
+def test_the_network_is_rehearsed_last(monkeypatch):
+    """But for the leases, that are quickly forgotten; they come before it as well, when they take long."""
+    seen = []
+
+    def part(*names):
+        return SimpleNamespace(rehearse=lambda: seen.extend(names))
+
+    monkeypatch.setattr("lxc_cr_plugin.checkpoint.leases", lambda: seen.append("leases"))
+    rehearse(part("leases", "files"), part("network"))
+    assert seen == ["leases", "files", "network", "leases"]
 
 
 def test_why_settings_are_read_again_is_told_to_whoever_asks(bench, monkeypatch):
