@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The contents page of a checkpoint, with an engine that only pretends."""
 
+import io
 import os
 import signal
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from lxc_cr_plugin.errors import (
 )
 from lxc_cr_plugin.freezer import Cgroups, Freezer
 from lxc_cr_plugin.image import verify_pages, verify_records
+from lxc_cr_plugin.log import Reporter
 from lxc_cr_plugin.run import signals_cancel
 from lxc_cr_plugin.store import Reference
 from tests.unit.bench import Bench
