@@ -175,9 +175,8 @@ class Watch:
         from . import nft, routing
 
         self._namespace.call(lambda: nft.check(self._state["filter"]))
-        addresses = routing.grow_older(self._state["addresses"], seconds=int(self._age))
-        settings = self._settings.values()
-        state = {"format": 1, **self._state, "addresses": addresses, "settings": settings}
+        state = routing.grow_older(self._state, seconds=int(self._age))
+        state |= {"format": 1, "settings": self._settings.values()}
         text = json.dumps(state, indent=1, sort_keys=True)
         (directory / NAME).write_text(text + "\n")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ TENTATIVE, DADFAILED, PERMANENT_ADDRESS = 0x40, 0x08, 0x80
 KERNEL_LINK_LOCAL = 3  # IFAPROT_KERNEL_LL
 PERMANENT, PROXY = 0x80, 0x08  # NUD_PERMANENT, NTF_PROXY
 NEVER = 0xFFFFFFFF
+TICKS = os.sysconf("SC_CLK_TCK")  # a second, in the kernel's times of routes
 
 
 class Sort(NamedTuple):
@@ -130,7 +132,7 @@ def read(names: dict[int, str]) -> dict[str, list[Row]]:
             _address(_row(message, ADDRESS, names)) for message in netlink.dump(netlink.ADDRESS)
         ],
         "routes": [
-            _route(_row(message, ROUTE, names), names)
+            _route(message, names)
             for family in FAMILIES
             for message in netlink.dump(netlink.ROUTE, family)
             if message["proto"] != KERNEL and not message["flags"] & CLONED
@@ -173,24 +175,24 @@ def _address(row: Row) -> Row:
     return row
 
 
-def grow_older(addresses: list[Row], *, seconds: int) -> list[Row]:
-    """@addresses that were read so long before. Of one that has come to its end the kernel has told."""
-    return [
-        {
-            **row,
-            "preferred": _left(row["preferred"], seconds, at_least=0),
-            "valid": _left(row["valid"], seconds, at_least=1),
-        }
-        for row in addresses
-    ]
+def grow_older(state: dict[str, Any], *, seconds: int) -> dict[str, Any]:
+    """@state that was read so long before. Of what has come to its end the kernel has told."""
+    least = {("addresses", "preferred"): 0, ("addresses", "valid"): 1, ("routes", "expires"): 1}
+    older = {key: [dict(row) for row in state[key]] for key, _ in least}
+    for (key, lifetime), least_left in least.items():
+        for row in older[key]:
+            if row.get(lifetime, NEVER) != NEVER:
+                row[lifetime] = max(least_left, row[lifetime] - seconds)
+    return {**state, **older}
 
 
-def _left(lifetime: int, seconds: int, *, at_least: int) -> int:
-    return lifetime if lifetime == NEVER else max(at_least, lifetime - seconds)
-
-
-def _route(row: Row, names: dict[int, str]) -> Row:
+def _route(message: Any, names: dict[int, str]) -> Row:
+    row = _row(message, ROUTE, names)
     row["flags"] &= ONLINK
+    times = message.get_attr("RTA_CACHEINFO")
+    if times and times["rta_expires"]:
+        # Behind its end one stays for a while, unused: the number is below zero then.
+        row["expires"] = max(1, times["rta_expires"] // TICKS)
     for hop in row["attributes"].get("RTA_MULTIPATH", ()):
         hop["oif"] = names.get(hop["oif"])
         hop["flags"] &= ONLINK
@@ -301,6 +303,14 @@ def _with_times(row: Row) -> Row:
     return {**row, "attributes": {**row["attributes"], "IFA_FLAGS": flags, "IFA_CACHEINFO": times}}
 
 
+def _with_end(row: Row) -> Row:
+    """A route as the kernel takes it; pyroute2 knows the attribute as bytes."""
+    if "expires" not in row:
+        return row
+    end = struct.pack("=I", row["expires"])
+    return {**row, "attributes": {**row["attributes"], "RTA_EXPIRES": end}}
+
+
 def write_rest(state: dict[str, list[Row]], numbers: dict[str, int]) -> None:
     """Routes, rules and neighbours that there were, and no others."""
     present = read({number: name for name, number in numbers.items()})
@@ -310,7 +320,7 @@ def write_rest(state: dict[str, list[Row]], numbers: dict[str, int]) -> None:
         for row in present[key]:
             if row not in state[key]:
                 _send(sort, row, numbers=numbers, what=sort.table.delete)
-        missing = [row for row in state[key] if row not in present[key]]
+        missing = [_with_end(row) for row in state[key] if row not in present[key]]
         flags = NEW_ROUTE if sort is ROUTE else NEW
         _send_all(missing, partial(_send, sort, numbers=numbers, what=sort.table.new, flags=flags))
 

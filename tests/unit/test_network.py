@@ -170,8 +170,8 @@ def apart():
 PAIR = "ip link add va type veth peer name vb"
 
 
-def run_inside(pid, *words):
-    subprocess.run(["nsenter", "-t", str(pid), "-n", *words], check=True)
+def run_inside(pid, *words, **options):
+    return subprocess.run(["nsenter", "-t", str(pid), "-n", *words], check=True, **options)
 
 
 def test_settings_are_opened_again_when_interfaces_come(monkeypatch, apart):
@@ -327,6 +327,32 @@ def test_addresses_live_as_long_as_was_left_at_the_stop(apart, monkeypatch, tmp_
     assert found["10.0.0.1"] == (0, read["10.0.0.1"][1] - 200)
     assert found["10.0.0.2"] == (0, 1)
     assert found["10.0.0.3"] == (routing.NEVER, routing.NEVER)
+
+
+def test_routes_that_end_by_themselves_do_so_again(apart, monkeypatch, tmp_path):
+    """Those that routers advertise, for example."""
+    for words in (
+        PAIR,
+        "ip link set va up",
+        "ip link set vb up",
+        "ip -6 route add fd05::/64 dev va expires 900",
+    ):
+        run_inside(apart, *words.split())
+    now = network.monotonic()
+    monkeypatch.setattr(network, "monotonic", lambda: now)
+    with contextlib.closing(Watch(apart, [])) as watch:
+        now += 200.5
+        watch.freeze()
+        watch.write(tmp_path)
+    state = json.loads((tmp_path / network.NAME).read_text())
+    (row,) = (row for row in state["routes"] if row["attributes"]["RTA_DST"] == "fd05::")
+    assert 0 < row["expires"] <= 700
+    run_inside(apart, "ip", "-6", "route", "del", "fd05::/64")
+    network.put_back(apart, state)
+    shown = run_inside(
+        apart, "ip", "-6", "-j", "route", "show", "fd05::/64", stdout=subprocess.PIPE
+    )
+    assert 0 < json.loads(shown.stdout)[0]["expires"] <= row["expires"]
 
 
 @pytest.mark.parametrize("look", ["rehearse", "freeze"])
