@@ -73,6 +73,7 @@ def test_a_counter_that_cannot_be_seen_is_not_left_behind(cgroup, monkeypatch):
     assert descriptors() == before
 
 
+@pytest.mark.usefixtures("cgroup")
 def test_a_directory_that_is_no_cgroup(tmp_path):
     before = descriptors()
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
