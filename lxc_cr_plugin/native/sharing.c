@@ -362,19 +362,28 @@ static struct cr_error *link_to_parent(struct process *process)
 	return NULL;
 }
 
+/* Who tells for others tells for itself. */
+static struct cr_error *check_firsts(const struct process *process)
+{
+	for_each (struct thread *, thread, &process->threads) {
+		for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
+			if (thread->first[sort]->first[sort] != thread->first[sort])
+				return error_new(CR_IMAGE, "Thread %d shares its %s in two ways",
+						 thread->tid, sorts[sort].name);
+		}
+	}
+	return NULL;
+}
+
 /* What the kernel holds to be impossible would be its to refuse, but late. */
 static struct cr_error *check_links(struct process *process)
 {
 	const struct thread *leader = process_leader(process);
 
+	TRY(check_firsts(process));
 	if (leader->first[SHARE_SIGHAND]->first[SHARE_MEMORY] != leader->first[SHARE_MEMORY])
 		return error_new(CR_IMAGE, "Process %d shares signal dispositions, but not memory",
 				 process->pid);
-	for (unsigned int sort = 0; sort < SHARE_SORTS; sort++) {
-		if (leader->first[sort]->first[sort] != leader->first[sort])
-			return error_new(CR_IMAGE, "Process %d shares its %s in two ways",
-					 process->pid, sorts[sort].name);
-	}
 	process->memory = sharing_is_first(process, SHARE_MEMORY)
 				  ? process_state(process, &memory_kind)
 				  : process_leader(process)->first[SHARE_MEMORY]->process->memory;

@@ -188,6 +188,12 @@ def add_page(records: list, page_of: Callable[[dict], int]) -> None:
     memory["extents"] = sorted([*memory["extents"], [page_of(memory), 1, 0]])
 
 
+def add_guard(records: list, page_of: Callable[[dict], int]) -> None:
+    """Claim a guard page there."""
+    memory = next(records_of(records, "memory"))
+    memory["guards"] = sorted([*memory.get("guards", []), [page_of(memory), 1]])
+
+
 def gap_of(memory: dict) -> int:
     """A page that no mapping has."""
     vmas = memory["vmas"]
@@ -219,6 +225,23 @@ def share_backwards(records: list) -> None:
     shared.update(what=1, tasks=[[other[2]["tid"]], [one[2]["tid"]]])
 
 
+def share_in_two_ways(records: list) -> None:
+    """A thread has its directory from another one, which has it from its process."""
+    processes = {number: fields["pid"] for kind, number, fields in records if kind == "process"}
+    threads = {number: fields["tid"] for kind, number, fields in records if kind == "thread"}
+    apart = {fields["tid"] for fields in records_of(records, "thread_tables")}
+    # The first of those that are no process, and have nothing for themselves.
+    plain_id = next(n for n, tid in threads.items() if tid not in {*processes.values(), *apart})
+    leader = processes[max(number for number in processes if number < plain_id)]
+    things = [fields for fields in records_of(records, "share") if fields["what"] == 2]
+    members = [{tid for (tid,) in fields["tasks"]} for fields in things]
+    # Of threads alone: what processes share is looked at more closely.
+    first = next(i for i, tids in enumerate(members) if tids <= apart)
+    last = next(i for i, tids in enumerate(members) if i > first and not tids & apart)
+    things[first]["tasks"].insert(0, [threads[plain_id]])
+    things[last]["tasks"] = [[leader], [threads[plain_id]]]
+
+
 def lease_of_nobody(records: list) -> None:
     for lease in records_of(records, "lease"):
         lease["pid"] = 4000000
@@ -228,15 +251,19 @@ LIES = {
     "a page where no mapping is": lambda records: add_page(records, gap_of),
     "a page over the vdso": lambda records: add_page(records, vdso_of),
     "another system call": call_something_else,
+    "a guard page where no mapping is": lambda records: add_guard(records, gap_of),
+    "a guard page over the vdso": lambda records: add_guard(records, vdso_of),
     "memory of a later process": share_backwards,
+    "sharing in two ways": share_in_two_ways,
     "a lease of nobody": lease_of_nobody,
 }
 
 
 @pytest.mark.parametrize("what", LIES)
 def test_well_formed_records_that_lie(what, container, tmp_path):
-    # processes that share, and a lease
-    others = [container.add_victim(name) for name in ("share", "lease")]
+    # threads, processes and threads that share, and a lease
+    names = ("thread", "share", "thread_tables", "lease")
+    others = [container.add_victim(name) for name in names]
     container.add_program("/bin/sleep 1000")
     container.add_program("/bin/sleep 1001")
     victim = container.add_victim("pipe")

@@ -508,26 +508,58 @@ static bool has_private_pages(const struct vma *vma)
 	return vma->type == VMA_ANONYMOUS || vma->type == VMA_FILE_PRIVATE;
 }
 
+static bool has_guards(const struct vma *vma)
+{
+	return vma->type != VMA_SPECIAL;
+}
+
+/* Do all @count pages from @page on lie in mappings that @fit? The first that may is *vma. */
+static bool is_within(const struct list *vmas, const struct vma **vma, uint64_t page,
+		      uint64_t count, bool (*fit)(const struct vma *vma))
+{
+	const struct vma *last = (const struct vma *)vmas->items + vmas->count;
+	uint64_t at = page * PAGE, end = at + count * PAGE;
+
+	while (at < end) {
+		while (*vma < last && (*vma)->end <= at)
+			++*vma;
+		if (*vma == last || (*vma)->start > at || !fit(*vma))
+			return false;
+		at = (*vma)->end;
+	}
+	return true;
+}
+
 /*
  * Every page lies in a private mapping. Pages elsewhere would be written all the same: over the
  * vdso, or over the program that runs in the process while it is rebuilt.
  */
 static struct cr_error *validate_places(const struct memory_map *memory)
 {
-	const struct vma *vma = memory->vmas.items, *last = vma + memory->vmas.count;
+	const struct extent *extent = memory->extents.items;
+	const struct vma *vma = memory->vmas.items;
 
-	for (size_t i = 0; i < memory->extents.count; i++) {
-		const struct extent *extent = (const struct extent *)memory->extents.items + i;
-		uint64_t at = extent->page * PAGE, end = at + extent->count * PAGE;
+	for (size_t i = 0; i < memory->extents.count; i++, extent++) {
+		if (!is_within(&memory->vmas, &vma, extent->page, extent->count, has_private_pages))
+			return error_new(CR_IMAGE, "Page 0x%lx is in no private mapping",
+					 (unsigned long)extent->page);
+	}
+	return NULL;
+}
 
-		while (at < end) {
-			while (vma < last && vma->end <= at)
-				vma++;
-			if (vma == last || vma->start > at || !has_private_pages(vma))
-				return error_new(CR_IMAGE, "Page 0x%lx is in no private mapping",
-						 (unsigned long)(at / PAGE));
-			at = vma->end;
-		}
+/* Elsewhere they would guard that program. */
+static struct cr_error *validate_guards(const struct memory_map *memory)
+{
+	const struct guard *guard = memory->guards.items;
+	const struct vma *vma = memory->vmas.items;
+	uint64_t next = 0;
+
+	for (size_t i = 0; i < memory->guards.count; i++, guard++) {
+		if (guard->page < next || guard->count > UINT64_MAX / PAGE - guard->page ||
+		    !is_within(&memory->vmas, &vma, guard->page, guard->count, has_guards))
+			return error_new(CR_IMAGE, "Guard page 0x%lx is in no mapping",
+					 (unsigned long)guard->page);
+		next = guard->page + guard->count;
 	}
 	return NULL;
 }
@@ -545,7 +577,8 @@ struct cr_error *memory_validate(struct image *image, struct process *process)
 	if (memory->lock_future == MCL_ONFAULT)
 		return error_new(CR_IMAGE, "Process %d locks on fault, but nothing", process->pid);
 	TRY(extents_validate(image, &memory->extents));
-	return validate_places(memory);
+	TRY(validate_places(memory));
+	return validate_guards(memory);
 }
 
 const struct kind memory_kind = {
