@@ -13,11 +13,12 @@ import re
 import select
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from . import remount
-from .errors import HostError, Obstacle
+from .errors import CheckpointError, HostError, Obstacle, os_errors
 from .freezer import PROC
 from .mount_table import MountTable
 from .native import mounts as native_mounts
@@ -87,19 +88,41 @@ def table(pid: int | str, *, proc: Path = PROC) -> bytes:
 
 
 class MountWatch:
-    """The mounts that process @pid sees, as `text`, and whether there are others since. close() it."""
+    """The mounts that process @pid sees, as `text`, and whether there are others since. close() it.
+
+    Raises CheckpointError when there is no such process any more. A glance, `changed`, is told what is
+    mounted, moved, unmounted, and remounted inside. Only `renew` finds another propagation, directories that
+    were renamed or removed, and what was remounted through another mount namespace: the kernel wakes
+    nobody who polls mountinfo for these.
+    """
 
     def __init__(self, pid: int) -> None:
+        self._pid = pid
         self._namespace = Path(f"/proc/{pid}/ns/mnt")
-        self._file = Path(f"/proc/{pid}/mountinfo").open("rb", buffering=0)  # noqa: SIM115
-        self._entered = self._look()
+        self._changed = False
         self._poll = select.poll()
-        self._poll.register(self._file, select.POLLPRI)
-        self.text = self._file.readall()
+        with ExitStack() as undo, self._errors():
+            path = Path(f"/proc/{pid}/mountinfo")
+            self._file = undo.enter_context(path.open("rb", buffering=0))
+            self._entered = self._look()
+            self._poll.register(self._file, select.POLLPRI)
+            self.text = self._file.readall()
+            undo.pop_all()
 
     def changed(self) -> bool:
-        """Whether something was mounted, moved or unmounted; may say so once only."""
-        return bool(self._poll.poll(0)) or self._look() != self._entered
+        """Whether the kernel says that something was changed, as far as it does."""
+        # It says everything once.
+        with self._errors():
+            self._changed |= bool(self._poll.poll(0)) or self._look() != self._entered
+        return self._changed
+
+    def renew(self) -> bool:
+        """Whether the mounts are others than in `text`. If not, `changed` is about what comes after this."""
+        with self._errors():
+            self._poll.poll(0)
+            self._file.seek(0)
+            self._changed = self._look() != self._entered or self._file.readall() != self.text
+        return self._changed
 
     def close(self) -> None:
         """Watch no more."""
@@ -107,6 +130,13 @@ class MountWatch:
 
     def _look(self) -> int:
         return self._namespace.stat().st_ino
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return os_errors(
+            CheckpointError,
+            f"Failed to look at the mounts of process {self._pid}, the container's init",
+            hint="Has the container stopped?",
+        )
 
 
 def parse(data: bytes) -> tuple[Mount, ...]:

@@ -88,12 +88,13 @@ class BtrfsCapture:
     def __init__(self, path: Path, *, staging: Path, known: capture.Known) -> None:
         self._staging = staging
         self._known = known
-        self._scope = ExitStack()
-        self._tree = self._scope.enter_context(Tree(path))
-        self._place = new_place(path)
-        self._home = self._scope.enter_context(subvolume.opened(self._place.parent))
         self._stood = 0
         self._read_only: frozenset[str] = frozenset()
+        with ExitStack() as undo:
+            self._tree = undo.enter_context(Tree(path))
+            self._place = new_place(path)
+            self._home = undo.enter_context(subvolume.opened(self._place.parent))
+            self._scope = undo.pop_all()
 
     def prepare(self, *, check_space: Callable[[int], None]) -> None:
         check_space(0)

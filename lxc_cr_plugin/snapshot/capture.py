@@ -138,7 +138,7 @@ class Capture:
                 self._before.forget(number)
 
     def rehearse(self) -> None:
-        """Look at it as `freeze` does, which goes faster then."""
+        """Look at it as `freeze` does, which then finds all names and inodes in the kernel's caches."""
         self._tree.look()
 
     def freeze(self, held: Leases | None = None) -> None:

@@ -72,11 +72,12 @@ class TreeCapture:
     def __init__(self, name: str, path: Path, *, staging: Path, known: capture.Known) -> None:
         self._name = name
         self._staging = staging
-        self._scope = ExitStack()
-        contents = staging / manifests.CONTENTS
-        self._tree = self._scope.enter_context(Tree(path))
-        self._capture = capture.Capture(self._tree, target=contents, known=known)
         self._stood = 0
+        with ExitStack() as undo:
+            tree = undo.enter_context(Tree(path))
+            contents = staging / manifests.CONTENTS
+            self._capture = capture.Capture(tree, target=contents, known=known)
+            self._scope = undo.pop_all()
 
     def prepare(self, *, check_space: Callable[[int], None]) -> None:
         self._capture.prepare(check_space=check_space)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,13 +12,13 @@ from .. import manifest as manifests
 from .. import mounts, remount
 from ..errors import CheckpointError, HostError, UnsupportedError, os_errors
 from ..fault import point
+from ..store import Image, writing
 from . import NONE, Capture, Storage, backend_for
 from .capture import leases
 from .volatile import VolatileCapture
 
 if TYPE_CHECKING:
     from ..container import Container
-    from ..store import Image
 
 
 class Captured(NamedTuple):
@@ -46,6 +47,18 @@ def refuse_unseen(rootfs: str, *, init_pid: int) -> None:
         )
 
 
+def _refuse_other_mounts(changed: bool) -> None:
+    if changed:
+        raise CheckpointError(
+            "Something was mounted or unmounted in the container during the checkpoint",
+            hint="Try again",
+        )
+
+
+def _looking() -> AbstractContextManager[None]:
+    return os_errors(CheckpointError, "Failed to look at the container's files")
+
+
 class WholeCapture:
     """The files of a running container; used as `Capture` is, @files: SNAPSHOT or NONE."""
 
@@ -60,46 +73,48 @@ class WholeCapture:
     ) -> None:
         self._init_pid = init_pid
         self._configured = container.mount_places()
-        self._watch = mounts.MountWatch(init_pid)
-        self._mounts = mounts.parse(self._watch.text)
-        (staging / manifests.CONTENTS).mkdir(mode=0o700)
         self._rootfs: Capture | None = None
-        if files != NONE:
-            backend = backend_for(container.rootfs())
-            refuse_unseen(container.rootfs(), init_pid=init_pid)
-            self._rootfs = backend.capture(staging=staging, images=images)
-        self._volatile = VolatileCapture(
-            init_pid=init_pid, mounts=mounts.volatile(self._mounts), staging=staging
-        )
+        with ExitStack() as undo:
+            self._watch = undo.enter_context(closing(mounts.MountWatch(init_pid)))
+            self._mounts = mounts.parse(self._watch.text)
+            with writing("Failed to make room for files in the image"):
+                (staging / manifests.CONTENTS).mkdir(mode=0o700)
+            if files != NONE:
+                backend = backend_for(container.rootfs())
+                refuse_unseen(container.rootfs(), init_pid=init_pid)
+                self._rootfs = backend.capture(staging=staging, images=images)
+                undo.callback(self._rootfs.abandon)
+            self._volatile = VolatileCapture(
+                init_pid=init_pid, mounts=mounts.volatile(self._mounts), staging=staging
+            )
+            undo.callback(self._volatile.abandon)
+            self._scope = undo.pop_all()
 
     def prepare(self, *, check_space: Callable[[int], None]) -> None:
         """Do beforehand what takes time, while the container runs."""
-        self._volatile.prepare()
-        if self._rootfs:
-            self._rootfs.prepare(check_space=check_space)
+        with _looking():
+            self._volatile.prepare()
+            if self._rootfs:
+                self._rootfs.prepare(check_space=check_space)
 
     def rehearse(self) -> None:
-        """Find out early when something was mounted since; raises CheckpointError."""
-        self._refuse_other_mounts(changed=mounts.table(self._init_pid) != self._watch.text)
-        # The first to read /proc/locks for a while waits for a grace period of RCU: up to 20 ms.
-        leases()
-        self._volatile.rehearse()
+        """Find out early when there are other mounts than before; raises CheckpointError."""
+        # What was mounted meanwhile, and is not any more, is of no concern.
+        _refuse_other_mounts(self._watch.renew())
+        with _looking():
+            # The first to read /proc/locks for a while waits for a grace period of RCU: up to 20 ms.
+            leases()
+            self._volatile.rehearse()
 
     def freeze(self) -> None:
         """Take the files of this instant; all tasks stand."""
-        self._refuse_other_mounts()
+        _refuse_other_mounts(self._watch.changed())
         point("freeze")
-        if self._rootfs:
-            self._rootfs.freeze()
-        self._volatile.freeze()
+        with _looking():
+            if self._rootfs:
+                self._rootfs.freeze()
+            self._volatile.freeze()
         point("frozen")
-
-    def _refuse_other_mounts(self, *, changed: bool = False) -> None:
-        if self._watch.changed() or changed:
-            raise CheckpointError(
-                "Something was mounted or unmounted in the container during the checkpoint",
-                hint="Try again",
-            )
 
     def finish(self, *, ended: bool) -> Captured:
         """Complete it. With @ended no task will run any more."""
@@ -109,10 +124,7 @@ class WholeCapture:
 
     def abandon(self) -> None:
         """Close what is open."""
-        self._watch.close()
-        if self._rootfs:
-            self._rootfs.abandon()
-        self._volatile.abandon()
+        self._scope.close()
 
     def _describe(self, views: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         inside = {m.id for m in mounts.made_inside(self._mounts, configured=self._configured)}

@@ -102,6 +102,9 @@ class NoMounts:
     def changed(self):
         return False
 
+    def renew(self):
+        return False
+
     def close(self):
         pass
 
@@ -110,7 +113,6 @@ class NoMounts:
 def bench(tmp_path, monkeypatch):
     bench = CheckpointBench(tmp_path)
     monkeypatch.setattr(check, "find_cgroups", lambda init_pid: bench.cgroups)
-    monkeypatch.setattr(mounts, "table", lambda pid, **_: b"")
     monkeypatch.setattr(mounts, "MountWatch", NoMounts)
     monkeypatch.setattr(check.isolation, "obstacles", lambda **_: [])
     monkeypatch.setattr(check.mounts, "obstacles", lambda **_: [])

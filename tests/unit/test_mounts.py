@@ -2,18 +2,17 @@
 """Which mounts a restart brings back: those of LXC and of the configuration, each once."""
 
 import contextlib
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from lxc_cr_plugin import completion, manifest, mounts, remount
-from lxc_cr_plugin.errors import ImageError, RestartError
+from lxc_cr_plugin.errors import CheckpointError, ImageError, RestartError
 from lxc_cr_plugin.mount_entries import refuse_forged
 
 from ..integration.container import wait_until
 from .images import make_manifest, write_files
+from .processes import apart, open_fds
 
 # What containers show, started with lxc.mount.auto = cgroup:rw:force proc:mixed sys:mixed and with
 # lxc.tty.dir = lxc; the root is the container's.
@@ -58,16 +57,26 @@ def parse(text):
 
 
 @pytest.fixture
-def apart(tmp_path):
-    """The pid of a shell with mounts of its own, to which lines can be written."""
-    with subprocess.Popen(["unshare", "-m", "sh"], stdin=subprocess.PIPE, text=True) as shell:
-        wait_until(lambda: not same_mounts(shell.pid), what="mounts of its own")
+def place(tmp_path):
+    """A directory with others in it."""
+    for name in ("there", "else", "work"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def inside(place):
+    """A shell with mounts of its own, one of them at `there`."""
+    with apart("mnt", place / "work") as shell:
+        shell.do(f"mount -t tmpfs none {place}/there")
         yield shell
-        shell.stdin.close()
 
 
-def same_mounts(pid):
-    return Path(f"/proc/{pid}/ns/mnt").samefile("/proc/self/ns/mnt")
+@pytest.fixture
+def watch(inside):
+    with contextlib.closing(mounts.MountWatch(inside.pid)) as made:
+        assert made.text == mounts.table(inside.pid)
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -76,36 +85,66 @@ def same_mounts(pid):
         "mount -t tmpfs none {place}",
         "umount {place}/there",
         "mount -o remount,bind,ro {place}/there",
+        "mount -o remount,size=1m {place}/there",
         "mount --move {place}/there {place}/else",
-        "exec unshare -m sleep 60",
+        "exec unshare -m sleep 1000",
     ],
 )
-def test_whether_mounts_have_changed(change, apart, tmp_path):
-    for name in ("there", "else"):
-        (tmp_path / name).mkdir()
-
-    def tell(line):
-        print(line.format(place=tmp_path), file=apart.stdin, flush=True)
-
-    tell("mount -t tmpfs none {place}/there")
-    wait_until(lambda: str(tmp_path / "there").encode() in mounts.table(apart.pid), what="a mount")
-    with contextlib.closing(mounts.MountWatch(apart.pid)) as watch:
-        assert watch.text == mounts.table(apart.pid)
-        tell(": >{place}/else/file")
-        wait_until((tmp_path / "else/file").exists, what="no change")
-        assert not watch.changed()
-        tell("rm {place}/else/file; " + change)
-        wait_until(watch.changed, what="a change", timeout=60)
-    apart.kill()
+def test_whether_mounts_have_changed(change, inside, watch, place):
+    inside.do(f": >{place}/else/file; rm {place}/else/file")
+    assert not watch.changed()
+    inside.begin(change.format(place=place))
+    wait_until(watch.changed, what="a change")
+    assert watch.changed(), "the kernel says it once only"
+    assert watch.renew()
 
 
-def inside(listed, configured=()):
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [
+        (":", "mount --make-shared {there}"),
+        ("mkdir {there}/a && mount --bind {there}/a {else}", "mv {there}/a {there}/b"),
+        ("mkdir {there}/a && mount --bind {there}/a {else}", "rmdir {there}/a"),
+        ("mkdir -p {there}/a/b && mount -t tmpfs none {there}/a/b", "mv {there}/a {there}/c"),
+        (":", "unshare -m mount -o remount,size=1m {there}"),
+    ],
+    ids=["propagation", "renamed", "removed", "renamed-above", "remounted-elsewhere"],
+)
+def test_what_only_the_whole_table_shows(before, change, inside, place):
+    places = {name: place / name for name in ("there", "else")}
+    inside.do(before.format(**places))
+    with contextlib.closing(mounts.MountWatch(inside.pid)) as watch:
+        assert not watch.renew()
+        inside.do(change.format(**places))
+        assert watch.renew()
+        assert watch.changed()
+
+
+def test_what_is_mounted_and_unmounted_again_is_of_no_concern(inside, watch, place):
+    both = f"mount -t tmpfs none {place}/else && umount {place}/else"
+    inside.do(both)
+    assert not watch.renew()
+    assert not watch.changed()
+    inside.do(both)
+    assert watch.changed(), "nobody has looked at the table since"
+
+
+def test_the_mounts_of_a_process_that_has_ended(inside, watch):
+    inside.kill()
+    fds = open_fds()
+    for look in (watch.changed, watch.renew, lambda: mounts.MountWatch(inside.pid)):
+        with pytest.raises(CheckpointError, match=f"mounts of process {inside.pid}, the .* init: "):
+            look()
+    assert open_fds() == fds
+
+
+def made_inside(listed, configured=()):
     """The places of what was mounted inside."""
     return [mount.place for mount in mounts.made_inside(of(listed), configured=configured)]
 
 
 def test_mounts_of_lxc():
-    assert inside(LXC) == []
+    assert made_inside(LXC) == []
 
 
 @pytest.mark.parametrize(
@@ -128,20 +167,20 @@ def test_mounts_of_lxc():
 )
 def test_other_places_and_types(place, kind):
     others = [mount for mount in LXC if mount[0] != place]
-    assert inside([*others, (place, kind)]) == [place]
+    assert made_inside([*others, (place, kind)]) == [place]
 
 
 @pytest.mark.parametrize(("place", "kind"), LXC)
 def test_a_place_that_is_listed_twice(place, kind):
-    assert inside([*LXC, (place, kind)]) == [place]
+    assert made_inside([*LXC, (place, kind)]) == [place]
 
 
 def test_configured_places():
     configured = ["dev/shm", "/srv", "with blank"]
     listed = [*LXC, ("/dev/shm", "tmpfs"), ("/srv", "ext4"), ("/with\\040blank", "ext4")]
-    assert inside(listed, configured) == []
-    assert inside([*listed, ("/srv", "tmpfs")], configured) == ["/srv"]
-    assert inside([*listed, ("/srv", "tmpfs")], [*configured, "srv"]) == []
+    assert made_inside(listed, configured) == []
+    assert made_inside([*listed, ("/srv", "tmpfs")], configured) == ["/srv"]
+    assert made_inside([*listed, ("/srv", "tmpfs")], [*configured, "srv"]) == []
 
 
 ROOT = line(30, "/", "ext4", device="8:1", root="/lxc/web")
