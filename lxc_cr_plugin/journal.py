@@ -10,12 +10,12 @@ inherits; so an engine that outlives its command still counts as somebody at wor
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from urllib.parse import quote
 from . import snapshot, unfinished
 from .errors import Cancelled, ContainerError, HostError, LxcCrError, os_message
 from .freezer import Freezer
+from .in_use import try_lock
 from .log import Reporter
 from .run import is_alive, parent_of, start_time, until
 from .trusted import remove_durably
@@ -85,12 +86,14 @@ class Journals:
     def repair(self) -> None:
         """Undo what commands that were killed have left; every command begins with this.
 
-        The engine of one that was killed just now gets a moment to finish; what it then still is at
-        work with is left to a later command.
+        Engines of those that were killed just now get a moment to finish, one for all; what they then
+        still are at work with is left to a later command.
         """
+        deadline = time.monotonic() + MOMENT
         for path in sorted(self._dir.glob("*.json")):
             with _open_lock(path) as fd:
-                if _try_lock(fd) or (_is_orphaned(_read(path)) and _outlast(fd, timeout=MOMENT)):
+                left = deadline - time.monotonic()
+                if try_lock(fd) or (_is_orphaned(_read(path)) and _outlast(fd, timeout=left)):
                     self._repair(path)
 
     def repair_files(self, *, lxcpath: str, stopped: Callable[[str], bool]) -> None:
@@ -105,7 +108,7 @@ class Journals:
         """The same for the container that lives in @directory."""
         name = directory.name
         with _open_lock(self._path(container=name, lxcpath=str(directory.parent))) as fd:
-            if not _try_lock(fd):
+            if not try_lock(fd):
                 return
             try:
                 done = unfinished.repair(directory, stopped=lambda: stopped(name))
@@ -140,8 +143,8 @@ class Journals:
             yield self._held[path]
             return
         with _open_lock(path) as fd:
-            until(lambda: _try_lock(fd) or _read(path) is not None, timeout=MOMENT)
-            if not _try_lock(fd):  # true again if we have it
+            until(lambda: try_lock(fd) or _read(path) is not None, timeout=MOMENT)
+            if not try_lock(fd):  # true again if we have it
                 entry = _read(path)
                 if not _is_orphaned(entry):
                     raise _busy(container, entry)
@@ -157,7 +160,7 @@ class Journals:
         """The same without waiting; False, and not held, when another command works on it."""
         path = self._path(container=container, lxcpath=lxcpath)
         with _open_lock(path) as fd:
-            free = _try_lock(fd)
+            free = try_lock(fd)
             if free:
                 self._repair(path)
                 with self._holding(path, fd):
@@ -400,14 +403,6 @@ def _open_lock(journal: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _is_orphaned(entry: Entry | None) -> bool:
     """Whether the command that wrote @entry is dead: its engine, if anybody, is at work."""
     return entry is not None and not is_alive(entry.pid, started=entry.started)
@@ -415,7 +410,7 @@ def _is_orphaned(entry: Entry | None) -> bool:
 
 def _outlast(fd: int, *, timeout: float) -> bool:
     """Lock @fd as soon as an engine has let go of it; False: it has not within @timeout seconds."""
-    return until(lambda: _try_lock(fd), timeout=timeout)
+    return until(lambda: try_lock(fd), timeout=timeout)
 
 
 def _busy(container: str, entry: Entry | None) -> ContainerError:

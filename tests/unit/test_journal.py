@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Journals: what a killed command leaves is undone by the next one, and only then."""
 
+import contextlib
 import fcntl
 import io
 import json
@@ -8,6 +9,7 @@ import os
 import subprocess
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -253,14 +255,14 @@ def test_a_living_command_is_not_repaired(desk):
         assert freezer.frozen()
 
 
-def orphan(desk, freezer):
+def orphan(desk, freezer, container=WEB):
     """An engine, as it were, that goes on after its command was killed; and what lets it end."""
     gate = Pipe()
 
     def command():
         journals = desk.open()
-        entry = entry_of_this_process(operation=CHECKPOINT, freezer=freezer, **WEB)
-        with journals.locked(**WEB) as lock, journals.written(entry):
+        entry = entry_of_this_process(operation=CHECKPOINT, freezer=freezer, **container)
+        with journals.locked(**container) as lock, journals.written(entry):
             fork(lambda: len(os.read(gate.read, 1)), keep=(lock, gate.read))
             os._exit(0)
 
@@ -280,19 +282,34 @@ def test_an_engine_that_outlives_its_command_is_waited_for(desk, monkeypatch):
     with pytest.raises(ContainerError, match="being worked on"):
         desk.open().locked(**WEB).__enter__()
     gate.close()
-    monkeypatch.setattr(journal_module, "ORPHAN_PATIENCE", 5)
+    monkeypatch.setattr(journal_module, "ORPHAN_PATIENCE", 60)
     with desk.open().locked(**WEB):
         assert not freezer.frozen()
     assert "Waiting for the engine" in desk.errors.getvalue()
 
 
-def test_an_engine_that_finishes_in_a_moment_is_repaired_by_any_command(desk):
+def test_an_engine_that_finishes_in_a_moment_is_repaired_by_any_command(desk, monkeypatch):
+    monkeypatch.setattr(journal_module, "MOMENT", 60)
     freezer = desk.freezer()
     gate = orphan(desk, freezer)
     threading.Timer(0.1, gate.close).start()
     desk.open().repair()
     assert not freezer.frozen()
     assert leftovers(desk) == []
+
+
+def test_several_engines_get_one_moment_together(desk, monkeypatch):
+    waited = []
+    with contextlib.ExitStack() as undo:
+        for name in ("one", "two", "three"):
+            gate = orphan(desk, None, {**WEB, "container": name})
+            undo.callback(gate.close)
+        monkeypatch.setattr(journal_module, "time", SimpleNamespace(monotonic=lambda: sum(waited)))
+        monkeypatch.setattr(
+            journal_module, "until", lambda _, *, timeout: waited.append(timeout) or False
+        )
+        desk.open().repair()
+    assert waited == [journal_module.MOMENT, 0, 0]
 
 
 def test_a_journal_that_is_no_json_is_removed(desk):
