@@ -219,6 +219,19 @@ def kill_process(pid: int, *, started: int) -> bool:
     return True
 
 
+def ending(status: int) -> str:
+    """How a process has ended whose @status Child.wait() or subprocess gave: the rest of a sentence."""
+    return f"was killed by {signal_name(-status)}" if status < 0 else f"ended with code {status}"
+
+
+def signal_name(number: int) -> str:
+    """SIGTERM for 15; what has no name is "signal 34"."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def until(condition: Callable[[], bool], *, timeout: float, pause: float = 0.005) -> bool:
     """Ask @condition every @pause seconds; False when it did not hold within @timeout seconds."""
     deadline = time.monotonic() + timeout

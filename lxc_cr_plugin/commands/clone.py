@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import FRESH, KEEP
-from ..errors import Cancelled, EngineDied, LxcCrError, RestartError, UsageError
+from ..errors import (
+    Cancelled,
+    EngineDied,
+    HostError,
+    LxcCrError,
+    RestartError,
+    UsageError,
+    os_errors,
+)
+from ..run import ending
 from ..session import Session
 from . import not_negative, replacement
 from .restart import add_mount_argument, sources_of
@@ -139,25 +148,21 @@ def clone_all(session: Session, names: list[str]) -> int:
     """Make several at a time, each by a command of its own. One that fails leaves the others alone."""
     import subprocess
 
-    commands = {
-        name: subprocess.Popen(_command(session, name), stdout=subprocess.PIPE) for name in names
-    }
-    try:
-        return session.each(names, lambda name: await_clone(session, name, commands[name]))
-    finally:
-        for command in commands.values():
+    commands: dict[str, Popen[bytes]] = {}
+    with ExitStack() as undo:
+        for name in names:
+            with os_errors(HostError, f"Failed to execute a command that makes clone '{name}'"):
+                command = subprocess.Popen(_command(session, name), stdout=subprocess.PIPE)
+            commands[name] = undo.enter_context(command)
             # With SIGTERM it leaves nothing; one that has ended does not mind.
-            command.terminate()
-            command.wait()
+            undo.callback(command.terminate)
+        return session.each(names, lambda name: await_clone(session, name, commands[name]))
 
 
 def await_clone(session: Session, name: str, command: Popen[bytes]) -> None:
     """Tell what the command that makes clone @name says at its end, or raise it."""
-    import json
-
     output, _ = command.communicate()
-    events = [json.loads(line) for line in output.splitlines()]
-    end = events[-1] if events else {}
+    end = _last_event(output)
     match end.pop("event", None):
         case "result":
             text = f"Container '{name}' runs from the image"
@@ -170,7 +175,19 @@ def await_clone(session: Session, name: str, command: Popen[bytes]) -> None:
             # A signal for that command alone is no reason to give up the others.
             raise RestartError(message) if isinstance(error, Cancelled) else error
         case _:
-            raise EngineDied(f"The command that makes clone '{name}' was killed")
+            raise EngineDied(
+                f"The command that makes clone '{name}' {ending(command.returncode)} and has not "
+                "said how it went"
+            )
+
+
+def _last_event(output: bytes) -> dict[str, Any]:
+    """What a command said last with --json; one that was killed may leave half a line."""
+    import json
+
+    *lines, _ = output.split(b"\n")
+    event: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    return event
 
 
 def _command(session: Session, name: str) -> list[str]:

@@ -28,7 +28,7 @@ from ..errors import (
     StoreError,
     UnsupportedError,
 )
-from ..run import Child, Pipe, fork
+from ..run import Child, Pipe, ending, fork, signal_name
 
 Emit = Callable[[dict[str, Any]], None]
 Work = Callable[[Emit], dict[str, Any] | None]
@@ -177,15 +177,12 @@ def _child(work: Work, *, fd: int) -> int:
 def died(status: int | None) -> EngineDied:
     """The exception for an engine that ended without a result; @status as Child.wait() gives it."""
     if status is not None and status < 0:
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:
-            name = f"signal {-status}"
         if -status == signal.SIGKILL:
             hint = "Somebody killed it, or the kernel ran out of memory: look at dmesg"
-            return EngineDied(f"The engine was killed by {name}", hint=hint)
+            return EngineDied(f"The engine {ending(status)}", hint=hint)
         return EngineDied(
-            f"The engine crashed with {name}", hint="This is a bug: please report it with --debug"
+            f"The engine crashed with {signal_name(-status)}",
+            hint="This is a bug: please report it with --debug",
         )
     return EngineDied(
         f"The engine ended without a result, exit code {status}",
