@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-OURS = ("lxc_cr_plugin", "tests", "demo", "tools", "config", "vagrant", ".ci")
+OURS = ("bin", "lxc_cr_plugin", "tests", "demo", "tools", "config", "vagrant", ".ci")
 
 
 def sources(*suffixes: str) -> list[str]:
@@ -33,7 +33,7 @@ def shell_scripts() -> list[str]:
     return sorted(found)
 
 
-def lint(tool: str, *arguments: str) -> None:
+def lint(tool: str, *arguments: str) -> str:
     program = shutil.which(tool, path=BIN) or shutil.which(tool)
     if program is None:
         pytest.skip(f"{tool} is not installed")
@@ -41,6 +41,15 @@ def lint(tool: str, *arguments: str) -> None:
         [program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{tool}:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_no_python_is_overlooked():
+    """The linters know it by its suffix, and what has none by its name."""
+    named = {path for path in (ROOT / "bin").iterdir() if not path.is_symlink()}
+    assert {str(path.relative_to(ROOT)) for path in named} == {"bin/lxc-cr"}
+    looked_at = lint("ruff", "check", "--show-files").splitlines()
+    assert named <= {Path(line) for line in looked_at}
 
 
 def test_ruff_check():
