@@ -538,19 +538,25 @@ def seal_tree(directory: Path) -> None:
     That may take longer than anybody waits for the shelf: it is not locked.
     """
     room = 0
-    for folder, _, names in os.walk(directory):
+    for folder, _, names in os.walk(directory, topdown=False):  # itself at last
         for path in (Path(folder) / name for name in names):
             path.chmod(0o600)
             sync(path)
             room += _room_of(path)
         Path(folder).chmod(0o700)
+        if Path(folder) == directory:
+            _note_room(directory, room)
         sync(Path(folder))
+
+
+def _note_room(directory: Path, room: int) -> None:
+    # Not every file system has such attributes.
     with contextlib.suppress(OSError):
         os.setxattr(directory, ROOM, f"{directory.stat().st_ino} {room}".encode())
 
 
 def _noted_room(directory: Path) -> int | None:
-    """What seal_tree() has noted of just this directory."""
+    """The opposite of `_note_room`; None when it is not about just this directory."""
     try:
         inode, room = map(int, os.getxattr(directory, ROOM).split())
         return room if inode == directory.stat().st_ino else None

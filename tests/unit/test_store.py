@@ -17,6 +17,7 @@ from lxc_cr_plugin.errors import StoreError, UsageError
 from lxc_cr_plugin.in_use import hold
 from lxc_cr_plugin.run import fork
 from lxc_cr_plugin.store import Reference, Store
+from lxc_cr_plugin.trusted import sync
 from tests.unit.images import add_image, write_files
 
 
@@ -192,16 +193,32 @@ def test_flush(store, tmp_path):
 
 def test_the_room_is_noted_where_an_image_is_completed(store, monkeypatch):
     """To look at all files of each image would take `ls` minutes; what was copied by hand is looked at."""
-    made = add_image(store, buffered=True, content=b"\xff" * (1 << 20))
+    # No file system makes it smaller.
+    content = os.urandom(1 << 20)
+    made = add_image(store, buffered=True, content=content)
     other, flushed = store.copy(made, container="other"), store.flush(made)
     copied = other._replace(path=Path(f"{other.path}-copy"))
     shutil.copytree(other.path, copied.path)
-    (copied.path / "rootfs" / ("1" * 64)).write_bytes(b"\xff" * (1 << 20))
+    added = copied.path / "rootfs" / ("1" * 64)
+    added.write_bytes(content)
+    sync(added)
     room = flushed.room()
     assert copied.room() >= room + (1 << 20) > 2 << 20
     monkeypatch.setattr(os, "walk", None)
     assert flushed.room() == room
     assert other.room() > 1 << 20
+
+
+def test_the_note_of_the_room_is_on_the_disk_with_the_image(store, monkeypatch):
+    done = []
+    setxattr = os.setxattr
+    monkeypatch.setattr(
+        os, "setxattr", lambda path, *rest: setxattr(path, *rest) or done.append(("noted", path))
+    )
+    monkeypatch.setattr(store_module, "sync", lambda path: done.append(("synced", path)))
+    add_image(store)
+    (staging,) = (path for what, path in done if what == "noted")
+    assert done[done.index(("noted", staging)) + 1] == ("synced", staging)
 
 
 def test_rm_finds_it_in_the_buffer(store):
