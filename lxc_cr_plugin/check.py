@@ -73,10 +73,12 @@ def refuse_early(
     container: Container, subject: Subject, *, scope: native.Scope, report: Reporter
 ) -> None:
     """Raise what `refuse` does when something can be seen without the engine, but name all there is."""
-    if prove_isolation(container, subject, report=report) or mount_obstacles(
-        container, subject, report=report
-    ):
-        refuse(container, find_obstacles(container, subject, scope=scope, report=report))
+    found = prove_isolation(container, subject, report=report)
+    if not found:
+        found = mount_obstacles(container, subject, report=report)
+        if found:
+            found += other_obstacles(container, subject, scope=scope, report=report)
+    refuse(container, found)
 
 
 def find_obstacles(
@@ -88,12 +90,19 @@ def find_obstacles(
 ) -> list[Obstacle]:
     """Everything that would make a checkpoint of the running container fail now."""
     found = prove_isolation(container, subject, report=report)
-    if found:
-        # The engine takes for granted that there is a container of its own to look into.
-        return found
-    found = mount_obstacles(container, subject, report=report)
+    # The engine takes for granted that there is a container of its own to look into.
+    return found or [
+        *mount_obstacles(container, subject, report=report),
+        *other_obstacles(container, subject, scope=scope, report=report),
+    ]
+
+
+def other_obstacles(
+    container: Container, subject: Subject, *, scope: native.Scope, report: Reporter
+) -> list[Obstacle]:
+    """What is found by looking longer, in a container that shares nothing with the outside."""
     with report.step("network", "Look at the network"):
-        found += network_obstacles(container, subject)
+        found = network_obstacles(container, subject)
     with report.step("check", "Look for objects that cannot be dumped"):
         return found + native.check(
             target=subject.target,

@@ -344,9 +344,13 @@ def test_check_asks_the_engine_only_about_an_isolated_container(bench, monkeypat
 
 
 def test_a_mount_that_is_refused_hides_no_other_obstacle(bench, monkeypatch):
-    monkeypatch.setattr(check.mounts, "obstacles", lambda **_: [Obstacle("unsupported", "ramfs")])
+    looks = []
+    ramfs = [Obstacle("unsupported", "ramfs")]
+    monkeypatch.setattr(check.isolation, "obstacles", lambda **_: looks.append("isolation") or [])
+    monkeypatch.setattr(check.mounts, "obstacles", lambda **_: looks.append("mounts") or ramfs)
     monkeypatch.setattr(native, "check", lambda **_: [Obstacle("unsupported", "An inotify")])
     with pytest.raises(UnsupportedError) as caught:
         bench.checkpoint()
     assert [obstacle.message for obstacle in caught.value.obstacles] == ["ramfs", "An inotify"]
+    assert looks == ["isolation", "mounts"], "once each"
     assert not bench.calls
