@@ -5,7 +5,6 @@ import io
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -25,6 +24,8 @@ from lxc_cr_plugin.native import process
 from lxc_cr_plugin.native.process import EngineProcess
 from lxc_cr_plugin.run import Pipe, start_time
 
+from .processes import open_fds
+
 
 def failure(**members):
     return {"code": "CR_SYSTEM", "errnum": 0, "pid": 0, "message": "It failed", **members}
@@ -39,10 +40,6 @@ def run(work, **options):
     with engine(work, **options) as running:
         running.finish()
         return running
-
-
-def open_fds():
-    return [path.name for path in Path("/proc/self/fd").iterdir()]
 
 
 class Ears:

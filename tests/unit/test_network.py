@@ -17,7 +17,8 @@ from lxc_cr_plugin import network
 from lxc_cr_plugin.errors import HostError, ImageError, Obstacle, UnsupportedError
 from lxc_cr_plugin.network import Watch, nft, routing, sysctl
 
-from ..integration.container import wait_until
+from . import processes
+from .processes import open_fds
 
 LINK = {
     "name": "va",
@@ -139,17 +140,13 @@ def test_the_kernel_is_asked_for_nftables():
     assert not nft.is_supported(unknown)
 
 
-def descriptors() -> set[int]:
-    return {int(path.name) for path in Path("/proc/self/fd").iterdir()}
-
-
 def test_a_look_at_settings_leaves_limits_and_low_descriptors():
     """A container that is started later inherits the limit; libnftables needs the descriptors."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    low = descriptors()
+    low = open_fds()
     settings = sysctl.Settings(sysctl.paths())
     try:
-        opened = descriptors() - low
+        opened = open_fds() - low
         assert len(opened) > 100
         assert len([fd for fd in opened if fd < sysctl.FD_SETSIZE]) <= 1  # iterdir's own
     finally:
@@ -158,13 +155,10 @@ def test_a_look_at_settings_leaves_limits_and_low_descriptors():
 
 
 @pytest.fixture
-def apart():
+def apart(tmp_path):
     """The pid of a process in a network of its own."""
-    with subprocess.Popen(["unshare", "-n", "sleep", "60"]) as process:
-        namespace = Path(f"/proc/{process.pid}/ns/net")
-        wait_until(lambda: not namespace.samefile("/proc/self/ns/net"), what="a network")
-        yield process.pid
-        process.kill()
+    with processes.apart("net", tmp_path) as shell:
+        yield shell.pid
 
 
 PAIR = "ip link add va type veth peer name vb"
@@ -383,10 +377,10 @@ def test_a_look_that_fails_leaves_nothing(monkeypatch, apart):
         raise HostError("no")
 
     monkeypatch.setattr(routing, "read", fail)
-    before = descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = open_fds(), resource.getrlimit(resource.RLIMIT_NOFILE)
     with pytest.raises(HostError):
         Watch(apart, [])
-    assert (descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)) == before
+    assert (open_fds(), resource.getrlimit(resource.RLIMIT_NOFILE)) == before
 
 
 def test_a_look_under_the_stop_that_fails_leaves_nothing(monkeypatch, apart):
@@ -395,13 +389,13 @@ def test_a_look_under_the_stop_that_fails_leaves_nothing(monkeypatch, apart):
     def fail():
         raise HostError("no")
 
-    before = descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = open_fds(), resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.closing(Watch(apart, [])) as watch:
         run_inside(apart, *PAIR.split())
         monkeypatch.setattr(sysctl, "paths", fail)
         with pytest.raises(HostError):
             watch.freeze()
-    assert (descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)) == before
+    assert (open_fds(), resource.getrlimit(resource.RLIMIT_NOFILE)) == before
 
 
 def test_writes_are_not_counted_where_the_container_would_not_be_among_the_writers(tmp_path):

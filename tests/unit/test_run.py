@@ -23,9 +23,7 @@ from lxc_cr_plugin.run import (
     until,
 )
 
-
-def open_fds():
-    return {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+from .processes import open_fds
 
 
 def test_exit_code():

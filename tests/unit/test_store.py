@@ -19,6 +19,7 @@ from lxc_cr_plugin.run import fork
 from lxc_cr_plugin.store import Reference, Store
 from lxc_cr_plugin.trusted import sync
 from tests.unit.images import add_image, write_files
+from tests.unit.processes import open_fds
 
 
 @pytest.fixture
@@ -554,10 +555,6 @@ def test_an_image_that_goes_while_it_is_waited_for(store, monkeypatch):
     with pytest.raises(StoreError, match="was removed"):
         hold(image.path)
     assert open_fds() == fds
-
-
-def open_fds():
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 def test_an_image_that_cannot_be_removed(store, monkeypatch):
