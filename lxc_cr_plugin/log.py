@@ -119,7 +119,7 @@ class Reporter:
             self._say("\n".join(map(printable, text.split("\n"))), file=self._out)
 
     def error(self, error: LxcCrError) -> None:
-        """Why the command failed, or what it had to do with one of several things."""
+        """Why the command failed, altogether or at one of several containers or images."""
         if not self.json_lines:
             self._line(f"{self.program}: {error}")
         for obstacle in error.obstacles:

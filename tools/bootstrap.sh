@@ -90,7 +90,8 @@ cr_make_venv() {
 
 # The stamps hold the digest of what was installed or built from.
 cr_install_project() {
-	digest=$(cd "$CR_ROOT" && sha256sum setup.cfg setup.py pyproject.toml | sha256sum)
+	# The commands too: pip copies them.
+	digest=$(cd "$CR_ROOT" && sha256sum setup.cfg setup.py pyproject.toml bin/* | sha256sum)
 	case $1 in
 	demo) target=$CR_ROOT stamps="demo test bench" ;;
 	test) target="${CR_ROOT}[test]" stamps="test bench" ;;

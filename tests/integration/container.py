@@ -232,7 +232,8 @@ class Container:
     laboratory: Laboratory
     name: str
     lines: list[str] = field(default_factory=list)  # of its inittab
-    # What is undone when it is gone.
+    # What it needs around it: left when it is gone. Of several containers the last one that was made goes
+    # first, so what changes the same for two of them must be entered in the order in which they were made.
     scope: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
@@ -506,5 +507,7 @@ def container(
     with contextlib.ExitStack() as scope:
         box = Container(laboratory=laboratory, name=name, scope=scope)
         box.make(tree or laboratory.base)
-        scope.callback(box.destroy)
-        yield box
+        try:
+            yield box
+        finally:
+            box.destroy()

@@ -118,10 +118,11 @@ class Machine:
             for what in ("frozen", "links", "tables")
             for name in sorted(getattr(self, what) - getattr(before, what))
         ]
+        # A module of the kernel that was loaded meanwhile brings its own.
         changed = [
             f"setting {file}: {value}, not {before.settings[file]}"
             for file, value in self.settings.items()
-            if value != before.settings[file]
+            if value != before.settings.get(file, value)
         ]
         return made + changed
 

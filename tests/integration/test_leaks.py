@@ -4,7 +4,7 @@
 import pytest
 
 from . import leaks, settings
-from .container import run
+from .container import container, run
 from .leaks import Machine
 
 
@@ -44,10 +44,18 @@ def test_settings_of_the_kernel(must_run, laboratory, tmp_path, monkeypatch):
     number, choice = tmp_path / "number", tmp_path / "choice"
     number.write_text("45\n")
     choice.write_text("always [madvise] never\n")
-    monkeypatch.setattr(settings, "ALL", [number, choice, tmp_path / "unknown"])
+    monkeypatch.setattr(settings, "ALL", [number, choice, tmp_path / "unknown", tmp_path / "new"])
     monkeypatch.setattr(leaks, "MUST_RUN", must_run)
     before = Machine.look(laboratory)
+    (tmp_path / "new").write_text("1\n")
     number.write_text("8\n")
     choice.write_text("[always] madvise never\n")
     changed = [f"setting {number}: 8, not 45", f"setting {choice}: always, not madvise"]
     assert Machine.look(laboratory).left_since(before) == (changed if must_run else [])
+
+
+def test_what_a_container_needs_around_it_stays_until_it_is_gone(laboratory, container_names):
+    was_there = []
+    with container(laboratory, next(container_names)) as box:
+        box.scope.callback(lambda: was_there.append(box.directory.exists()))
+    assert was_there == [False]

@@ -2,6 +2,7 @@
 """The units of config/systemd/, where systemd really boots and shuts down: a Debian container."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -89,8 +90,15 @@ def enable(machine: Container, name: str, unit: str) -> None:
 HANDED_ON = ("PYTHONPATH", "LXC_CR_SANITIZERS", "ASAN_OPTIONS", "UBSAN_OPTIONS")
 
 
-def handed_on() -> list[str]:
-    return [f"{name}={os.environ[name]}" for name in HANDED_ON if name in os.environ]
+def handed_on() -> dict[str, str]:
+    return {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+
+
+def default_environment() -> str:
+    """The line for systemd-system.conf(5)."""
+    words = (f"{name}={value}" for name, value in handed_on().items())
+    quoted = (re.sub(r'["\\]', r"\\\g<0>", word).replace("%", "%%") for word in words)
+    return "DefaultEnvironment=" + " ".join(f'"{word}"' for word in quoted)
 
 
 def order_of(container: Container) -> list[str]:
@@ -162,9 +170,8 @@ def test_what_was_saved_resumes_at_boot(machine, new_container, laboratory, stan
         target = str(place).lstrip("/")
         machine.configure(f"lxc.mount.entry = {place} {target} none bind,create=dir 0 0")
     defaults = units_of(machine).parent / "system.conf.d"
-    defaults.mkdir()
-    text = f"[Manager]\nDefaultEnvironment={' '.join(handed_on())}\n"
-    (defaults / "environment.conf").write_text(text)
+    defaults.mkdir(exist_ok=True)
+    (defaults / "environment.conf").write_text(f"[Manager]\n{default_environment()}\n")
     replace(machine.rootfs / "etc/lxc-cr.toml", laboratory.config.read_text())
     replace(machine.rootfs / "etc/lxc/lxc.conf", f"lxc.lxcpath = {laboratory.lxcpath}\n")
     machine.start()
@@ -184,8 +191,10 @@ def test_what_was_saved_resumes_at_boot(machine, new_container, laboratory, stan
     runs_on(rolled_back)
     assert moving(rolled_back) > ahead
     rolled_back.verify()
-    command = f"{' '.join(handed_on())} exec {LXC_CR} --json checkpoint {container.name}"
-    said = machine.attach("sh", "-c", command, check=False)
+    words = [f"{name}={value}" for name, value in handed_on().items()]
+    said = machine.attach(
+        "env", *words, str(LXC_CR), "--json", "checkpoint", container.name, check=False
+    )
     assert '"exit_code": 7' in said
     assert "Run lxc-cr on the host" in said
 
