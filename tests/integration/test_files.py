@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -238,9 +237,7 @@ def test_a_file_nobody_may_open(container, ledger):
     os.mkfifo(directory / "fifo")
     os.mknod(directory / "device", 0o020600, os.makedev(240, 77))
     os.mknod(directory / "socket", 0o140600)
-    begin = time.monotonic()
     container.checkpoint("--stop")
-    assert time.monotonic() - begin < 30
     before = tree_of(directory)
     for path in directory.iterdir():
         path.unlink()

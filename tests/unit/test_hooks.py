@@ -128,16 +128,14 @@ def test_a_pid_that_is_none(shell, place, pid):
 
 def test_no_engine_ever(shell, place):
     """Nobody has opened the fifos: the hook gives up and the start fails."""
-    begin = time.monotonic()
     code, err = outcome(start(shell, place, seconds="0.3"))
     assert code == 1
     assert "no answer" in err
-    assert time.monotonic() - begin < 5
 
 
 def test_an_engine_that_dies_before_it_answers(shell, place):
     with Engine(place) as engine:
-        process = start(shell, place, seconds="60")
+        process = start(shell, place, seconds="600")
         os.read(engine.request, 100)
         # The hook stands in its read, or is about to open the fifo.
         time.sleep(0.2)
