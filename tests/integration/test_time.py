@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The time that a container was away: what its programs see of it, and what they do not."""
 
+import contextlib
 import os
 import signal
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import cbor2
+import psutil
 import pytest
 
 from .container import Container, wait_until
@@ -21,6 +24,11 @@ DAY = 86400
 
 # Of a machine that does a lot besides, seconds.
 TOLERANCE = 3.0
+
+# How long an engine waits at a step; it is found there by its system call. Seconds.
+PAUSE = 3
+CLOCK_NANOSLEEP = "230"
+TIMESPEC = struct.Struct("qq")
 
 
 def uptime(container: Container) -> float:
@@ -202,16 +210,17 @@ class TestHandlerDue:
     def send_in_the_stop(container: Container, verb: str, *arguments: str, at: str) -> None:
         """A command that waits at a step, and a signal to everybody meanwhile."""
         before = {pid for pid, _ in waiters(container)} if verb == "checkpoint" else set()
-        with container.spawn(
-            verb, container.name, *arguments, LXC_CR_FAULT=f"{at}~2000"
-        ) as process:
-            wait_until(lambda: all_stand(container, before), what="the stop")
-            # What comes before the step takes less.
-            time.sleep(0.7)
+        fault = f"{at}~{PAUSE * 1000}"
+        with container.spawn(verb, container.name, *arguments, LXC_CR_FAULT=fault) as process:
+            engine = wait_until(lambda: engine_at_step(container), what=at)
+            engine.suspend()
+            wait_until(lambda: engine.status() == psutil.STATUS_STOPPED, what="a halt")
+            # However long that has taken.
+            assert engine_at_step(container) == engine
             assert all_stand(container, before)
             for pid, _ in waiters(container):
                 os.kill(pid, signal.SIGUSR1)
-            assert process.poll() is None
+            engine.resume()
             stdout, stderr = process.communicate(timeout=240)
         assert process.returncode == 0, stdout + stderr
 
@@ -238,6 +247,21 @@ class TestHandlerDue:
         for pid, _ in waiters(container):
             os.kill(pid, signal.SIGUSR1)
         victim.wait_for("ok", timeout=60)
+
+
+def engine_at_step(container: Container) -> psutil.Process | None:
+    """The tracer of the victim, while it makes a pause of PAUSE seconds and no shorter one."""
+    for pid, _ in waiters(container):
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{pid}/status").read_text()
+            tracer = int(status.partition("TracerPid:")[2].split()[0])
+            number, *words = Path(f"/proc/{tracer}/syscall").read_text().split()
+            with Path(f"/proc/{tracer}/mem").open("rb", buffering=0) as memory:
+                if number == CLOCK_NANOSLEEP:
+                    memory.seek(int(words[2], 16))
+                    if memory.read(TIMESPEC.size) == TIMESPEC.pack(PAUSE, 0):
+                        return psutil.Process(tracer)
+    return None
 
 
 def waiters(container: Container) -> list[tuple[int, str]]:
