@@ -2,6 +2,7 @@
 """Things that people run in a busybox container, checkpointed while they are busy."""
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,16 @@ RESULTS = {
 }
 
 
+# None has done its work before the last one begins.
+TOGETHER = "until [ -e /work/go ]; do usleep 10000; done"
+
+# What runs while they are at work: shells of each script, and programs of all.
+SHELLS = {
+    "shell loop": 2, "pipeline": 2, "long pipeline": 2, "jobs": 6, "named pipe": 2, "trap": 2,
+}  # fmt: skip
+OTHERS = ("awk", "tail", "sed", "grep", "sort", "cut", "tr")
+
+
 def place_of(container: Container, name: str) -> Path:
     """The script's own directory."""
     return container.rootfs / "work" / name.replace(" ", "_")
@@ -78,15 +89,22 @@ def busy(container: Container) -> Container:
         place = place_of(container, name)
         place.mkdir()
         script = place / f"{place.name}.sh"
-        script.write_text(f"#!/bin/sh\ncd /work/{place.name}\n{text}")
+        script.write_text(f"#!/bin/sh\ncd /work/{place.name}\n{TOGETHER}\n{text}")
         script.chmod(0o755)
         container.add_program(f"/work/{place.name}/{script.name}")
     container.start()
     # The kernel keeps 15 characters of a name.
-    names = {f"{place_of(container, name).name}.sh"[:15] for name in SCRIPTS}
-    wait_until(lambda: names <= set(container.processes.values()), what="the scripts")
-    time.sleep(0.3)
+    names = {name: f"{place_of(container, name).name}.sh"[:15] for name in SCRIPTS}
+    wait_until(lambda: running(container) >= Counter(names.values()), what="the scripts")
+    (container.rootfs / "work/go").touch()
+    shells = Counter({names[name]: count for name, count in SHELLS.items()})
+    wait_until(lambda: running(container) >= shells + Counter(OTHERS), what="their processes")
     return container
+
+
+def running(container: Container) -> Counter[str]:
+    """How many processes there are of each name."""
+    return Counter(container.processes.values())
 
 
 def result_of(container: Container, name: str) -> str:
