@@ -24,7 +24,9 @@ KERNEL_SOURCES = tuple(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="BPF iterators are for root")
-@pytest.mark.parametrize("name", ["kernel_files", "kernel_status", "kernel_tasks", "kernel_vmas"])
+@pytest.mark.parametrize(
+    "name", ["kernel_files", "kernel_refused", "kernel_status", "kernel_tasks", "kernel_vmas"]
+)
 def test_iterators_check_themselves(tmp_path, name):
     program = build(
         tmp_path / name,

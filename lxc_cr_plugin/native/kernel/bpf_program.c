@@ -156,12 +156,25 @@ static bool is_confidential(void)
 	return fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && strstr(text, "[confidentiality]");
 }
 
+/* The end of a log in one line, as a message is; its ends of lines become bars. */
+static const char *in_one_line(char *log)
+{
+	size_t length = strlen(log);
+	char *tail;
+
+	while (length && log[length - 1] == '\n')
+		log[--length] = 0;
+	tail = length > VERIFIER_LOG_TAIL ? log + length - VERIFIER_LOG_TAIL : log;
+	for (char *at = tail; (at = strchr(at, '\n'));)
+		*at = '|';
+	return tail;
+}
+
 /* Why the verifier refuses can only be had by asking it again with a log. */
 static struct cr_error *explain_refusal(union bpf_attr *attr, const char *what, int errnum)
 {
 	_cleanup_free_ char *log = calloc(1, VERIFIER_LOG_SIZE);
-	const char *tail;
-	size_t length;
+	const char *said;
 	int fd;
 
 	if (!log)
@@ -180,11 +193,9 @@ static struct cr_error *explain_refusal(union bpf_attr *attr, const char *what, 
 	fd = bpf_program_try(attr);
 	if (fd >= 0)
 		close(fd);
-	length = strlen(log);
-	tail = length > VERIFIER_LOG_TAIL ? log + length - VERIFIER_LOG_TAIL : log;
+	said = in_one_line(log);
 	return error_remedy(error_new(CR_HOST, "Failed to load the BPF %s: %s%s%s", what,
-				      strerror(errnum), length ? "; the verifier says: " : "",
-				      tail),
+				      strerror(errnum), *said ? "; the verifier says: " : "", said),
 			    "Boot Linux 6.1 or newer, built with CONFIG_BPF_SYSCALL=y; run as root "
 			    "with CAP_BPF and CAP_PERFMON, where nothing forbids bpf(2) (a seccomp "
 			    "filter, a container around)");
