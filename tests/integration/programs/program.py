@@ -27,9 +27,14 @@ def main(work):
     try:
         work()
     except BaseException:
-        say("FAIL " + traceback.format_exc().strip().replace("\n", " | "))
+        fail()
         raise
     say("ok")
+
+
+def fail():
+    """Say why: the exception that is being handled."""
+    say("FAIL " + traceback.format_exc().strip().replace("\n", " | "))
 
 
 def ready():

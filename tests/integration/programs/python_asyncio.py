@@ -2,6 +2,7 @@
 """An event loop: timers in their order, streams, subprocesses that are waited for."""
 
 import asyncio
+import os
 import time
 
 import program
@@ -46,13 +47,18 @@ async def run():
     over = asyncio.Event()
     tasks = [asyncio.create_task(task(over)) for task in (timers, ordered, subprocesses)]
     program.ready()
-    while not program.told_to_go():
-        await asyncio.sleep(0.01)
-        for task in tasks:
-            if task.done():
-                task.result()
-    over.set()
-    await asyncio.gather(*tasks)
+    try:
+        while not program.told_to_go():
+            await asyncio.sleep(0.01)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        over.set()
+        await asyncio.gather(*tasks)
+    except BaseException:
+        # asyncio.run() would cancel the others and may wait for ever for the end of a pipe.
+        program.fail()
+        os._exit(1)
 
 
 program.main(lambda: asyncio.run(run()))
