@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""How often somebody has written a setting of sysctl(8): the kernel counts for us."""
+"""How often somebody has written a setting of a network: the kernel counts for us."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ COUNT = struct.Struct("=Q")
 
 
 class SettingWrites:
-    """Counts from now on, whoever below @cgroup, a directory of cgroup v2, writes. close() it.
+    """Counts from now on, whoever below @cgroup, a directory of cgroup v2, writes below sys/net.
+
+    close() it.
 
     Raises OSError where this kernel cannot, or may not.
     """

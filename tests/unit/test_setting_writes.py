@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Who writes settings of sysctl(8) is counted, and nobody else."""
+"""Who writes settings of a network is counted, and nobody else."""
 
 import contextlib
 import errno
@@ -18,6 +18,9 @@ from lxc_cr_plugin.network import sysctl
 
 # In a network of its own: nothing on this machine is changed.
 WRITE = "echo 1 >/proc/sys/net/ipv4/ip_forward"
+
+# What it is already.
+WRITE_ELSEWHERE = "cat /proc/sys/vm/swappiness >/proc/sys/vm/swappiness"
 
 
 @pytest.fixture
@@ -49,6 +52,8 @@ def test_writes_below_the_cgroup_are_counted(cgroup):
         run(WRITE)
         assert writes.count() == 0
         run(f"echo $$ >{cgroup}/cgroup.procs; cat /proc/sys/net/ipv4/ip_forward; {WRITE}; {WRITE}")
+        assert writes.count() == 2
+        run(f"echo $$ >{cgroup}/cgroup.procs; {WRITE_ELSEWHERE}")
         assert writes.count() == 2
     assert descriptors() == before
 

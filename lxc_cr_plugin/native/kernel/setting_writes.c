@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Whether somebody has written a setting of sysctl(8): to read hundreds of them again takes longer
- * than all else that is done about a network inside the stop. The kernel asks BPF programs of the
- * writer's cgroups whether it may; ours lets everybody, and counts.
+ * Whether somebody has written a setting of a network, as by sysctl(8): to read hundreds of them again
+ * takes longer than all else that is done about a network inside the stop. The kernel asks BPF programs
+ * of the writer's cgroups whether it may; ours lets everybody, and counts.
  */
 #include <linux/bpf.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -33,19 +34,37 @@ static int make_counter(void)
 	return call(BPF_MAP_CREATE, &attr);
 }
 
+/* How the names begin that count. */
+static int32_t wanted_beginning(void)
+{
+	int32_t beginning;
+
+	memcpy(&beginning, "net/", sizeof(beginning));
+	return beginning;
+}
+
 static int load_program(int counter)
 {
-	enum { CONTEXT = BPF_REG_1, PLACE = BPF_REG_1, ONE = BPF_REG_2, ALLOWED = BPF_REG_0 };
+	enum { RESULT, CONTEXT, NAME, SIZE, FLAGS, PLACE = CONTEXT, ONE = NAME, FRAME = 10 };
+	enum { ROOM = 8 }; /* for a name: the rest of it is cut off */
 	const struct bpf_insn insns[] = {
-		bpf_insn_of(BPF_LDX | BPF_MEM | BPF_W, ALLOWED, CONTEXT,
+		bpf_insn_of(BPF_LDX | BPF_MEM | BPF_W, RESULT, CONTEXT,
 			    offsetof(struct bpf_sysctl, write), 0),
-		bpf_insn_of(BPF_JMP | BPF_JEQ | BPF_K, ALLOWED, 0, 4, 0),
+		bpf_insn_of(BPF_JMP | BPF_JEQ | BPF_K, RESULT, 0, 11, 0),
+		bpf_insn_of(BPF_ALU64 | BPF_MOV | BPF_X, NAME, FRAME, 0, 0),
+		bpf_insn_of(BPF_ALU64 | BPF_ADD | BPF_K, NAME, 0, 0, -ROOM),
+		bpf_insn_of(BPF_ALU64 | BPF_MOV | BPF_K, SIZE, 0, 0, ROOM),
+		bpf_insn_of(BPF_ALU64 | BPF_MOV | BPF_K, FLAGS, 0, 0, 0),
+		bpf_insn_of(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_sysctl_get_name),
+		bpf_insn_of(BPF_LDX | BPF_MEM | BPF_W, RESULT, FRAME, -ROOM, 0),
+		bpf_insn_of(BPF_JMP | BPF_JNE | BPF_K, RESULT, 0, 4, wanted_beginning()),
 		/* the only instruction of 64 bits: two in a row */
 		bpf_insn_of(BPF_LD | BPF_IMM | BPF_DW, PLACE, BPF_PSEUDO_MAP_VALUE, 0, counter),
 		bpf_insn_of(0, 0, 0, 0, 0),
 		bpf_insn_of(BPF_ALU64 | BPF_MOV | BPF_K, ONE, 0, 0, 1),
 		bpf_insn_of(BPF_STX | BPF_ATOMIC | BPF_DW, PLACE, ONE, 0, BPF_ADD),
-		bpf_insn_of(BPF_ALU64 | BPF_MOV | BPF_K, ALLOWED, 0, 0, 1),
+		/* it may */
+		bpf_insn_of(BPF_ALU64 | BPF_MOV | BPF_K, RESULT, 0, 0, 1),
 		bpf_insn_of(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
 	};
 	union bpf_attr attr = {
