@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__, commands
-from .errors import HostError, LxcCrError, UsageError, cancelled, exit_codes, os_message
+from .errors import (
+    SCARCE,
+    SCARCE_HINT,
+    HostError,
+    LxcCrError,
+    UsageError,
+    cancelled,
+    exit_codes,
+    os_message,
+)
 from .fault import FAULT_VARIABLE
 from .log import Reporter
 from .run import hold_standard_descriptors, signals_cancel
@@ -137,14 +146,11 @@ def guarded(work: Callable[[], int], report: Reporter) -> int:
 
 
 # What any call may meet, and no code expects where it is met.
-SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-
-
 def failure_of(error: Exception) -> LxcCrError:
     """What an exception that nobody has expected says: a limit of this host, else a bug of ours."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in SCARCE):
         text = os_message(error) if isinstance(error, OSError) else os.strerror(errno.ENOMEM)
-        return HostError(text, hint="Raise the limit of this command (ulimit -a), or free some")
+        return HostError(text, hint=SCARCE_HINT)
     return LxcCrError(
         f"Internal error: {type(error).__name__}: {error}",
         hint="Please report it, with the output of the same command and --debug",

@@ -19,6 +19,7 @@ A message says what failed, on which object of which process, and why; the hint 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -186,14 +187,24 @@ def os_message(error: OSError) -> str:
     return error.strerror or (os.strerror(error.errno) if error.errno else str(error))
 
 
+# What a command of ours may have too little of.
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+SCARCE_HINT = "Raise the limit of this command (ulimit -a), or free some"
+
+
 @contextmanager
 def os_errors(kind: type[LxcCrError], what: str, *, hint: str | None = None) -> Iterator[None]:
-    """Turn failed system calls into @kind: "@what: No space left on device: '/some/file'"."""
+    """Turn failed system calls into @kind: "@what: No space left on device: '/some/file'".
+
+    Scarcity has a hint of its own.
+    """
     try:
         yield
     except OSError as error:
         name = str(error.filename or "")
         where = f": '{name}'" if name and name not in what else ""
+        if error.errno in SCARCE:
+            hint = SCARCE_HINT
         raise kind(
             f"{what}: {os_message(error)}{where}", errno=error.errno or 0, hint=hint
         ) from error

@@ -4,8 +4,18 @@
 import errno
 import re
 
+import pytest
+
 from lxc_cr_plugin import errors
-from lxc_cr_plugin.errors import CheckpointError, LxcCrError, Obstacle, exit_codes, os_message
+from lxc_cr_plugin.errors import (
+    CheckpointError,
+    HostError,
+    LxcCrError,
+    Obstacle,
+    exit_codes,
+    os_errors,
+    os_message,
+)
 
 
 def test_the_tree_at_the_top_is_the_truth():
@@ -62,3 +72,13 @@ def test_os_message():
         "No such file or directory"
     )
     assert os_message(OSError("odd")) == "odd"
+
+
+def test_scarcity_has_its_own_hint_whatever_failed():
+    with pytest.raises(HostError) as found, os_errors(HostError, "Look at it", hint="Look again"):
+        raise OSError(errno.EMFILE, "Too many open files", "/proc/sys")
+    assert "Too many open files: '/proc/sys'" in str(found.value)
+    assert "ulimit" in found.value.hint
+    with pytest.raises(HostError) as found, os_errors(HostError, "Look at it", hint="Look again"):
+        raise OSError(errno.ENOENT, "No such file or directory", "/proc/sys")
+    assert found.value.hint == "Look again"
