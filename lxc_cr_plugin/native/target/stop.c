@@ -12,6 +12,8 @@
 #include "../cleanup.h"
 #include "../clock_ns.h"
 #include "../proc.h"
+#include "freezer.h"
+#include "reaper.h"
 #include "task.h"
 
 enum {
@@ -22,7 +24,8 @@ enum {
 	POLL_NS = 100000,
 	VFORK_SECONDS = 3, /* of which its child needs milliseconds; more on a busy machine */
 	SMALL_POOL = 16384,
-	FREEZE_MILLISECONDS = 5000,
+	SEIZE_TRIES = 3, /* somebody else has got its number */
+	DEAD_ROUNDS = 3, /* in which there are none but some who have died */
 };
 
 struct stopped_task *stop_find(struct stop_set *set, pid_t tid)
@@ -77,10 +80,9 @@ static pid_t tracer_of(struct stop_set *set, pid_t tid)
 }
 
 /* It came between the look and the stop. */
-static struct cr_error *refuse_tracer(struct stop_set *set, pid_t tid, struct cr_error *error)
+static struct cr_error *refuse_tracer(struct stop_set *set, pid_t tid, pid_t tracer,
+				      struct cr_error *error)
 {
-	pid_t tracer = tracer_of(set, tid);
-
 	if (!tracer)
 		return error_wrap(error, "Failed to stop the container");
 	cr_error_free(error);
@@ -90,23 +92,42 @@ static struct cr_error *refuse_tracer(struct stop_set *set, pid_t tid, struct cr
 			    "Only one tracer can hold a thread: end it, or have it detach");
 }
 
-static struct cr_error *seize(struct stop_set *set, pid_t tid)
+static struct cr_error *interrupt(struct stop_set *set, pid_t tid)
 {
 	struct cr_error *error;
 
-	log_say(set->log, CR_DEBUG, "Seize and interrupt task %d of the host", tid);
-	error = task_seize(tid, PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE);
-	if (error && has_died(tid, error))
-		return forgive(error);
-	/* a thread that executes a program comes by the tid of the first one, of whose end we have heard:
-	 * it has been ours all the time */
-	if (error && tracer_of(set, tid) == gettid())
-		error = forgive(error);
-	if (error)
-		return refuse_tracer(set, tid, error);
 	TRY(add_task(set, tid));
 	error = task_interrupt(tid);
 	return error && !has_died(tid, error) ? error : forgive(error);
+}
+
+/*
+ * A thread that executes a program gets the tid of the first one, of whose end we have heard, or will
+ * when we try to seize it: perhaps it has been ours all the time. *dead: it was not seized.
+ */
+static struct cr_error *seize(struct stop_set *set, struct reaper *reaper, pid_t tid, bool *dead)
+{
+	struct cr_error *error = NULL;
+	pid_t tracer = 0;
+
+	*dead = false;
+	log_say(set->log, CR_DEBUG, "Seize and interrupt task %d of the host", tid);
+	for (int i = 0; i < SEIZE_TRIES && !tracer; i++) {
+		cr_error_free(error);
+		error = reaper_seize(reaper, tid,
+				     PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
+					     PTRACE_O_TRACECLONE);
+		if (!error)
+			return interrupt(set, tid);
+		*dead = has_died(tid, error);
+		if (*dead)
+			return forgive(error);
+		tracer = tracer_of(set, tid);
+	}
+	if (tracer != gettid())
+		return refuse_tracer(set, tid, tracer, error);
+	cr_error_free(error);
+	return interrupt(set, tid);
 }
 
 struct cr_error *stop_late(struct stop_set *set, pid_t tid)
@@ -130,21 +151,28 @@ size_t stop_place(const struct stop_set *set, pid_t tid)
 	return place ? place - 1 : set->late.count;
 }
 
-/* Seize what is new in the cgroup; *fresh says how many there were. */
-static struct cr_error *seize_new(struct stop_set *set, bool spare_late, size_t *fresh)
+/* Seize what is new in the cgroup; *fresh says how many there were, *dead how many more could not be. */
+static struct cr_error *seize_new(struct stop_set *set, bool spare_late, size_t *fresh,
+				  size_t *dead)
 {
+	_cleanup_(reaper_end) struct reaper reaper = {0};
 	struct list tids = {0};
 	size_t known = set->tasks.count;
+	bool died;
 
+	*dead = 0;
+	TRY(reaper_begin(&reaper, &set->tasks));
 	TRY(cgroup_tasks(set->cgroup, set->pool, &tids));
 	for (size_t i = 0; i < tids.count; i++) {
 		pid_t tid = ((pid_t *)tids.items)[i];
 
 		if (spare_late && stop_place(set, tid) < set->late.count)
 			continue;
-		if (!known || !bsearch(&tid, set->tasks.items, known, sizeof(struct stopped_task),
-				       compare_pids))
-			TRY(seize(set, tid));
+		if (known && bsearch(&tid, set->tasks.items, known, sizeof(struct stopped_task),
+				     compare_pids))
+			continue;
+		TRY(seize(set, &reaper, tid, &died));
+		*dead += died;
 	}
 	*fresh = set->tasks.count - known;
 	return NULL;
@@ -374,26 +402,48 @@ static struct cr_error *finish_vfork(struct stop_set *set, size_t index)
 
 /* ---- all ---- */
 
-static struct cr_error *wait_for_one(struct stop_set *set, size_t index)
+static bool is_awaited(const struct stopped_task *task)
 {
-	struct cr_error *error = wait_or_forget(set, index, SOON_NS);
+	return task->tid && !task->stands;
+}
+
+/* Not yet is no error. */
+static struct cr_error *wait_for_one(struct stop_set *set, size_t index, uint64_t timeout_ns)
+{
+	struct cr_error *error = wait_or_forget(set, index, timeout_ns);
 	struct stopped_task *task = (struct stopped_task *)set->tasks.items + index;
 
 	if (!error || error->code != CR_HOST)
 		return error;
 	cr_error_free(error);
 	/* the end of a first thread is told when that of all others is */
-	if (is_dead(task->tid)) {
+	if (is_dead(task->tid))
 		task->tid = 0;
-		return NULL;
-	}
-	task->vfork = is_in_vfork(set, task->tid);
-	return task->vfork ? NULL : wait_or_forget(set, index, WAIT_SECONDS * 1000000000ull);
+	else
+		task->vfork = is_in_vfork(set, task->tid);
+	return NULL;
 }
 
-static bool is_awaited(const struct stopped_task *task)
+/*
+ * One who executes a program stands when all its other threads have ended and we have waited for each: we
+ * must not wait for that one alone.
+ */
+static struct cr_error *wait_for_rest(struct stop_set *set)
 {
-	return task->tid && !task->stands;
+	uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + WAIT_SECONDS * 1000000000ull;
+
+	for (bool late = false, some = true; some; late = clock_ns(CLOCK_MONOTONIC) > deadline) {
+		some = false;
+		for (size_t i = 0; i < set->tasks.count; i++) {
+			struct stopped_task *task = (struct stopped_task *)set->tasks.items + i;
+
+			if (!is_awaited(task) || task->vfork)
+				continue;
+			some = true;
+			TRY(late ? wait_or_forget(set, i, 0) : wait_for_one(set, i, POLL_NS));
+		}
+	}
+	return NULL;
 }
 
 /* Those in vfork have their turn when everybody else stands; the innermost is most often the
@@ -404,8 +454,9 @@ static struct cr_error *wait_for_each(struct stop_set *set)
 	set->numbered = 0;
 	for (size_t i = 0; i < set->tasks.count; i++) { /* grows as children are adopted */
 		if (is_awaited((struct stopped_task *)set->tasks.items + i))
-			TRY(wait_for_one(set, i));
+			TRY(wait_for_one(set, i, SOON_NS));
 	}
+	TRY(wait_for_rest(set));
 	for (size_t i = set->tasks.count; i-- > 0;) {
 		struct stopped_task *task = (struct stopped_task *)set->tasks.items + i;
 
@@ -448,44 +499,12 @@ static struct cr_error *wait_for_all(struct stop_set *set)
 	return NULL;
 }
 
-static struct cr_error *write_freezer(const struct stop_set *set, bool freeze)
-{
-	_cleanup_close_ int dir = open(set->freezer, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	const char *name = set->freezer_is_v2 ? "cgroup.freeze" : "freezer.state";
-	const char *text =
-		set->freezer_is_v2 ? (freeze ? "1" : "0") : (freeze ? "FROZEN" : "THAWED");
-	_cleanup_close_ int fd = dir < 0 ? -1 : openat(dir, name, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		return error_sys("Failed to %s cgroup '%s'", freeze ? "freeze" : "thaw",
-				 set->freezer);
-	return NULL;
-}
-
-static struct cr_error *wait_frozen(struct stop_set *set)
-{
-	const char *name = set->freezer_is_v2 ? "cgroup.events" : "freezer.state";
-	const char *word = set->freezer_is_v2 ? "frozen 1" : "FROZEN";
-	_cleanup_close_ int dir = open(set->freezer, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct timespec pause = {.tv_nsec = 1000000};
-
-	for (int i = 0; i < FREEZE_MILLISECONDS; i++) {
-		char *text;
-
-		TRY(proc_read(dir, name, set->pool, &text, NULL));
-		if (strstr(text, word))
-			return NULL;
-		nanosleep(&pause, NULL);
-	}
-	return error_new(CR_HOST, "Cgroup '%s' did not freeze in time", set->freezer);
-}
-
 static struct cr_error *seize_frozen(struct stop_set *set)
 {
-	size_t fresh;
+	size_t fresh, dead;
 
-	TRY(wait_frozen(set));
-	return seize_new(set, false, &fresh);
+	TRY(freezer_wait(set->freezer, set->freezer_is_v2, set->pool));
+	return seize_new(set, false, &fresh, &dead);
 }
 
 static struct cr_error *stop_by_freezer(struct stop_set *set)
@@ -494,26 +513,28 @@ static struct cr_error *stop_by_freezer(struct stop_set *set)
 
 	log_say(set->log, CR_INFO,
 		"The container forks faster than it can be stopped: freezing it");
-	TRY(write_freezer(set, true));
+	TRY(freezer_write(set->freezer, set->freezer_is_v2, true));
 	error = seize_frozen(set);
 	/* whatever happened: nothing may stay frozen */
 	if (error) {
-		_cleanup_error_ struct cr_error *ignored = write_freezer(set, false);
+		_cleanup_error_ struct cr_error *ignored =
+			freezer_write(set->freezer, set->freezer_is_v2, false);
 		return error;
 	}
-	TRY(write_freezer(set, false));
+	TRY(freezer_write(set->freezer, set->freezer_is_v2, false));
 	return wait_for_all(set);
 }
 
 struct cr_error *stop_all(struct stop_set *set)
 {
-	for (int round = 0; round < MOST_ROUNDS; round++) {
-		size_t fresh;
+	for (int round = 0, dead_rounds = 0; round < MOST_ROUNDS; round++) {
+		size_t fresh, dead;
 
 		if (round >= QUICK_ROUNDS && set->freezer)
 			TRY(stop_by_freezer(set));
-		TRY(seize_new(set, round == 0, &fresh));
-		if (!fresh && (round || !set->late.count))
+		TRY(seize_new(set, round == 0, &fresh, &dead));
+		/* who has died may have left its tid to a thread that executes a program */
+		if (!fresh && (round || !set->late.count) && (!dead || ++dead_rounds > DEAD_ROUNDS))
 			return NULL;
 		TRY(wait_for_all(set));
 	}

@@ -93,6 +93,13 @@ static void check_signal_is_kept(void)
 	end(&set);
 }
 
+static void execute(int unused)
+{
+	(void)unused;
+	execl("/bin/sleep", "sleep", "60", NULL);
+	_exit(1);
+}
+
 /* A second thread, which executes a program when values[0] says so. */
 static void *live_second(void *shared)
 {
@@ -103,8 +110,8 @@ static void *live_second(void *shared)
 	facts->ready = true;
 	while (!__atomic_load_n(&facts->values[0], __ATOMIC_SEQ_CST))
 		usleep(1000);
-	execl("/bin/sleep", "sleep", "60", NULL);
-	_exit(1);
+	execute(0);
+	return NULL;
 }
 
 static void leave_thread(int unused)
@@ -118,10 +125,22 @@ static void live_with_second(struct facts *facts)
 	pthread_t thread;
 
 	signal(SIGUSR1, leave_thread);
+	signal(SIGUSR2, execute);
 	if (pthread_create(&thread, NULL, live_second, facts))
 		return;
 	for (;;)
 		pause();
+}
+
+/* Tell a child, whether it is traced or not, to take @signal. */
+static void deliver(pid_t tid, int signal, bool traced)
+{
+	CHECK(!syscall(SYS_tgkill, tid, tid, signal));
+	if (!traced)
+		return;
+	await_state(tid, 't');
+	CHECK(waitpid(tid, NULL, __WALL) == tid);
+	CHECK_SUCCESS(task_continue(tid, signal));
 }
 
 static void check_first_thread_that_ends(const char *directory)
@@ -135,16 +154,44 @@ static void check_first_thread_that_ends(const char *directory)
 	set.cgroup = directory;
 	CHECK_SUCCESS(task_seize(first, 0));
 	add(&set, first);
-	CHECK(!syscall(SYS_tgkill, first, first, SIGUSR1));
-	await_state(first, 't');
-	CHECK(waitpid(first, NULL, __WALL) == first);
-	CHECK_SUCCESS(task_continue(first, SIGUSR1));
+	deliver(first, SIGUSR1, true);
 	await_state(first, 'Z');
 	list_tasks(directory, (pid_t[]){first, second, 0});
 	CHECK_SUCCESS(stop_all(&set));
 	CHECK(set.tasks.count == 1 && stop_find(&set, second));
 	stop_release(&set, 0);
 	child_end(&child);
+	end(&set);
+}
+
+/* It stands, or can be seized, when its other threads have ended and somebody has waited for them. */
+static void check_first_thread_that_executes(const char *directory, bool seized)
+{
+	struct child child = child_start(live_with_second), other = child_start(leave_by_signal);
+	pid_t first = child.pid, second = child.facts->threads[0].tid;
+	struct stop_set set;
+	struct log log;
+
+	begin(&set, &log);
+	set.cgroup = directory;
+	CHECK_SUCCESS(task_seize(second, 0));
+	add(&set, second);
+	if (seized) {
+		CHECK_SUCCESS(task_seize(first, 0));
+		add(&set, first);
+		qsort(set.tasks.items, 2, sizeof(struct stopped_task), compare_pids);
+	}
+	deliver(first, SIGUSR2, seized);
+	await_state(second, 'Z');
+	if (seized)
+		CHECK_SUCCESS(task_interrupt(first));
+	list_tasks(directory, (pid_t[]){first, other.pid, 0});
+	CHECK_SUCCESS(stop_all(&set));
+	CHECK(set.tasks.count == 2 && stop_find(&set, first) && stop_find(&set, other.pid));
+	stop_release(&set, 0);
+	await_state(first, 'S');
+	child_end(&child);
+	child_end(&other);
 	end(&set);
 }
 
@@ -173,12 +220,48 @@ static void check_second_thread_that_executes(const char *directory)
 	end(&set);
 }
 
+static int refusal; /* errno of the next PTRACE_SEIZE */
+
+long __real_ptrace(enum __ptrace_request request, pid_t pid, void *address, void *data);
+long __wrap_ptrace(enum __ptrace_request request, pid_t pid, void *address, void *data);
+
+long __wrap_ptrace(enum __ptrace_request request, pid_t pid, void *address, void *data)
+{
+	if (request != PTRACE_SEIZE || !refusal)
+		return __real_ptrace(request, pid, address, data);
+	errno = refusal;
+	refusal = 0;
+	return -1;
+}
+
+/* One has ended when it is seized, another one has its tid a moment later. */
+static void check_tid_of_another(const char *directory, int error)
+{
+	struct child child = child_start(leave_by_signal);
+	struct stop_set set;
+	struct log log;
+
+	begin(&set, &log);
+	set.cgroup = directory;
+	list_tasks(directory, (pid_t[]){child.pid, 0});
+	refusal = error;
+	CHECK_SUCCESS(stop_all(&set));
+	CHECK(set.tasks.count == 1 && stop_find(&set, child.pid));
+	stop_release(&set, 0);
+	child_end(&child);
+	end(&set);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2)
 		return 2;
 	check_signal_is_kept();
 	check_first_thread_that_ends(argv[1]);
+	check_first_thread_that_executes(argv[1], true);
+	check_first_thread_that_executes(argv[1], false);
 	check_second_thread_that_executes(argv[1]);
+	check_tid_of_another(argv[1], EPERM);
+	check_tid_of_another(argv[1], ESRCH);
 	return checks_done();
 }

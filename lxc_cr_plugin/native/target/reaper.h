@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A thread that executes a program waits until all others of its process have ended, and those that are
+ * traced until their tracer has waited for them. Meanwhile it holds what PTRACE_SEIZE of any of them
+ * waits for (cred_guard_mutex): whoever traces some and seizes another one waits for himself, for ever.
+ * So a timer interrupts that, and whoever has ended is waited for; the kernel then begins the call again.
+ */
+#ifndef CR_REAPER_H
+#define CR_REAPER_H
+
+#include <signal.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "../error.h"
+#include "../pool.h"
+
+struct reaper {
+	const struct list *tasks;	/* struct stopped_task: all that are traced */
+	volatile sig_atomic_t may_reap; /* the list does not change */
+	struct sigaction action;	/* of SIGALRM, before */
+	timer_t timer;
+	bool works;
+};
+
+struct cr_error *reaper_begin(struct reaper *reaper, const struct list *tasks);
+void reaper_end(struct reaper *reaper); /* one that is zeroed is fine */
+
+/* task_seize(), which comes back. Of who has ended meanwhile waitpid(2) tells ECHILD from then on. */
+struct cr_error *reaper_seize(struct reaper *reaper, pid_t tid, unsigned long options);
+
+#endif
