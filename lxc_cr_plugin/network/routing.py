@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..errors import HostError, ImageError, Obstacle
-from . import netlink
+from . import advertised, netlink
 from .netlink import NEW, NEW_ADDRESS, NEW_ROUTE
 
 Row = dict[str, Any]
@@ -127,7 +127,7 @@ NEIGHBOUR = Sort(
 
 def read(names: dict[int, str]) -> dict[str, list[Row]]:
     """Everything; @names are the interfaces by number."""
-    return {
+    found = {
         "addresses": [
             _address(_row(message, ADDRESS, names)) for message in netlink.dump(netlink.ADDRESS)
         ],
@@ -149,6 +149,8 @@ def read(names: dict[int, str]) -> dict[str, list[Row]]:
             and (message["state"] & PERMANENT or message["flags"] & PROXY)
         ],
     }
+    advertised.mark(found["routes"])
+    return found
 
 
 def _row(message: Any, sort: Sort, names: dict[int, str]) -> Row:
@@ -351,7 +353,10 @@ def _send(sort: Sort, row: Row, *, numbers: dict[str, int], what: int, flags: in
         attributes["RTA_MULTIPATH"] = [
             {**hop, "oif": numbers.get(hop["oif"], 0)} for hop in attributes["RTA_MULTIPATH"]
         ]
-    number = netlink.send(sort.table, members, attributes, what=what, flags=flags)
+    if row.get("advertised") and what == netlink.ROUTE.new:
+        number = advertised.add(row, numbers, ticks=row.get("expires", 0) * TICKS)
+    else:
+        number = netlink.send(sort.table, members, attributes, what=what, flags=flags)
     if number:
         raise HostError(
             f"Failed to change a network {sort.what} ({attributes}): {os.strerror(number)}",

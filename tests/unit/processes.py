@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..integration.container import wait_until
 
@@ -48,6 +49,11 @@ def apart(namespace: str, directory: Path) -> Iterator[Apart]:
             yield made
         finally:
             made.kill()
+
+
+def run_inside(pid: int, *words: str, **options: Any) -> subprocess.CompletedProcess:
+    """Run a command in the network of process @pid; it must succeed."""
+    return subprocess.run(["nsenter", "-t", str(pid), "-n", *words], check=True, **options)
 
 
 def open_fds() -> set[int]:

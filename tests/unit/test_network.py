@@ -18,7 +18,7 @@ from lxc_cr_plugin.errors import HostError, ImageError, Obstacle, UnsupportedErr
 from lxc_cr_plugin.network import Watch, nft, routing, sysctl
 
 from . import processes
-from .processes import open_fds
+from .processes import open_fds, run_inside
 
 LINK = {
     "name": "va",
@@ -162,10 +162,6 @@ def apart(tmp_path):
 
 
 PAIR = "ip link add va type veth peer name vb"
-
-
-def run_inside(pid, *words, **options):
-    return subprocess.run(["nsenter", "-t", str(pid), "-n", *words], check=True, **options)
 
 
 def test_settings_are_opened_again_when_interfaces_come(monkeypatch, apart):
