@@ -58,7 +58,8 @@ def paths() -> list[str]:
 
 def modules() -> list[str]:
     """What tells whether settings have come or gone that belong to no interface, but to a module."""
-    places = (ROOT, ROOT / "netfilter")
+    # Here modules register: ip_vs, and its schedulers, in the last of them.
+    places = (ROOT, ROOT / "netfilter", ROOT / "ipv4/vs")
     return sorted(path.name for place in places if place.is_dir() for path in place.iterdir())
 
 

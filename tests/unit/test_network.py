@@ -178,6 +178,24 @@ def test_settings_are_opened_again_when_interfaces_come(monkeypatch, apart):
         assert [one for one in watch._state["addresses"] if "10.0.0.1" in str(one)]
 
 
+@pytest.mark.parametrize("place", ["rds", "netfilter/nf_late", "ipv4/vs/am_droprate"])
+def test_settings_of_a_module_that_comes_later_are_noticed(monkeypatch, tmp_path, place):
+    for name in ("netfilter", "ipv4/conf"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(sysctl, "ROOT", tmp_path)
+    before = sysctl.modules()
+    (tmp_path / place).mkdir(parents=True)
+    assert sysctl.modules() != before
+
+
+def test_a_scheduler_of_ip_vs_that_comes_later_is_noticed(monkeypatch, tmp_path):
+    (tmp_path / "ipv4/vs/am_droprate").mkdir(parents=True)
+    monkeypatch.setattr(sysctl, "ROOT", tmp_path)
+    before = sysctl.modules()
+    (tmp_path / "ipv4/vs/lblc_expiration").touch()
+    assert sysctl.modules() != before
+
+
 class Writes:
     """In place of SettingWrites: who else writes settings on this machine is of no concern."""
 
