@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "births.h"
 #include "cleanup.h"
 #include "clock_ns.h"
 #include "clocks.h"
@@ -90,10 +91,17 @@ struct cr_error *restore_status(struct restore *restore, struct thread *thread)
 	return proc_status(proc, restore->image.pool, &thread->status);
 }
 
+static struct cr_error *read_image(struct restore *restore)
+{
+	TRY(inventory_read(&restore->image, restore->options->image_fd));
+	/* who could not be made is found out here, before anything is touched */
+	return births_plan(&restore->image);
+}
+
 static struct cr_error *load(struct restore *restore)
 {
 	TRY(step(restore->options->fault, RESTART_LOAD));
-	TRY(inventory_read(&restore->image, restore->options->image_fd));
+	TRY(read_image(restore));
 	TRY(header_check_host(&restore->image));
 	/* into the page cache and our page tables, before anybody waits for it */
 	if (restore->image.pages.count)
@@ -364,7 +372,7 @@ struct cr_error *cr_image_check(int image_fd, const struct cr_listener *listener
 	struct cr_error *error = restore_init(&restore, &options, listener);
 
 	if (!error)
-		error = inventory_read(&restore.image, image_fd);
+		error = read_image(&restore);
 	restore_deinit(&restore);
 	return error;
 }

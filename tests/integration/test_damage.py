@@ -13,6 +13,8 @@ import pytest
 
 from .container import Container, Victim
 
+ALL_ZEROS = 2**64 - 1  # in place of where an extent lies in the pages file
+
 IMAGE_ERROR = 6
 HOST_ERROR = 7
 
@@ -206,6 +208,25 @@ def vdso_of(memory: dict) -> int:
     return next(vma["start"] // 4096 for vma in memory["vmas"] if vma["name"] == b"[vdso]")
 
 
+def show_one_page_everywhere(records: list) -> None:
+    """Claim the first page of the file at more places than it has pages."""
+    extents = [e for _, _, fields in records for e in fields.get("extents", [])]
+    stored = max(index + count for _, count, index in extents if index != ALL_ZEROS)
+    memory = max(records_of(records, "memory"), key=lambda memory: len(anonymous_pages(memory)))
+    pages = anonymous_pages(memory)[: stored + 1]
+    assert len(pages) > stored
+    memory["extents"] = [[page, 1, 0] for page in pages]
+
+
+def anonymous_pages(memory: dict) -> list[int]:
+    return [
+        page
+        for vma in memory["vmas"]
+        if vma["type"] == 0 and not vma["name"]
+        for page in range(vma["start"] // 4096, vma["end"] // 4096)
+    ]
+
+
 def call_something_else(records: list) -> None:
     """Have a thread make another system call than the one it was waiting in."""
     waiting = [fields for fields in records_of(records, "restart_block") if fields["syscall"]]
@@ -250,6 +271,7 @@ def lease_of_nobody(records: list) -> None:
 LIES = {
     "a page where no mapping is": lambda records: add_page(records, gap_of),
     "a page over the vdso": lambda records: add_page(records, vdso_of),
+    "one page everywhere": show_one_page_everywhere,
     "another system call": call_something_else,
     "a guard page where no mapping is": lambda records: add_guard(records, gap_of),
     "a guard page over the vdso": lambda records: add_guard(records, vdso_of),

@@ -458,7 +458,7 @@ uint64_t memory_huge_size(uint64_t huge_page)
 struct cr_error *extents_validate(const struct image *image, const struct list *extents)
 {
 	const struct extent *extent = extents->items;
-	uint64_t next = 0;
+	uint64_t next = 0, left = image->pages.count;
 
 	for (size_t i = 0; i < extents->count; i++, extent++) {
 		if (extent->page < next || extent->count > UINT64_MAX / PAGE - extent->page)
@@ -469,6 +469,11 @@ struct cr_error *extents_validate(const struct image *image, const struct list *
 		     extent->index > image->pages.count - extent->count))
 			return error_new(CR_IMAGE, "Page 0x%lx is not in the pages file",
 					 (unsigned long)extent->page);
+		/* what has contents is there once: nobody could hold more of it than the file does */
+		if (extent->index != EXTENT_ZERO && extent->count > left)
+			return error_new(CR_IMAGE, "Page 0x%lx is one more than the pages file has",
+					 (unsigned long)extent->page);
+		left -= extent->index != EXTENT_ZERO ? extent->count : 0;
 		next = extent->page + extent->count;
 	}
 	return NULL;
