@@ -96,7 +96,9 @@ class Watch:
             self._settings.close()
             self._settings, self._owners = sysctl.Settings(sysctl.paths()), owners
         self._settings.take()
-        rest = routing.read({link["index"]: link["name"] for link in found})
+        rest = routing.read(
+            {link["index"]: link["name"] for link in found}, own=_mac_addresses(found)
+        )
         return {
             "links": found,
             **rest,
@@ -109,8 +111,7 @@ class Watch:
         Raises UnsupportedError for what has come since.
         """
         heard = self._renew(written=True)
-        # Of tables nobody tells.
-        _refuse(self.obstacles() if heard else self._namespace.call(_legacy_tables))
+        _refuse(self.obstacles() if heard else self._unheard())
 
     def freeze(self) -> None:
         """Make it the state of this instant; all tasks stand. UnsupportedError for what has come since."""
@@ -123,7 +124,9 @@ class Watch:
         """Whether more has changed than values of settings and what packets change."""
         from . import nft
 
-        if self._ears.heard(neighbours=bool(self._state["neighbours"])):
+        # One that was set may have become one that is not.
+        was_set = bool(self._state["neighbours"] or self._state.get("forwarding"))
+        if self._ears.heard(neighbours=was_set):
             self._state = self._namespace.call(self._read)
             return True
         self._take_settings(written=written)
@@ -158,9 +161,16 @@ class Watch:
 
         return [
             *self._found(),
-            *self._namespace.call(_legacy_tables),
+            *self._unheard(),
             *self._namespace.call(lambda: list(nft.obstacles(self._state["filter"]))),
         ]
+
+    def _unheard(self) -> list[Obstacle]:
+        """Obstacles that are not looked for under the stop: nobody tells of them, or nobody listens."""
+        from . import bridges
+
+        found = self._state["links"]
+        return self._namespace.call(lambda: [*_legacy_tables(), *bridges.obstacles(found)])
 
     def _found(self) -> list[Obstacle]:
         from . import links, routing
@@ -317,10 +327,11 @@ def _put_back(state: State) -> None:
         unsearched = {name: "0" for name in settings if name.endswith("/accept_dad")}
         sysctl.write({**settings, **unsearched})
         links.bring_up(state["links"])
-        numbers = {link["name"]: link["index"] for link in links.read(of_runtime=[])}
+        present = links.read(of_runtime=[])
+        numbers = {link["name"]: link["index"] for link in present}
         fresh = {link["name"] for link in state["links"] if link["address"] is None}
         routing.write_addresses(state["addresses"], numbers, fresh=fresh)
-        routing.write_rest(state, numbers)
+        routing.write_rest(state, numbers, own=_mac_addresses(present))
         sysctl.write({name: settings[name] for name in unsearched})
         nft.write(state["filter"])
     except LxcCrError:
@@ -328,6 +339,10 @@ def _put_back(state: State) -> None:
     except Exception as error:
         # What pyroute2 cannot encode gives any.
         raise HostError(f"The network of the image cannot be put back: {error!r}") from error
+
+
+def _mac_addresses(links: Iterable[State]) -> dict[int, str | None]:
+    return {link["index"]: link["address"] for link in links}
 
 
 def import_tools() -> None:

@@ -8,8 +8,8 @@ import struct
 from contextlib import ExitStack
 
 from . import nft
-from .netlink import NEIGHBOUR, messages
-from .routing import PERMANENT, PROXY
+from .netlink import AF_BRIDGE, NEIGHBOUR, messages
+from .routing import EXT_LEARNED, PERMANENT, PROXY, STATIC
 
 # Multicast groups of rtnetlink that tell of changes: links, neighbours, queueing disciplines, addresses,
 # routes and rules of IPv4 and IPv6 (RTMGRP_..., and RTNLGRP_IPV6_RULE as a bit), but not
@@ -17,8 +17,8 @@ from .routing import PERMANENT, PROXY
 ROUTE_GROUPS = 0x1 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 NFTABLES_GROUP = 1 << 6
 
-# State and flags in struct ndmsg, behind the header of a message.
-NDMSG = struct.Struct("=16x8xHB")
+# Family, state and flags in struct ndmsg, behind the header of a message.
+NDMSG = struct.Struct("=16xB7xHB")
 
 
 class Ears:
@@ -72,8 +72,10 @@ def _heard(ear: socket.socket, *, neighbours: bool) -> bool:
 
 
 def _passes_by(kind: int, message: bytes) -> bool:
-    """Whether it tells of a neighbour that nobody has set."""
+    """Whether it tells of a neighbour, or of an entry of a bridge, that nobody has set."""
     if kind not in (NEIGHBOUR.new, NEIGHBOUR.delete) or len(message) < NDMSG.size:
         return False
-    state, flags = NDMSG.unpack_from(message)
+    family, state, flags = NDMSG.unpack_from(message)
+    if family == AF_BRIDGE:
+        return not state & (PERMANENT | STATIC) and not flags & EXT_LEARNED
     return not state & PERMANENT and not flags & PROXY

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import HostError, ImageError, Obstacle, RestartError
-from . import netlink
+from . import bridges, netlink, unsaved
 
 State = dict[str, Any]
 
@@ -20,18 +20,7 @@ FLAGS = 0x80 | 0x100 | 0x200 | 0x1000 | 0x8000
 
 # What of each kind can be made again inside, and which of its data is set and not only counted.
 KINDS: dict[str, tuple[str, ...]] = {
-    "bridge": (
-        "IFLA_BR_FORWARD_DELAY",
-        "IFLA_BR_HELLO_TIME",
-        "IFLA_BR_MAX_AGE",
-        "IFLA_BR_AGEING_TIME",
-        "IFLA_BR_STP_STATE",
-        "IFLA_BR_PRIORITY",
-        "IFLA_BR_GROUP_FWD_MASK",
-        "IFLA_BR_MCAST_ROUTER",
-        "IFLA_BR_MCAST_SNOOPING",
-        "IFLA_BR_MCAST_QUERIER",
-    ),
+    "bridge": bridges.DATA,
     "dummy": (),
     "ifb": (),
     "macvlan": ("IFLA_MACVLAN_MODE",),
@@ -58,7 +47,13 @@ def read(*, of_runtime: list[str]) -> list[State]:
     """All interfaces; @of_runtime are the names of those that the runtime makes."""
     messages = netlink.dump(netlink.LINK)
     names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in messages}
-    return [_state(message, names, of_runtime) for message in messages]
+    states = {message["index"]: _state(message, names, of_runtime) for message in messages}
+    for message in messages:
+        link = states[message["index"]]
+        master = states.get(message.get_attr("IFLA_MASTER"))
+        if "port" in link and master and bridges.has_odd_state(message, link, master):
+            link.setdefault("unsaved", []).append("IFLA_BRPORT_STATE")
+    return list(states.values())
 
 
 def _state(message: Any, names: dict[int, str], of_runtime: list[str]) -> State:
@@ -70,6 +65,8 @@ def _state(message: Any, names: dict[int, str], of_runtime: list[str]) -> State:
     inside = message.get_attr("IFLA_LINK_NETNSID") is None
     below = message.get_attr("IFLA_LINK")
     master = message.get_attr("IFLA_MASTER")
+    port = bridges.port_of(info, names)
+    others = unsaved.attributes(message, kind=kind, port=port is not None)
     return {
         "name": name,
         "index": message["index"],
@@ -89,6 +86,8 @@ def _state(message: Any, names: dict[int, str], of_runtime: list[str]) -> State:
             for key in KINDS.get(kind or "", ())
             if data and data.get_attr(key) is not None
         },
+        **({} if port is None else {"port": port}),
+        **({"unsaved": others} if others else {}),
     }
 
 
@@ -106,6 +105,13 @@ def obstacles(links: list[State]) -> Iterator[Obstacle]:
                 message=f"Network interface '{name}' has the queueing discipline '{link['qdisc']}'",
                 hint=f"Not supported yet: `tc qdisc del dev {name} root` removes it",
                 object="network_qdisc",
+            )
+        if "unsaved" in link:
+            yield Obstacle(
+                kind="unsupported",
+                message=f"Network interface '{name}' has another {', '.join(link['unsaved'])} than the default",
+                hint="Not supported yet: set the default before the checkpoint",
+                object="network_interface",
             )
         if link["runtime"]:
             continue
@@ -133,11 +139,13 @@ def refuse_unknown(links: list[State]) -> None:
         name, kind, data = link["name"], link["kind"], link["data"]
         if not link["runtime"] and kind not in KINDS:
             raise ImageError(f"Network interface '{name}' of the image is a {kind}")
-        for key, value in data.items():
-            if key not in KINDS.get(kind or "", ()) or not isinstance(value, int | str):
-                raise ImageError(
-                    f"Network interface '{name}' ({kind}) of the image has {key[:100]}"
-                )
+        port = link.get("port") or {}
+        for values, known in ((data, KINDS.get(kind or "", ())), (port, bridges.PORT)):
+            for key, value in values.items():
+                if key not in known or not isinstance(value, int | str):
+                    raise ImageError(
+                        f"Network interface '{name}' ({kind}) of the image has {key[:100]}"
+                    )
 
 
 class Present(dict[str, State]):
@@ -178,6 +186,29 @@ def write(wanted: list[State]) -> None:
         if link["master"] and link["name"] in present:
             master = {"IFLA_MASTER": present.index(link["master"])}
             _send(link["name"], {"index": present.index(link["name"])}, master)
+    _adjust_ports(wanted)
+
+
+def _adjust_ports(wanted: list[State]) -> None:
+    """What is set of ports of bridges; another port may be said by name, so all of them are there."""
+    present = Present()
+    for link in wanted:
+        now = present.get(link["name"], {}).get("port")
+        if now is not None and "port" in link:
+            changed = _differing(link["port"], now)
+            if bridges.BACKUP in changed:
+                changed[bridges.BACKUP] = present.index(changed[bridges.BACKUP])
+            if changed:
+                info = [
+                    ("IFLA_INFO_SLAVE_KIND", bridges.KIND),
+                    ("IFLA_INFO_SLAVE_DATA", {"attrs": list(changed.items())}),
+                ]
+                index = present.index(link["name"])
+                _send(link["name"], {"index": index}, {"IFLA_LINKINFO": {"attrs": info}})
+
+
+def _differing(wanted: State, present: State) -> State:
+    return {key: value for key, value in wanted.items() if value != present.get(key)}
 
 
 def _send(name: str, members: State, attributes: State, *, what: int = netlink.LINK.new) -> None:
@@ -221,7 +252,8 @@ def _make(present: Present, link: State, wanted: list[State]) -> bool:
 
 def _create(link: State, peer: State | None, below: int, *, numbered: bool) -> int:
     """Make @link, with its number or any; the errno, 0 for success."""
-    data: dict[str, Any] = dict(link["data"])
+    # Bridges have much that is as it is by itself: `_adjust` says what is not.
+    data: dict[str, Any] = {} if link["kind"] == bridges.KIND else dict(link["data"])
     attributes: dict[str, Any] = {"IFLA_IFNAME": link["name"]}
     if link["kind"] == "veth" and peer:
         data["VETH_INFO_PEER"] = {
@@ -260,6 +292,10 @@ def _adjust(present: Present, link: State) -> None:
         attributes["IFLA_IFALIAS"] = link["alias"] or ""
     if (link["flags"] ^ now["flags"]) & FLAGS:
         members |= {"flags": link["flags"] & FLAGS, "change": FLAGS}
+    data = _differing(link["data"], now["data"]) if link["kind"] == bridges.KIND else {}
+    if data:
+        info = [("IFLA_INFO_KIND", bridges.KIND), ("IFLA_INFO_DATA", {"attrs": list(data.items())})]
+        attributes["IFLA_LINKINFO"] = {"attrs": info}
     if attributes or "flags" in members:
         _send(name, members, attributes)
 

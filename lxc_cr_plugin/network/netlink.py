@@ -34,6 +34,10 @@ INTERRUPTED = 0x10
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 HEADER = struct.Struct("=IHHII")
+ATTRIBUTE = struct.Struct("=HH")
+ATTRIBUTE_NUMBER = 0x3FFF  # the other bits are NLA_F_NESTED and NLA_F_NET_BYTEORDER
+
+AF_BRIDGE = 7  # not in Python's socket module
 
 # The kernel fills buffers of up to 32 KiB; a single message is longer when an interface has much to tell.
 BUFFER = 1 << 18
@@ -100,16 +104,33 @@ def _is_ours(module: str) -> bool:
 
 def dump(table: Table, family: int = socket.AF_UNSPEC) -> list[Any]:
     """Everything of one sort, as decoded messages; raises HostError."""
+    request = _encode(table, {"family": family}, {}, what=table.get, flags=DUMP)
+    return [_decoded(table, message) for message in _dump(request, table.name)]
+
+
+def dump_raw(what: int, body: bytes) -> list[bytes]:
+    """What the kernel answers to a message that pyroute2 does not know, without headers; raises HostError."""
+    header = HEADER.pack(HEADER.size + len(body), what, REQUEST | DUMP, 1, 0)
+    return [message[HEADER.size :] for message in _dump(header + body, f"message {what}")]
+
+
+def _dump(request: bytes, name: str) -> list[bytes]:
     while True:
-        with _request(table, {"family": family}, {}, what=table.get, flags=DUMP) as netlink:
-            found, whole = _collect(table, netlink)
+        with _ask(request) as netlink:
+            found, whole = _collect(netlink, name)
         if whole:
             return found
 
 
-def _collect(table: Table, netlink: socket.socket) -> tuple[list[Any], bool]:
+def _decoded(table: Table, message: bytes) -> Any:
+    decoded = classes()[table.name](message)
+    decoded.decode()
+    return decoded
+
+
+def _collect(netlink: socket.socket, name: str) -> tuple[list[bytes], bool]:
     """All parts of an answer, and whether nothing has changed between them."""
-    found: list[Any] = []
+    found: list[bytes] = []
     whole = True
     while True:
         for kind, flags, message in messages(netlink.recv(BUFFER)):
@@ -119,12 +140,19 @@ def _collect(table: Table, netlink: socket.socket) -> tuple[list[Any], bool]:
             if kind == NLMSG_ERROR:
                 number = -int(struct.unpack_from("=i", message, HEADER.size)[0])
                 raise HostError(
-                    f"Failed to read the network ({table.name}): {os.strerror(number)}",
-                    errno=number,
+                    f"Failed to read the network ({name}): {os.strerror(number)}", errno=number
                 )
-            decoded = classes()[table.name](message)
-            decoded.decode()
-            found.append(decoded)
+            found.append(message)
+
+
+def inside(data: bytes, number: int) -> Iterator[bytes]:
+    """The attributes @number in what is left of a message, or in another attribute."""
+    at = 0
+    while at + ATTRIBUTE.size <= len(data):
+        length, kind = ATTRIBUTE.unpack_from(data, at)
+        if kind & ATTRIBUTE_NUMBER == number:
+            yield data[at + ATTRIBUTE.size : at + length]
+        at += max(ATTRIBUTE.size, length + 3 & ~3)
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -140,22 +168,26 @@ def send(
     table: Table, members: dict[str, Any], attributes: dict[str, Any], *, what: int, flags: int = 0
 ) -> int:
     """Send a message; the errno of the kernel's answer, 0 for success."""
-    with _request(table, members, attributes, what=what, flags=flags) as netlink:
+    with _ask(_encode(table, members, attributes, what=what, flags=flags)) as netlink:
         # Behind the header: the negative errno.
         return -int(struct.unpack_from("=i", netlink.recv(BUFFER), HEADER.size)[0])
 
 
-def _request(
+def _encode(
     table: Table, members: dict[str, Any], attributes: dict[str, Any], *, what: int, flags: int
-) -> socket.socket:
+) -> bytes:
     message = classes()[table.name]()
     message.load({**members, "attrs": list(attributes.items())})
     message["header"] = {"type": what, "flags": REQUEST | flags, "sequence_number": 1}
     message.encode()
+    return bytes(message.data)
+
+
+def _ask(request: bytes) -> socket.socket:
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     try:
         netlink.bind((0, 0))
-        netlink.send(bytes(message.data))
+        netlink.send(request)
     except BaseException:
         netlink.close()
         raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,6 +27,9 @@ ONLINK = 0x4  # RTNH_F_ONLINK; the other flags tell a state
 TENTATIVE, DADFAILED, PERMANENT_ADDRESS = 0x40, 0x08, 0x80
 KERNEL_LINK_LOCAL = 3  # IFAPROT_KERNEL_LL
 PERMANENT, PROXY = 0x80, 0x08  # NUD_PERMANENT, NTF_PROXY
+# Of the tables of bridges: NUD_NOARP; NTF_SELF, NTF_MASTER, NTF_EXT_LEARNED, NTF_STICKY.
+STATIC = 0x40
+SELF, OF_MASTER, EXT_LEARNED, STICKY = 0x02, 0x04, 0x10, 0x40
 NEVER = 0xFFFFFFFF
 TICKS = os.sysconf("SC_CLK_TCK")  # a second, in the kernel's times of routes
 
@@ -40,6 +43,7 @@ class Sort(NamedTuple):
     kept: frozenset[str]
     telling: frozenset[str]
     links: tuple[str, ...]  # members and attributes that are numbers of interfaces
+    create: int = NEW
 
 
 ADDRESS = Sort(
@@ -61,6 +65,7 @@ ADDRESS = Sort(
     ),
     frozenset(),
     ("index",),
+    NEW_ADDRESS,
 )
 ROUTE = Sort(
     "route",
@@ -85,6 +90,7 @@ ROUTE = Sort(
     ),
     frozenset({"RTA_CACHEINFO", "RTA_UID"}),
     ("RTA_OIF", "RTA_IIF"),
+    NEW_ROUTE,
 )
 RULE = Sort(
     "rule",
@@ -123,10 +129,26 @@ NEIGHBOUR = Sort(
     frozenset({"NDA_PROBES", "NDA_CACHEINFO", "NDA_PROTOCOL", "NDA_FLAGS_EXT"}),
     ("ifindex",),
 )
+# Entries of the tables of bridges, which are neighbours to netlink.
+FORWARDING = Sort(
+    "bridge entry",
+    netlink.NEIGHBOUR,
+    ("family", "ifindex", "state", "flags", "ndm_type"),
+    frozenset({"NDA_LLADDR", "NDA_VLAN"}),
+    frozenset({"NDA_MASTER", "NDA_CACHEINFO", "NDA_FLAGS_EXT"}),
+    ("ifindex",),
+    # One without a VLAN may have brought another with one.
+    NEW_ADDRESS,
+)
 
 
-def read(names: dict[int, str]) -> dict[str, list[Row]]:
-    """Everything; @names are the interfaces by number."""
+def read(
+    names: dict[int, str], *, own: Mapping[int, str | None] | None = None
+) -> dict[str, list[Row]]:
+    """Everything; @names are the interfaces by number, @own their MAC addresses.
+
+    "forwarding" is only there if there is some.
+    """
     found = {
         "addresses": [
             _address(_row(message, ADDRESS, names)) for message in netlink.dump(netlink.ADDRESS)
@@ -150,7 +172,27 @@ def read(names: dict[int, str]) -> dict[str, list[Row]]:
         ],
     }
     advertised.mark(found["routes"])
-    return found
+    forwarding = list(_forwarding(names, own or {}))
+    return {**found, "forwarding": forwarding} if forwarding else found
+
+
+def _forwarding(names: dict[int, str], own: Mapping[int, str | None]) -> Iterator[Row]:
+    """What somebody has set of the tables of bridges: neither learned, nor the addresses of ports."""
+    messages = netlink.dump(netlink.NEIGHBOUR, netlink.AF_BRIDGE)
+    for message in messages:
+        master = message.get_attr("NDA_MASTER")
+        if message["flags"] & SELF or not master:
+            continue  # what an interface listens to
+        if message["state"] & PERMANENT and message.get_attr("NDA_LLADDR") in (
+            own.get(message["ifindex"]),
+            own.get(master),
+        ):
+            continue
+        if message["state"] & (PERMANENT | STATIC) or message["flags"] & EXT_LEARNED:
+            row = _row(message, FORWARDING, names)
+            row["flags"] &= STICKY | EXT_LEARNED
+            row["flags"] |= SELF if message["ifindex"] == master else OF_MASTER
+            yield row
 
 
 def _row(message: Any, sort: Sort, names: dict[int, str]) -> Row:
@@ -204,13 +246,22 @@ def _route(message: Any, names: dict[int, str]) -> Row:
     return row
 
 
-SORTS = (("addresses", ADDRESS), ("routes", ROUTE), ("rules", RULE), ("neighbours", NEIGHBOUR))
+# What a row is called by.
+NAMING = ("RTA_DST", "IFA_ADDRESS", "NDA_DST", "NDA_LLADDR")
+
+SORTS = (
+    ("addresses", ADDRESS),
+    ("routes", ROUTE),
+    ("rules", RULE),
+    ("neighbours", NEIGHBOUR),
+    ("forwarding", FORWARDING),
+)
 
 
 def refuse_unknown(state: dict[str, list[Row]]) -> None:
     """Raise ImageError for attributes that no checkpoint writes."""
     for key, sort in SORTS:
-        for row in state[key]:
+        for row in state.get(key, ()):
             names = set(row["attributes"])
             try:
                 hops = row["attributes"].get("RTA_MULTIPATH", ())
@@ -227,11 +278,10 @@ def refuse_unknown(state: dict[str, list[Row]]) -> None:
 def obstacles(state: dict[str, list[Row]]) -> Iterator[Obstacle]:
     """Rows with something that is not known here."""
     for key, sort in SORTS:
-        for row in state[key]:
+        for row in state.get(key, ()):
             if "unknown" in row:
-                what = (
-                    row["attributes"].get("RTA_DST") or row["attributes"].get("IFA_ADDRESS") or ""
-                )
+                named = (row["attributes"].get(name) for name in NAMING)
+                what = next((name for name in named if name), None)
                 yield Obstacle(
                     kind="unsupported",
                     message=f"A network {sort.what} ({what or 'default'}) has "
@@ -289,7 +339,7 @@ def write_addresses(rows: list[Row], numbers: dict[str, int], *, fresh: Collecti
                 _with_times(row),
                 numbers=numbers,
                 what=netlink.ADDRESS.new,
-                flags=NEW_ADDRESS,
+                flags=ADDRESS.create,
             )
 
 
@@ -313,18 +363,21 @@ def _with_end(row: Row) -> Row:
     return {**row, "attributes": {**row["attributes"], "RTA_EXPIRES": end}}
 
 
-def write_rest(state: dict[str, list[Row]], numbers: dict[str, int]) -> None:
-    """Routes, rules and neighbours that there were, and no others."""
-    present = read({number: name for name, number in numbers.items()})
+def write_rest(
+    state: dict[str, list[Row]], numbers: dict[str, int], *, own: Mapping[int, str | None]
+) -> None:
+    """Routes, rules, neighbours and entries of bridges that there were, and no others; @own: see `read`."""
+    present = read({number: name for name, number in numbers.items()}, own=own)
     for key, sort in SORTS:
         if sort is ADDRESS:
             continue
-        for row in present[key]:
-            if row not in state[key]:
+        wanted, there = state.get(key, []), present.get(key, [])
+        for row in there:
+            if row not in wanted:
                 _send(sort, row, numbers=numbers, what=sort.table.delete)
-        missing = [_with_end(row) for row in state[key] if row not in present[key]]
-        flags = NEW_ROUTE if sort is ROUTE else NEW
-        _send_all(missing, partial(_send, sort, numbers=numbers, what=sort.table.new, flags=flags))
+        missing = [_with_end(row) for row in wanted if row not in there]
+        what, flags = sort.table.new, sort.create
+        _send_all(missing, partial(_send, sort, numbers=numbers, what=what, flags=flags))
 
 
 def _send_all(rows: list[Row], send: Callable[[Row], None]) -> None:

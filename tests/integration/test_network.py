@@ -23,9 +23,12 @@ ip link set eth0 mtu 1400 txqueuelen 77 alias uplink
 ip link add va type veth peer name vb
 ip link add inner type bridge ageing_time 1000
 ip link set va master inner
+ip link set va type bridge_slave cost 77 priority 9 hairpin on isolated on learning off guard on
+ip link set inner type bridge group_fwd_mask 8 mcast_hash_max 512
 ip link set va up
 ip link set vb up
 ip link set inner up
+bridge fdb add 02:00:00:00:00:11 dev va master static
 ip address add 192.168.9.1/24 dev inner
 ip link add mac0 link eth0 type macvlan mode bridge
 ip route add default via 10.77.0.1
@@ -68,6 +71,7 @@ def look(container: Container) -> dict[str, list[str]]:
         "ip -j -d link", "ip -j address", "ip -j route show table all",
         "ip -j -6 route show table all", "ip -j rule", "ip -j -6 rule",
         "ip -j neighbour show nud permanent", "nft -j list ruleset",
+        "bridge -j fdb show br inner state static",
     ):  # fmt: skip
         text = in_network_of(container, *command.split()).stdout
         rows = without(json.loads(text or "[]"), PASSING)

@@ -387,7 +387,7 @@ def test_a_legacy_table_that_has_come_since_the_first_look_is_refused(monkeypatc
 
 
 def test_a_look_that_fails_leaves_nothing(monkeypatch, apart):
-    def fail(_):
+    def fail(*_, **__):
         raise HostError("no")
 
     monkeypatch.setattr(routing, "read", fail)
