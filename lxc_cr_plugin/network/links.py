@@ -255,6 +255,8 @@ def _create(link: State, peer: State | None, below: int, *, numbered: bool) -> i
     # Bridges have much that is as it is by itself: `_adjust` says what is not.
     data: dict[str, Any] = {} if link["kind"] == bridges.KIND else dict(link["data"])
     attributes: dict[str, Any] = {"IFLA_IFNAME": link["name"]}
+    if link["address"]:
+        attributes["IFLA_ADDRESS"] = link["address"]  # an ifb takes none later
     if link["kind"] == "veth" and peer:
         data["VETH_INFO_PEER"] = {
             **MEMBERS,

@@ -196,6 +196,21 @@ def test_a_scheduler_of_ip_vs_that_comes_later_is_noticed(monkeypatch, tmp_path)
     assert sysctl.modules() != before
 
 
+@pytest.mark.parametrize("kind", ["ifb", "veth peer name other", "bridge"])
+def test_an_interface_made_inside_has_its_address_again(apart, tmp_path, kind):
+    """Some take one only when they are made."""
+    run_inside(apart, *f"ip link add odd0 type {kind}".split())
+    with contextlib.closing(Watch(apart, [])) as watch:
+        assert not watch.obstacles()
+        watch.write(tmp_path)
+    state = json.loads((tmp_path / network.NAME).read_text())
+    run_inside(apart, "ip", "link", "del", "odd0")
+    network.put_back(apart, state)
+    with contextlib.closing(Watch(apart, [])) as watch:
+        (back,) = (link for link in watch._state["links"] if link["name"] == "odd0")
+    assert back in state["links"]
+
+
 class Writes:
     """In place of SettingWrites: who else writes settings on this machine is of no concern."""
 
