@@ -31,7 +31,10 @@ def _number(value: int) -> bytes:
 
 
 OF_ALL = (Attribute(7, "IFLA_INET6_TOKEN", bytes(16)),)
-OF_PORTS = (Attribute(44, "IFLA_BRPORT_BACKUP_NHID", bytes(4)),)
+OF_PORTS = (
+    Attribute(44, "IFLA_BRPORT_BACKUP_NHID", bytes(4)),
+    Attribute(45, "IFLA_BRPORT_NEIGH_FORWARD_GRAT", bytes(1)),
+)
 OF_KIND = {
     "bridge": (
         Attribute(7, "IFLA_BR_VLAN_FILTERING", bytes(1)),
@@ -41,6 +44,7 @@ OF_KIND = {
         Attribute(45, "IFLA_BR_VLAN_STATS_PER_PORT", bytes(1)),
         Attribute(46, "IFLA_BR_MULTI_BOOLOPT", bytes(4)),
         Attribute(49, "IFLA_BR_FDB_MAX_LEARNED", bytes(4)),
+        Attribute(50, "IFLA_BR_STP_MODE", bytes(4)),
     ),
     "macvlan": (
         Attribute(2, "IFLA_MACVLAN_FLAGS", bytes(2)),

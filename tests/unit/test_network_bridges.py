@@ -321,6 +321,9 @@ def message(kind, *data, place=unsaved.DATA):
         ("bridge", 8, b"\x88\xa8", False),
         ("bridge", 39, struct.pack("=H", 1), True),
         ("bridge", 39, struct.pack("=H", 5), False),
+        ("bridge", 46, struct.pack("=II", 0, 0x1F), True),
+        ("bridge", 50, struct.pack("=I", 0), True),
+        ("bridge", 50, struct.pack("=I", 1), False),
         ("vlan", 2, struct.pack("=II", 1, 0xFFFFFFFF), True),
         ("vlan", 2, struct.pack("=II", 3, 0xFFFFFFFF), False),
         ("vlan", 3, attribute(1, struct.pack("=II", 1, 2)), False),
@@ -331,6 +334,13 @@ def test_what_the_kernel_of_the_tests_lacks_is_refused(kind, number, value, fine
     assert bool(message(kind, attribute(number, value))) is not fine
 
 
-def test_a_port_with_a_nexthop_as_a_backup_is_refused():
-    found = message(None, attribute(44, struct.pack("=I", 5)), place=unsaved.PORT_DATA)
-    assert found == ["IFLA_BRPORT_BACKUP_NHID"]
+@pytest.mark.parametrize(
+    ("number", "value", "name"),
+    [
+        (44, struct.pack("=I", 5), "IFLA_BRPORT_BACKUP_NHID"),
+        (45, bytes([1]), "IFLA_BRPORT_NEIGH_FORWARD_GRAT"),
+    ],
+)
+def test_what_newer_kernels_have_of_ports_is_refused(number, value, name):
+    for tells, found in ((value, [name]), (bytes(len(value)), [])):
+        assert message(None, attribute(number, tells), place=unsaved.PORT_DATA) == found
