@@ -25,7 +25,6 @@ from .log import Reporter, human_size, human_time
 from .manifest import Manifest
 from .native import CheckpointResult
 from .run import signals_ignored
-from .snapshot.capture import leases
 from .snapshot.whole import Captured, WholeCapture
 from .store import DEFAULT_TAG, Image, Reference, Staging, Store, writing
 
@@ -245,7 +244,7 @@ def rehearse(taken: WholeCapture, net: network.Watch | None) -> None:
     if net:
         net.rehearse()
     # Once more: a few milliseconds later it may take long again.
-    leases()
+    taken.look_at_leases()
 
 
 def watch_network(

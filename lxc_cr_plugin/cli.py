@@ -145,7 +145,6 @@ def guarded(work: Callable[[], int], report: Reporter) -> int:
         report.close()
 
 
-# What any call may meet, and no code expects where it is met.
 def failure_of(error: Exception) -> LxcCrError:
     """What an exception that nobody has expected says: a limit of this host, else a bug of ours."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in SCARCE):

@@ -187,7 +187,7 @@ def os_message(error: OSError) -> str:
     return error.strerror or (os.strerror(error.errno) if error.errno else str(error))
 
 
-# What a command of ours may have too little of.
+# What any call may meet, and no code expects where it is met.
 SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 SCARCE_HINT = "Raise the limit of this command (ulimit -a), or free some"
 

@@ -91,9 +91,9 @@ class MountWatch:
     """The mounts that process @pid sees, as `text`, and whether there are others since. close() it.
 
     Raises CheckpointError when there is no such process any more. A glance, `changed`, is told what is
-    mounted, moved, unmounted, and remounted inside. Only `renew` finds another propagation, directories that
-    were renamed or removed, and what was remounted through another mount namespace: the kernel wakes
-    nobody who polls mountinfo for these.
+    mounted, moved, unmounted, and, by mount(2), remounted inside. Only `renew` finds another propagation,
+    directories that were renamed or removed, and what was remounted by fsconfig(2) or through another
+    mount namespace: the kernel wakes nobody who polls mountinfo for these.
     """
 
     def __init__(self, pid: int) -> None:

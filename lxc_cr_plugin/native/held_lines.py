@@ -21,7 +21,10 @@ class HeldLines:
         self._memory = memory
 
     def take(self) -> Iterator[tuple[int, str]]:
-        """What nobody has heard yet: level, one of Python's logging, and text, each line once."""
+        """What nobody has heard yet: level, one of Python's logging, and text.
+
+        Each line once, but for one that an engine was killed while it told it.
+        """
         lines = self.lines
         # An engine that crashed may have written anything.
         used = min(lines.used, lib.CR_HELD_ROOM)

@@ -198,7 +198,7 @@ def _count_writes(pid: int) -> tuple[SettingWrites | None, str]:
     try:
         return sysctl.count_writes(pid), ""
     except HostError as error:
-        return None, f"{error} ({error.hint})"
+        return None, f"{error} ({error.hint})" if error.hint else str(error)
 
 
 def _refuse(found: list[Obstacle]) -> None:

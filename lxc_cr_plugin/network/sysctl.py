@@ -42,6 +42,9 @@ LONGEST = 4096
 # libnftables waits with select(2), which knows no descriptor from here on: it gets those below.
 FD_SETSIZE = 1024
 
+# For a kernel that does not know such programs.
+UNKNOWN_HINT = "Boot a kernel that is built with CONFIG_CGROUP_BPF=y"
+
 # What fails because the kernel has decided otherwise, or not on this interface.
 HARMLESS = (errno.EINVAL, errno.ENOENT)
 
@@ -140,7 +143,7 @@ def count_writes(pid: int, *, proc: Path = PROC) -> SettingWrites:
     except OSError as error:
         raise HostError(
             f"BPF does not count who writes settings: {os_message(error)}",
-            hint="Boot a kernel that is built with CONFIG_CGROUP_BPF=y",
+            hint=UNKNOWN_HINT if error.errno == errno.EINVAL else None,
             errno=error.errno or 0,
         ) from error
     raise HostError(

@@ -101,10 +101,14 @@ class WholeCapture:
         """Find out early when there are other mounts than before; raises CheckpointError."""
         # What was mounted meanwhile, and is not any more, is of no concern.
         _refuse_other_mounts(self._watch.renew())
+        self.look_at_leases()
         with _looking():
-            # The first to read /proc/locks for a while waits for a grace period of RCU: up to 20 ms.
-            leases()
             self._volatile.rehearse()
+
+    def look_at_leases(self) -> None:
+        """The first to do so for a while waits for a grace period of RCU: up to 20 ms."""
+        with _looking():
+            leases()
 
     def freeze(self) -> None:
         """Take the files of this instant; all tasks stand."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Restarts from forged images that the reader takes for good ones: their digests are right.
 
-CR_FUZZ_SECONDS makes it longer, CR_FUZZ_SEED another one.
+CR_FUZZ_SECONDS has it go on so long, CR_FUZZ_SEED makes it another one.
 """
 
 import os
@@ -18,6 +18,9 @@ from .test_fuzz_image import VICTIMS
 # Done; refused as unsupported, as a damaged image, by this host; given up in the middle.
 ENDS = {0, 4, 6, 7, 10}
 
+# So many unless it is told otherwise: a machine that is faster must not try what nobody has seen.
+RESTARTS = 10
+
 
 def test_no_forged_image_does_harm(container: Container, tmp_path):
     """The engine neither crashes nor hangs, nothing stays behind, and the true image restarts."""
@@ -28,10 +31,10 @@ def test_no_forged_image_does_harm(container: Container, tmp_path):
     container.checkpoint("--stop")
     lab = Lab(container, victims[0], tmp_path)
     rng = random.Random(int(os.environ.get("CR_FUZZ_SEED", "1")))
-    end = time.monotonic() + float(os.environ.get("CR_FUZZ_SECONDS", "4"))
+    end = time.monotonic() + float(os.environ.get("CR_FUZZ_SECONDS", "0"))
     codes: Counter[int] = Counter()
     mutator = Mutator(read_records(lab.image / "state.cbor"), rng)
-    while time.monotonic() < end or not codes:
+    while time.monotonic() < end or codes.total() < RESTARTS:
         lab.mend()
         records, what = mutator.mutated()
         (lab.image / "state.cbor").write_bytes(b"".join(records))

@@ -357,12 +357,14 @@ def test_two_commands_at_once(container):
     victim.ready()
     # It stands still where it has the container's lock and its journal is written.
     first = container.spawn("checkpoint", container.name, LXC_CR_FAULT="python:engine~")
-    wait_until(lambda: is_stopped(psutil.Process(first.pid)), what="the first command")
-    second = container.try_cr("checkpoint", container.name)
+    try:
+        wait_until(lambda: is_stopped(psutil.Process(first.pid)), what="the first command")
+        second = container.try_cr("checkpoint", container.name)
+    finally:
+        first.send_signal(signal.SIGCONT)
+        first_output, first_errors = first.communicate(timeout=240)
     assert second.code == BUSY, second.text
     assert f"'{container.name}' is being worked on by the checkpoint of process" in second.text
-    first.send_signal(signal.SIGCONT)
-    first_output, first_errors = first.communicate(timeout=240)
     assert first.returncode == 0, first_output + first_errors
     assert len(container.images) == 1
     victim.verify()

@@ -214,13 +214,15 @@ class TestHandlerDue:
         with container.spawn(verb, container.name, *arguments, LXC_CR_FAULT=fault) as process:
             engine = wait_until(lambda: engine_at_step(container), what=at)
             engine.suspend()
-            wait_until(lambda: engine.status() == psutil.STATUS_STOPPED, what="a halt")
-            # However long that has taken.
-            assert engine_at_step(container) == engine
-            assert all_stand(container, before)
-            for pid, _ in waiters(container):
-                os.kill(pid, signal.SIGUSR1)
-            engine.resume()
+            try:
+                wait_until(lambda: engine.status() == psutil.STATUS_STOPPED, what="a halt")
+                # However long that has taken.
+                assert engine_at_step(container) == engine
+                assert all_stand(container, before)
+                for pid, _ in waiters(container):
+                    os.kill(pid, signal.SIGUSR1)
+            finally:
+                engine.resume()
             stdout, stderr = process.communicate(timeout=240)
         assert process.returncode == 0, stdout + stderr
 

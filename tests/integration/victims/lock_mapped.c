@@ -224,7 +224,6 @@ static void lease_verify(void)
 
 int main(int argc, char **argv)
 {
-
 	victim_init(argc, argv);
 	signal_number = SIGRTMIN + 2;
 	hold_signal(signal_number);
