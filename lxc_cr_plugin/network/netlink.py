@@ -135,14 +135,16 @@ def _collect(netlink: socket.socket, name: str) -> tuple[list[bytes], bool]:
     while True:
         for kind, flags, message in messages(netlink.recv(BUFFER)):
             whole = whole and not flags & INTERRUPTED
-            if kind == NLMSG_DONE:
-                return found, whole
-            if kind == NLMSG_ERROR:
-                number = -int(struct.unpack_from("=i", message, HEADER.size)[0])
+            if kind not in (NLMSG_DONE, NLMSG_ERROR):
+                found.append(message)
+                continue
+            # An end has one as well: a dump may fail in the middle.
+            number = -int.from_bytes(message[HEADER.size :][:4], sys.byteorder, signed=True)
+            if number:
                 raise HostError(
                     f"Failed to read the network ({name}): {os.strerror(number)}", errno=number
                 )
-            found.append(message)
+            return found, whole
 
 
 def inside(data: bytes, number: int) -> Iterator[bytes]:

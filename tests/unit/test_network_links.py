@@ -5,11 +5,16 @@ They were recorded with `strace -e trace=sendmsg -e write=all`: RTM_NEWLINK with
 answer of the kernel about such an interface has the same attributes.
 """
 
+import contextlib
+import errno
+import os
+import socket
 import struct
 
 import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from lxc_cr_plugin.errors import HostError
 from lxc_cr_plugin.network import links, netlink
 
 # ip link add link lo name v1 index 9 type vlan id 5 protocol 802.1ad
@@ -106,3 +111,27 @@ def test_a_vlan_on_nothing_that_is_known_leads_out():
     state = links._state(parsed(bytes.fromhex(VLAN)), {}, [])
     (obstacle,) = links.obstacles([state])
     assert "'v1' (vlan) leads out" in obstacle.message
+
+
+def test_a_dump_that_fails_in_the_middle():
+    """The kernel tells so in the message that ends it."""
+
+    def message(kind, body):
+        return netlink.HEADER.pack(netlink.HEADER.size + len(body), kind, 2, 1, 0) + body
+
+    def collect(*messages):
+        with contextlib.ExitStack() as scope:
+            ours, theirs = (
+                scope.enter_context(end)
+                for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            )
+            for one in messages:
+                theirs.send(one)
+            return netlink._collect(ours, "ifinfmsg")
+
+    link = message(netlink.LINK.new, bytes(16))
+    assert collect(link, message(netlink.NLMSG_DONE, bytes(4))) == ([link], True)
+    assert collect(link, message(netlink.NLMSG_DONE, b"")) == ([link], True)
+    for kind in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
+        with pytest.raises(HostError, match=os.strerror(errno.ENOBUFS)):
+            collect(link, message(kind, struct.pack("=i", -errno.ENOBUFS)))
