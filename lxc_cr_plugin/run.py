@@ -36,9 +36,9 @@ class Child:
         if self._status is None:
             self.kill()
             self.wait()
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        fd, self.pidfd = self.pidfd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def kill(self) -> None:
         """Send SIGKILL; a process that has ended already is fine."""
@@ -73,15 +73,17 @@ class Pipe:
 
     def close_read(self) -> None:
         """Close the reading end: a writer gets SIGPIPE or EPIPE."""
-        if self.read >= 0:
-            os.close(self.read)
-        self.read = -1
+        # Forgotten first: right behind the call a signal may end us, and whoever cleans up then must not
+        # close it again.
+        fd, self.read = self.read, -1
+        if fd >= 0:
+            os.close(fd)
 
     def close_write(self) -> None:
         """Close the writing end: a reader gets the end of the file."""
-        if self.write >= 0:
-            os.close(self.write)
-        self.write = -1
+        fd, self.write = self.write, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def fork(work: Callable[[], int], *, keep: Iterable[int] = (), session: bool = False) -> Child:

@@ -70,9 +70,9 @@ class LxcStart(Child):
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
-        if self._output >= 0:
-            os.close(self._output)
-        self._output = -1
+        fd, self._output = self._output, -1
+        if fd >= 0:
+            os.close(fd)
 
     def failure(self) -> LxcCrError:
         """RestartError with what liblxc printed."""

@@ -41,9 +41,9 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         # Not ended here: it is LXC's. It keeps the container, or gives up by itself. Both the
         # restart and whoever called it come here.
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-        self.pidfd = -1
+        fd, self.pidfd = self.pidfd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def wait(self) -> int | None:
         """0 as long as it lives: a container that runs is not over when its start is."""

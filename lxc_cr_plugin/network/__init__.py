@@ -74,10 +74,11 @@ class Watch:
             self._writes, self.uncounted = _count_writes(pid)
             if self._writes:
                 undo.callback(self._writes.close)
+            self._settings = sysctl.Settings(())
+            # Later than the end of the thread, which may be at them when we are interrupted.
+            undo.callback(lambda: self._settings.close())
             self._namespace = undo.enter_context(Namespace(pid))
             self._ears = undo.enter_context(closing(self._namespace.call(Ears)))
-            self._settings = sysctl.Settings(())
-            undo.callback(lambda: self._settings.close())
             self._state = self._namespace.call(self._read)
             self._scope = undo.pop_all()
 

@@ -7,15 +7,19 @@ import errno
 import json
 import os
 import resource
+import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from lxc_cr_plugin import network
-from lxc_cr_plugin.errors import HostError, ImageError, Obstacle, UnsupportedError
+from lxc_cr_plugin.errors import Cancelled, HostError, ImageError, Obstacle, UnsupportedError
 from lxc_cr_plugin.network import Watch, nft, routing, sysctl
+from lxc_cr_plugin.run import signals_cancel
 
 from . import processes
 from .processes import open_fds, run_inside
@@ -479,3 +483,19 @@ def test_what_a_clone_has_of_its_own():
     assert keep["routes"] == routes
     assert [row["index"] for row in fresh["addresses"]] == ["va", "va"]
     assert fresh["routes"] == routes[2:]
+
+
+def test_an_interruption_while_settings_are_opened(apart, monkeypatch):
+    """The thread that opens them goes on; they are closed when it has ended."""
+    paths = sysctl.paths
+
+    def slowly():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        time.sleep(0.3)
+        return paths()
+
+    monkeypatch.setattr(sysctl, "paths", slowly)
+    before = open_fds(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pytest.raises(Cancelled), signals_cancel():
+        Watch(apart, [])
+    assert (open_fds(), resource.getrlimit(resource.RLIMIT_NOFILE)) == before

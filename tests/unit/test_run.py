@@ -76,6 +76,25 @@ def test_nothing_is_left_open():
     assert open_fds() == before
 
 
+def test_an_interruption_right_behind_a_close(monkeypatch):
+    """Whoever cleans up closes nothing twice: the number may be another one's by then."""
+
+    def interrupted(fd):
+        close(fd)
+        raise Cancelled("Interrupted")
+
+    before, close = open_fds(), os.close
+    pipe, child = Pipe(), fork(lambda: 0)
+    with monkeypatch.context() as context:
+        context.setattr(os, "close", interrupted)
+        for one in (pipe.close_read, pipe.close_write, child.__exit__):
+            with pytest.raises(Cancelled):
+                one()
+    pipe.close()
+    child.__exit__()
+    assert open_fds() == before
+
+
 def test_a_session_of_its_own_ignores_the_terminal():
     with Pipe() as ready:
 
