@@ -50,9 +50,11 @@ static void arm(int signal, int number)
 	must(syscall(SYS_timer_settime, id, 0, &time, NULL));
 }
 
-static void wait_until(const struct ticker *ticker, int64_t begun)
+/* Until all timers are due that have been set by now, which may have taken long. */
+static void wait_for_end(const struct ticker *ticker)
 {
 	struct timespec pause = {.tv_nsec = 1000000};
+	int64_t begun = ticker_read(ticker);
 
 	/* signals end it, and none is lost by that */
 	while (ticker->running - begun < END * 1000000LL)
@@ -61,7 +63,6 @@ static void wait_until(const struct ticker *ticker, int64_t begun)
 
 struct child {
 	const struct ticker *ticker;
-	int64_t begun;
 	int number;
 };
 
@@ -73,7 +74,7 @@ static void run(void *argument)
 
 	signal(SIGALRM, count_alarm);
 	must(setitimer(ITIMER_REAL, &time, NULL));
-	wait_until(child->ticker, child->begun);
+	wait_for_end(child->ticker);
 	check(alarms == 1, "interval timer %d has fired %d times", child->number, alarms);
 }
 
@@ -99,7 +100,6 @@ int main(int argc, char **argv)
 	struct child children[CHILDREN];
 	struct ticker *ticker;
 	pid_t pids[CHILDREN];
-	int64_t begun;
 	sigset_t set;
 
 	victim_init(argc, argv);
@@ -108,9 +108,8 @@ int main(int argc, char **argv)
 	sigemptyset(&set);
 	sigaddset(&set, blocked);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	begun = ticker_read(ticker);
 	for (int i = 0; i < CHILDREN; i++) {
-		children[i] = (struct child){ticker, begun, i};
+		children[i] = (struct child){ticker, i};
 		pids[i] = victim_child(run, &children[i]);
 	}
 	for (int i = 0; i < TIMERS; i++) {
@@ -122,7 +121,7 @@ int main(int argc, char **argv)
 		must(timerfd_settime(fds[i], 0, &time, NULL));
 	}
 	victim_ready();
-	wait_until(ticker, begun);
+	wait_for_end(ticker);
 	for (int i = 0; i < TIMERS; i++) {
 		uint64_t ticks = 0;
 
