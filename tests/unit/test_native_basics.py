@@ -18,7 +18,7 @@ def test_basics_check_themselves(tmp_path):
 
 
 def test_a_stop_that_is_given_up(tmp_path):
-    names = ("cgroup", "freezer", "reaper", "stop", "task")
+    names = ("cgroup", "freezer", "reaper", "seize", "stop", "task")
     sources = ("hash.c", "proc.c", *(f"target/{name}.c" for name in names))
     program = build(
         tmp_path / "stop",

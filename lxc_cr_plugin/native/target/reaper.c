@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "reaper.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include "../cleanup.h"
 #include "stop.h"
 #include "task.h"
 
@@ -20,6 +27,45 @@ static void reap_one(pid_t tid)
 		waitid(P_PID, (id_t)tid, &info, WEXITED | WNOHANG | __WALL);
 }
 
+/* No opendir(3): a signal handler must not allocate. Who is passed over because others vanish has his turn when
+ * this is called again. */
+pid_t reaper_reap(pid_t tid)
+{
+	_Alignas(struct dirent64) char buffer[4096];
+	_cleanup_close_ int directory = -1;
+	pid_t first = 0;
+	char name[64];
+	ssize_t got;
+
+	snprintf(name, sizeof(name), "/proc/%d/task", tid);
+	directory = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	while (directory >= 0 && (got = getdents64(directory, buffer, sizeof(buffer))) > 0) {
+		for (char *at = buffer; at < buffer + got;
+		     at += ((struct dirent64 *)at)->d_reclen) {
+			pid_t thread = atoi(((struct dirent64 *)at)->d_name);
+
+			if (!first)
+				first = thread;
+			if (thread) /* not . or .. */
+				reap_one(thread);
+		}
+	}
+	return first;
+}
+
+/* Each process once. */
+static void reap_all(const struct list *tasks)
+{
+	pid_t process = 0;
+
+	for (size_t i = 0; i < tasks->count; i++) {
+		pid_t tid = ((const struct stopped_task *)tasks->items)[i].tid;
+
+		if (tid && (!process || syscall(SYS_tgkill, process, tid, 0) < 0))
+			process = reaper_reap(tid);
+	}
+}
+
 static void reap(int signal, siginfo_t *info, void *context)
 {
 	const struct reaper *reaper = info->si_value.sival_ptr;
@@ -27,14 +73,11 @@ static void reap(int signal, siginfo_t *info, void *context)
 
 	(void)signal, (void)context;
 	/* somebody else may send that signal */
-	if (info->si_code != SI_TIMER || !reaper->may_reap)
+	if (info->si_code != SI_TIMER || !reaper->seized)
 		return;
-	for (size_t i = 0; i < reaper->tasks->count; i++) {
-		pid_t tid = ((const struct stopped_task *)reaper->tasks->items)[i].tid;
-
-		if (tid)
-			reap_one(tid);
-	}
+	/* one that has ended does not say of which process: the seizure may wait all the same */
+	if (!reaper_reap(reaper->seized))
+		reap_all(reaper->tasks);
 	errno = number;
 }
 
@@ -50,7 +93,7 @@ struct cr_error *reaper_begin(struct reaper *reaper, const struct list *tasks)
 
 	*reaper = (struct reaper){.tasks = tasks};
 	if (timer_create(CLOCK_MONOTONIC, &event, &reaper->timer) < 0)
-		return error_sys("Failed to make a timer");
+		return errno == EAGAIN ? NULL : error_sys("Failed to make a timer");
 	sigaction(SIGALRM, &action, &reaper->action);
 	reaper->works = true;
 	return timer_settime(reaper->timer, 0, &period, NULL) < 0
@@ -71,8 +114,8 @@ struct cr_error *reaper_seize(struct reaper *reaper, pid_t tid, unsigned long op
 {
 	struct cr_error *error;
 
-	reaper->may_reap = true;
+	reaper->seized = tid;
 	error = task_seize(tid, options);
-	reaper->may_reap = false;
+	reaper->seized = 0;
 	return error;
 }

@@ -14,53 +14,19 @@
 #include "../proc.h"
 #include "freezer.h"
 #include "reaper.h"
+#include "seize.h"
 #include "task.h"
 
 enum {
 	QUICK_ROUNDS = 6, /* then the freezer is asked for help */
 	MOST_ROUNDS = 64,
-	WAIT_SECONDS = 5,  /* for one task to reach its stop */
+	WAIT_SECONDS = 5,  /* in which none reaches its stop or ends */
 	SOON_NS = 3000000, /* most have reached it by then */
 	POLL_NS = 100000,
 	VFORK_SECONDS = 3, /* of which its child needs milliseconds; more on a busy machine */
 	SMALL_POOL = 16384,
-	SEIZE_TRIES = 3, /* somebody else has got its number */
 	DEAD_ROUNDS = 3, /* in which there are none but some who have died */
 };
-
-struct stopped_task *stop_find(struct stop_set *set, pid_t tid)
-{
-	return set->tasks.count ? bsearch(&tid, set->tasks.items, set->tasks.count,
-					  sizeof(struct stopped_task), compare_pids)
-				: NULL;
-}
-
-static struct cr_error *add_task(struct stop_set *set, pid_t tid)
-{
-	struct stopped_task *task = list_append(set->pool, &set->tasks, sizeof(*task));
-
-	if (!task)
-		return error_nomem();
-	task->tid = tid;
-	return NULL;
-}
-
-/* A task that died, or is dying, refuses the seizure: that is no error. */
-static bool is_dead(pid_t tid)
-{
-	struct proc_stat stat;
-	_cleanup_close_ int proc = -1;
-	_cleanup_error_ struct cr_error *error = proc_open(tid, tid, &proc);
-
-	if (!error)
-		error = proc_stat(proc, &stat);
-	return error || strchr("ZXx", stat.state);
-}
-
-static bool has_died(pid_t tid, const struct cr_error *error)
-{
-	return error->code == CR_GONE || is_dead(tid);
-}
 
 static struct cr_error *forgive(struct cr_error *error)
 {
@@ -68,66 +34,11 @@ static struct cr_error *forgive(struct cr_error *error)
 	return NULL;
 }
 
-static pid_t tracer_of(struct stop_set *set, pid_t tid)
+struct stopped_task *stop_find(struct stop_set *set, pid_t tid)
 {
-	struct proc_status status = {0};
-	_cleanup_close_ int proc = -1;
-	_cleanup_error_ struct cr_error *error = proc_open(tid, tid, &proc);
-
-	if (!error)
-		error = proc_status(proc, set->pool, &status);
-	return error ? 0 : status.tracer;
-}
-
-/* It came between the look and the stop. */
-static struct cr_error *refuse_tracer(struct stop_set *set, pid_t tid, pid_t tracer,
-				      struct cr_error *error)
-{
-	if (!tracer)
-		return error_wrap(error, "Failed to stop the container");
-	cr_error_free(error);
-	error = error_new(CR_UNSUPPORTED, "%s is being debugged or traced by %s",
-			  proc_name(tid, set->pool), proc_name(tracer, set->pool));
-	return error_remedy(error_object(error, "ptrace"),
-			    "Only one tracer can hold a thread: end it, or have it detach");
-}
-
-static struct cr_error *interrupt(struct stop_set *set, pid_t tid)
-{
-	struct cr_error *error;
-
-	TRY(add_task(set, tid));
-	error = task_interrupt(tid);
-	return error && !has_died(tid, error) ? error : forgive(error);
-}
-
-/*
- * A thread that executes a program gets the tid of the first one, of whose end we have heard, or will
- * when we try to seize it: perhaps it has been ours all the time. *dead: it was not seized.
- */
-static struct cr_error *seize(struct stop_set *set, struct reaper *reaper, pid_t tid, bool *dead)
-{
-	struct cr_error *error = NULL;
-	pid_t tracer = 0;
-
-	*dead = false;
-	log_say(set->log, CR_DEBUG, "Seize and interrupt task %d of the host", tid);
-	for (int i = 0; i < SEIZE_TRIES && !tracer; i++) {
-		cr_error_free(error);
-		error = reaper_seize(reaper, tid,
-				     PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
-					     PTRACE_O_TRACECLONE);
-		if (!error)
-			return interrupt(set, tid);
-		*dead = has_died(tid, error);
-		if (*dead)
-			return forgive(error);
-		tracer = tracer_of(set, tid);
-	}
-	if (tracer != gettid())
-		return refuse_tracer(set, tid, tracer, error);
-	cr_error_free(error);
-	return interrupt(set, tid);
+	return set->tasks.count ? bsearch(&tid, set->tasks.items, set->tasks.count,
+					  sizeof(struct stopped_task), compare_pids)
+				: NULL;
 }
 
 struct cr_error *stop_late(struct stop_set *set, pid_t tid)
@@ -171,11 +82,34 @@ static struct cr_error *seize_new(struct stop_set *set, bool spare_late, size_t 
 		if (known && bsearch(&tid, set->tasks.items, known, sizeof(struct stopped_task),
 				     compare_pids))
 			continue;
-		TRY(seize(set, &reaper, tid, &died));
+		TRY(seize_one(set, &reaper, tid, &died));
 		*dead += died;
 	}
 	*fresh = set->tasks.count - known;
 	return NULL;
+}
+
+/* NULL: it is not ours. */
+static struct cr_error *find_task(struct stop_set *set, pid_t tid, struct stopped_task **ret)
+{
+	struct stopped_task *tasks = set->tasks.items;
+	size_t number;
+
+	for (; set->numbered < set->tasks.count; set->numbered++)
+		TRY(hash_add(set->pool, &set->numbers, (uint64_t)tasks[set->numbered].tid, 0,
+			     (void *)(set->numbered + 1)));
+	number = (size_t)hash_find(&set->numbers, (uint64_t)tid, 0);
+	*ret = number && tasks[number - 1].tid == tid ? &tasks[number - 1] : NULL;
+	return NULL;
+}
+
+/* A child of one of ours. We may have met it before its parent told of it. */
+static struct cr_error *add_child(struct stop_set *set, pid_t tid)
+{
+	struct stopped_task *known;
+
+	TRY(find_task(set, tid, &known));
+	return known ? NULL : seize_add(set, tid);
 }
 
 /* *again: the task was let go for a moment and must be waited for once more. */
@@ -195,7 +129,7 @@ static struct cr_error *handle_stop(struct stop_set *set, size_t index, const st
 		return task_continue(tid, stop->signal);
 	case STOP_NEW_TASK:
 		*again = true;
-		TRY(add_task(set, stop->child));
+		TRY(add_child(set, stop->child));
 		return task_continue(tid, 0);
 	case STOP_SYSCALL:
 	case STOP_EXEC:
@@ -248,20 +182,6 @@ static bool is_in_vfork(struct stop_set *set, pid_t tid)
 		return false;
 	call = strtol(text, NULL, 10);
 	return call == SYS_vfork || call == SYS_clone || call == SYS_clone3;
-}
-
-/* NULL: it is not ours. */
-static struct cr_error *find_task(struct stop_set *set, pid_t tid, struct stopped_task **ret)
-{
-	struct stopped_task *tasks = set->tasks.items;
-	size_t number;
-
-	for (; set->numbered < set->tasks.count; set->numbered++)
-		TRY(hash_add(set->pool, &set->numbers, (uint64_t)tasks[set->numbered].tid, 0,
-			     (void *)(set->numbered + 1)));
-	number = (size_t)hash_find(&set->numbers, (uint64_t)tid, 0);
-	*ret = number && tasks[number - 1].tid == tid ? &tasks[number - 1] : NULL;
-	return NULL;
 }
 
 /* Not there yet is no error. */
@@ -417,32 +337,62 @@ static struct cr_error *wait_for_one(struct stop_set *set, size_t index, uint64_
 		return error;
 	cr_error_free(error);
 	/* the end of a first thread is told when that of all others is */
-	if (is_dead(task->tid))
+	if (task_is_dead(task->tid))
 		task->tid = 0;
 	else
 		task->vfork = is_in_vfork(set, task->tid);
 	return NULL;
 }
 
+/* Once more for each that does not stand yet. *count: how many that still are, *one of them. */
+static struct cr_error *wait_once(struct stop_set *set, bool late, size_t *count, pid_t *one)
+{
+	*count = 0;
+	for (size_t i = 0; i < set->tasks.count; i++) {
+		const struct stopped_task *task = (struct stopped_task *)set->tasks.items + i;
+
+		if (!is_awaited(task) || task->vfork)
+			continue;
+		TRY(late ? wait_or_forget(set, i, 0) : wait_for_one(set, i, POLL_NS));
+		task = (struct stopped_task *)set->tasks.items + i;
+		if (!is_awaited(task) || task->vfork)
+			continue;
+		++*count;
+		*one = task->tid;
+	}
+	return NULL;
+}
+
 /*
- * One who executes a program stands when all its other threads have ended and we have waited for each: we
- * must not wait for that one alone.
+ * One who executes a program stands when all its other threads have ended and we have waited for each, be
+ * they known to us or not. And if it was seized meanwhile it could not be interrupted: it has the tid of
+ * the first thread since.
  */
+static struct cr_error *help_execution(pid_t tid)
+{
+	struct cr_error *error;
+
+	reaper_reap(tid);
+	error = task_interrupt(tid);
+	return error && error->code != CR_GONE ? error : forgive(error);
+}
+
+/* Not for one alone: it may wait for others. */
 static struct cr_error *wait_for_rest(struct stop_set *set)
 {
-	uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + WAIT_SECONDS * 1000000000ull;
+	uint64_t now = clock_ns(CLOCK_MONOTONIC), since = now;
+	size_t count = 0, before;
+	pid_t one;
 
-	for (bool late = false, some = true; some; late = clock_ns(CLOCK_MONOTONIC) > deadline) {
-		some = false;
-		for (size_t i = 0; i < set->tasks.count; i++) {
-			struct stopped_task *task = (struct stopped_task *)set->tasks.items + i;
-
-			if (!is_awaited(task) || task->vfork)
-				continue;
-			some = true;
-			TRY(late ? wait_or_forget(set, i, 0) : wait_for_one(set, i, POLL_NS));
-		}
-	}
+	do {
+		before = count;
+		TRY(wait_once(set, now - since > WAIT_SECONDS * 1000000000ull, &count, &one));
+		now = clock_ns(CLOCK_MONOTONIC);
+		if (count != before)
+			since = now;
+		if (count && now - since > SOON_NS)
+			TRY(help_execution(one));
+	} while (count);
 	return NULL;
 }
 
@@ -525,6 +475,24 @@ static struct cr_error *stop_by_freezer(struct stop_set *set)
 	return wait_for_all(set);
 }
 
+/*
+ * Who executes a program ends all other threads of its process, those that stand too, and gets the tid of
+ * the first one: whom we knew by that stands no more. They are to be waited for, again.
+ */
+static bool some_stand_no_more(struct stop_set *set)
+{
+	struct stopped_task *tasks = set->tasks.items;
+	bool some = false;
+
+	for (size_t i = 0; i < set->tasks.count; i++) {
+		if (!tasks[i].tid || !tasks[i].stands || task_is_in_trap(tasks[i].tid))
+			continue;
+		tasks[i] = (struct stopped_task){.tid = tasks[i].tid};
+		some = true;
+	}
+	return some;
+}
+
 struct cr_error *stop_all(struct stop_set *set)
 {
 	for (int round = 0, dead_rounds = 0; round < MOST_ROUNDS; round++) {
@@ -534,7 +502,8 @@ struct cr_error *stop_all(struct stop_set *set)
 			TRY(stop_by_freezer(set));
 		TRY(seize_new(set, round == 0, &fresh, &dead));
 		/* who has died may have left its tid to a thread that executes a program */
-		if (!fresh && (round || !set->late.count) && (!dead || ++dead_rounds > DEAD_ROUNDS))
+		if (!some_stand_no_more(set) && !fresh && (round || !set->late.count) &&
+		    (!dead || ++dead_rounds > DEAD_ROUNDS))
 			return NULL;
 		TRY(wait_for_all(set));
 	}

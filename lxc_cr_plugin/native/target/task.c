@@ -72,6 +72,24 @@ static struct cr_error *stop_from_status(pid_t tid, int status, struct stop *ret
 	return NULL;
 }
 
+bool task_is_dead(pid_t tid)
+{
+	struct proc_stat stat;
+	_cleanup_close_ int proc = -1;
+	_cleanup_error_ struct cr_error *error = proc_open(tid, tid, &proc);
+
+	if (!error)
+		error = proc_stat(proc, &stat);
+	return error || strchr("ZXx", stat.state);
+}
+
+bool task_is_in_trap(pid_t tid)
+{
+	siginfo_t info;
+
+	return !ptrace(PTRACE_GETSIGINFO, tid, 0, &info) && info.si_code >> 8 == PTRACE_EVENT_STOP;
+}
+
 struct cr_error *task_wait(pid_t tid, struct stop *ret)
 {
 	int status;

@@ -42,6 +42,11 @@ struct cr_error *task_seize(pid_t tid, unsigned long options);
 struct cr_error *task_set_options(pid_t tid, unsigned long options);
 struct cr_error *task_interrupt(pid_t tid);
 
+/* It has ended, or is about to: nobody can seize it. */
+bool task_is_dead(pid_t tid);
+/* It stands where PTRACE_INTERRUPT or job control has brought it, as a tracee of ours. */
+bool task_is_in_trap(pid_t tid);
+
 /* Blocks until the task stops. */
 struct cr_error *task_wait(pid_t tid, struct stop *ret);
 /* The same, for at most @timeout_ns: CR_HOST when it has not stopped by then. */
