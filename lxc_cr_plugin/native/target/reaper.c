@@ -68,13 +68,14 @@ static void reap_all(const struct list *tasks)
 
 static void reap(int signal, siginfo_t *info, void *context)
 {
-	const struct reaper *reaper = info->si_value.sival_ptr;
+	struct reaper *reaper = info->si_value.sival_ptr;
 	int number = errno;
 
 	(void)signal, (void)context;
 	/* somebody else may send that signal */
 	if (info->si_code != SI_TIMER || !reaper->seized)
 		return;
+	reaper->has_reaped = true;
 	/* one that has ended does not say of which process: the seizure may wait all the same */
 	if (!reaper_reap(reaper->seized))
 		reap_all(reaper->tasks);

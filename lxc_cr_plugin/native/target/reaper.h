@@ -19,7 +19,8 @@
 struct reaper {
 	const struct list *tasks;     /* struct stopped_task: all that are traced */
 	volatile sig_atomic_t seized; /* who is about to be: the list does not change; 0: nobody */
-	struct sigaction action;      /* of SIGALRM, before */
+	volatile sig_atomic_t has_reaped; /* perhaps */
+	struct sigaction action;	  /* of SIGALRM, before */
 	timer_t timer;
 	bool works;
 };

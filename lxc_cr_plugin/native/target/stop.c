@@ -85,6 +85,8 @@ static struct cr_error *seize_new(struct stop_set *set, bool spare_late, size_t 
 		TRY(seize_one(set, &reaper, tid, &died));
 		*dead += died;
 	}
+	if (*dead || reaper.has_reaped)
+		set->some_ended = true;
 	*fresh = set->tasks.count - known;
 	return NULL;
 }
@@ -159,9 +161,9 @@ static struct cr_error *wait_or_forget(struct stop_set *set, size_t index, uint6
 
 	if (!error || error->code != CR_GONE)
 		return error;
-	cr_error_free(error);
+	set->some_ended = true;
 	((struct stopped_task *)set->tasks.items)[index].tid = 0;
-	return NULL;
+	return forgive(error);
 }
 
 /* ---- vfork in progress: uninterruptible, until the child has executed a program or ended ---- */
@@ -337,10 +339,12 @@ static struct cr_error *wait_for_one(struct stop_set *set, size_t index, uint64_
 		return error;
 	cr_error_free(error);
 	/* the end of a first thread is told when that of all others is */
-	if (task_is_dead(task->tid))
-		task->tid = 0;
-	else
+	if (!task_is_dead(task->tid)) {
 		task->vfork = is_in_vfork(set, task->tid);
+		return NULL;
+	}
+	set->some_ended = true;
+	task->tid = 0;
 	return NULL;
 }
 
@@ -368,10 +372,11 @@ static struct cr_error *wait_once(struct stop_set *set, bool late, size_t *count
  * they known to us or not. And if it was seized meanwhile it could not be interrupted: it has the tid of
  * the first thread since.
  */
-static struct cr_error *help_execution(pid_t tid)
+static struct cr_error *help_execution(struct stop_set *set, pid_t tid)
 {
 	struct cr_error *error;
 
+	set->some_ended = true;
 	reaper_reap(tid);
 	error = task_interrupt(tid);
 	return error && error->code != CR_GONE ? error : forgive(error);
@@ -391,7 +396,7 @@ static struct cr_error *wait_for_rest(struct stop_set *set)
 		if (count != before)
 			since = now;
 		if (count && now - since > SOON_NS)
-			TRY(help_execution(one));
+			TRY(help_execution(set, one));
 	} while (count);
 	return NULL;
 }
@@ -477,14 +482,15 @@ static struct cr_error *stop_by_freezer(struct stop_set *set)
 
 /*
  * Who executes a program ends all other threads of its process, those that stand too, and gets the tid of
- * the first one: whom we knew by that stands no more. They are to be waited for, again.
+ * the first one: whom we knew by that stands no more. They are to be waited for,
+ * again. To ask each takes 1 us: only when somebody has ended.
  */
 static bool some_stand_no_more(struct stop_set *set)
 {
 	struct stopped_task *tasks = set->tasks.items;
 	bool some = false;
 
-	for (size_t i = 0; i < set->tasks.count; i++) {
+	for (size_t i = 0; i < set->tasks.count && set->some_ended; i++) {
 		if (!tasks[i].tid || !tasks[i].stands || task_is_in_trap(tasks[i].tid))
 			continue;
 		tasks[i] = (struct stopped_task){.tid = tasks[i].tid};

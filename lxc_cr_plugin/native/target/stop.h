@@ -40,6 +40,7 @@ struct stop_set {
 	/* while it is not ascending yet: numbers of the first tasks, from 1 on, by tid */
 	struct hash numbers;
 	size_t numbered;
+	bool some_ended; /* or may have, while the container was being stopped */
 };
 
 /* @tid is stopped late, after those of whom this was said before. */

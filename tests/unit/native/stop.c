@@ -272,7 +272,7 @@ static void live_as_grandchild(struct facts *facts)
 /* When the first thread stands already, somebody else has its tid from then on, who runs. */
 static void check_second_thread_that_takes_its_place(const char *directory, bool seized)
 {
-	struct child child = child_start(live_as_grandchild);
+	struct child child = child_start(live_as_grandchild), other = child_start(leave_by_signal);
 	pid_t first = (pid_t)child.facts->values[1], second = child.facts->threads[0].tid;
 	struct stop_set set;
 	struct log log;
@@ -282,18 +282,23 @@ static void check_second_thread_that_takes_its_place(const char *directory, bool
 	CHECK_SUCCESS(task_seize(first, 0));
 	add(&set, first);
 	await_trap(&set, first);
-	if (seized) /* and not interrupted, as one that we wanted to seize while it executed a program */
+	if (seized) { /* and not interrupted, as one that we wanted to seize while it executed a program */
 		CHECK_SUCCESS(task_seize(second, 0));
+		add(&set, second);
+	}
 	__atomic_store_n(&child.facts->values[0], 1, __ATOMIC_SEQ_CST);
 	await_state(second, 0);
-	list_tasks(directory, (pid_t[]){first, 0});
+	if (seized)
+		qsort(set.tasks.items, 2, sizeof(struct stopped_task), compare_pids);
+	list_tasks(directory, (pid_t[]){first, second, other.pid, 0});
 	CHECK_SUCCESS(stop_all(&set));
-	CHECK(set.tasks.count == 1 && stop_find(&set, first));
+	CHECK(set.tasks.count == 2 && stop_find(&set, first));
 	CHECK(state_of(first) == 't');
 	stop_release(&set, 0);
 	await_state(first, 'S');
 	CHECK(!kill(first, SIGKILL));
 	child_end(&child);
+	child_end(&other);
 	end(&set);
 }
 
