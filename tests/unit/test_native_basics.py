@@ -28,3 +28,18 @@ def test_a_stop_that_is_given_up(tmp_path):
     done = run(program, tmp_path)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
     assert b" passed, 0 failed" in done.stdout
+
+
+def test_a_process_that_has_no_vdso_yet(tmp_path):
+    program = build(
+        tmp_path / "memory_special",
+        [
+            ROOT / "tests/unit/native/memory_special.c",
+            NATIVE / "kinds/memory_special.c",
+            NATIVE / "proc.c",
+            *BASE_SOURCES,
+        ],
+    )
+    done = run(program, tmp_path)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+    assert b" passed, 0 failed" in done.stdout

@@ -396,7 +396,7 @@ static struct cr_error *memory_dump(struct dump *dump, struct process *process, 
 	memory->auxv.data = (uint8_t *)auxv;
 	TRY(dump_exe(dump, process, memory));
 	TRY(dump_vmas(dump, process, memory));
-	TRY(special_check(process));
+	TRY(special_check(dump, process));
 	return dump_defaults(dump, process, memory);
 }
 

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "memory_special.h"
 
+#include <elf.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+
+#include "../proc.h"
 
 enum { MOST_SPECIAL = 8 };
 
@@ -44,13 +47,36 @@ static struct cr_error *refuse(const struct process *process, const char *object
 	return error_remedy(error_object(error, object), "%s", remedy);
 }
 
+/*
+ * execve(2) gives a process its new memory first, which has no vdso until its program is mapped, and no
+ * auxv either: that may take long (slow storage). One without a vdso is in the middle of that if its auxv is
+ * empty, or another one than before its mappings were read.
+ */
+static struct cr_error *check_executing(struct dump *dump, const struct process *process)
+{
+	const struct bytes *before = &process->memory->auxv;
+	uint64_t end = AT_NULL;
+	char *auxv;
+	size_t len;
+
+	if (!dump->running) /* nobody stands there */
+		return NULL;
+	TRY(proc_read(process->proc, "auxv", dump->image.pool, &auxv, &len));
+	if (len >= sizeof(end) && memcmp(auxv, &end, sizeof(end)) != 0 && len == before->len &&
+	    !memcmp(auxv, before->data, len))
+		return NULL;
+	return error_new(CR_GONE, "Process %d executes a program", process->pid);
+}
+
 /* A restart can move them, not make them: a child that has executed a program has new ones, and is
  * cloned from its parent all the same. And the vdso is used by the restart itself. */
-struct cr_error *special_check(const struct process *process)
+struct cr_error *special_check(struct dump *dump, const struct process *process)
 {
-	if (!memory_vdso(process))
+	if (!memory_vdso(process)) {
+		TRY(check_executing(dump, process));
 		return refuse(process, "vdso", "unmapped its vdso",
 			      "Not supported; end the process before the checkpoint");
+	}
 	if (process->children.count && !find(&process->memory->vmas, "[vvar]"))
 		return refuse(process, "vdso",
 			      "unmapped the data of its vdso (vvar), and has children",

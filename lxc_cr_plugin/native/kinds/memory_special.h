@@ -6,8 +6,8 @@
 #include "memory.h"
 
 /* Refuse a process that has unmapped what a restart needs of them, or a child of it; or one with
- * segments of its own. */
-struct cr_error *special_check(const struct process *process);
+ * segments of its own. CR_GONE: it runs, and just executes a program. */
+struct cr_error *special_check(struct dump *dump, const struct process *process);
 
 /* Of a process new from execve(2): struct vma. */
 struct cr_error *special_find(struct pool *pool, const struct list *maps, struct list *ret);
