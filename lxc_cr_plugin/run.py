@@ -21,6 +21,18 @@ from .early import interrupted
 from .errors import Cancelled
 
 
+def close_once(owner: object, name: str) -> None:
+    """Close the descriptor that @owner has as @name, which becomes -1; one that is -1 was closed before.
+
+    It is forgotten first: right behind the call a signal may end us, and whoever cleans up then must not
+    close it again.
+    """
+    fd = getattr(owner, name)
+    setattr(owner, name, -1)
+    if fd >= 0:
+        os.close(fd)
+
+
 class Child:
     """A forked process, ended and reaped at the latest when its `with` block is left."""
 
@@ -36,9 +48,7 @@ class Child:
         if self._status is None:
             self.kill()
             self.wait()
-        fd, self.pidfd = self.pidfd, -1
-        if fd >= 0:
-            os.close(fd)
+        close_once(self, "pidfd")
 
     def kill(self) -> None:
         """Send SIGKILL; a process that has ended already is fine."""
@@ -73,17 +83,11 @@ class Pipe:
 
     def close_read(self) -> None:
         """Close the reading end: a writer gets SIGPIPE or EPIPE."""
-        # Forgotten first: right behind the call a signal may end us, and whoever cleans up then must not
-        # close it again.
-        fd, self.read = self.read, -1
-        if fd >= 0:
-            os.close(fd)
+        close_once(self, "read")
 
     def close_write(self) -> None:
         """Close the writing end: a reader gets the end of the file."""
-        fd, self.write = self.write, -1
-        if fd >= 0:
-            os.close(fd)
+        close_once(self, "write")
 
 
 def fork(work: Callable[[], int], *, keep: Iterable[int] = (), session: bool = False) -> Child:

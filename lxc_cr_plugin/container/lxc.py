@@ -25,7 +25,7 @@ from ..errors import ContainerError, HostError, LxcCrError, RestartError
 from ..freezer import remove_empty
 from ..mounts import escape, unescape
 from ..network import Nic
-from ..run import Child, fork, until
+from ..run import Child, close_once, fork, until
 from . import STOPPED
 
 # How long LXC may take to clean up after a kill, seconds.
@@ -70,9 +70,7 @@ class LxcStart(Child):
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
-        fd, self._output = self._output, -1
-        if fd >= 0:
-            os.close(fd)
+        close_once(self, "_output")
 
     def failure(self) -> LxcCrError:
         """RestartError with what liblxc printed."""

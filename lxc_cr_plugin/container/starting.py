@@ -14,7 +14,7 @@ from typing import Self
 
 from ..errors import ContainerError, LxcCrError, RestartError
 from ..pending import PLACE
-from ..run import readable
+from ..run import close_once, readable
 from . import STOPPED
 from .lxc import LxcContainer
 
@@ -41,9 +41,7 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         # Not ended here: it is LXC's. It keeps the container, or gives up by itself. Both the
         # restart and whoever called it come here.
-        fd, self.pidfd = self.pidfd, -1
-        if fd >= 0:
-            os.close(fd)
+        close_once(self, "pidfd")
 
     def wait(self) -> int | None:
         """0 as long as it lives: a container that runs is not over when its start is."""

@@ -43,6 +43,13 @@ struct cr_error *error_object(struct cr_error *error, const char *object) _must_
 /* No memory is needed to say that there is none. */
 struct cr_error *error_nomem(void) _must_check_;
 
+/* For an error that is none to whoever calls. */
+static inline struct cr_error *error_forgive(struct cr_error *error)
+{
+	cr_error_free(error);
+	return NULL;
+}
+
 static inline void cleanup_error(struct cr_error **error)
 {
 	cr_error_free(*error);

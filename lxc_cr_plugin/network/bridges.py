@@ -113,7 +113,6 @@ MDB_PERMANENT = 1
 
 # struct ifinfomsg with IFLA_EXT_MASK: RTEXT_FILTER_BRVLAN. In the answer: IFLA_IFNAME, and
 # IFLA_AF_SPEC with IFLA_BRIDGE_VLAN_INFO, struct bridge_vlan_info.
-IFINFOMSG = struct.Struct("=BxHiII")
 EXT_MASK = struct.pack("=HHI", 8, 29, 2)
 IFNAME, AF_SPEC, VLAN_INFO = 3, 26, 2
 BRIDGE_VLAN_INFO = struct.Struct("=HH")
@@ -127,19 +126,24 @@ def obstacles(links: list[State]) -> Iterator[Obstacle]:
         return
     names = {link["index"]: link["name"] for link in links}
     for index in sorted(_groups()):
-        yield Obstacle(
-            kind="unsupported",
-            message=f"Port '{names.get(index)}' of a bridge has permanent multicast groups",
-            hint="Not supported yet: `bridge mdb del` removes them, `bridge mdb` shows them",
-            object="network_bridge",
+        yield _unsupported(
+            f"Port '{names.get(index)}' of a bridge has permanent multicast groups",
+            "`bridge mdb del` removes them, `bridge mdb` shows them",
         )
     for name in sorted(_with_vlans()):
-        yield Obstacle(
-            kind="unsupported",
-            message=f"Bridge or port '{name}' has a table of VLANs",
-            hint="Not supported yet: `bridge vlan del` removes what is in it, `bridge vlan` shows it",
-            object="network_bridge",
+        yield _unsupported(
+            f"Bridge or port '{name}' has a table of VLANs",
+            "`bridge vlan del` removes what is in it, `bridge vlan` shows it",
         )
+
+
+def _unsupported(message: str, remedy: str) -> Obstacle:
+    return Obstacle(
+        kind="unsupported",
+        message=message,
+        hint=f"Not supported yet: {remedy}",
+        object="network_bridge",
+    )
 
 
 def _groups() -> set[int]:
@@ -163,10 +167,10 @@ def _groups() -> set[int]:
 
 def _with_vlans() -> set[str]:
     """Names of bridges and ports with other VLANs than the one that they have by themselves."""
-    header = IFINFOMSG.pack(netlink.AF_BRIDGE, 0, 0, 0, 0) + EXT_MASK
+    header = netlink.IFINFOMSG.pack(netlink.AF_BRIDGE, 0, 0, 0, 0) + EXT_MASK
     found = set()
     for answer in netlink.dump_raw(netlink.LINK.get, header):
-        rest = answer[IFINFOMSG.size :]
+        rest = answer[netlink.IFINFOMSG.size :]
         vlans = [
             one for spec in netlink.inside(rest, AF_SPEC) for one in netlink.inside(spec, VLAN_INFO)
         ]

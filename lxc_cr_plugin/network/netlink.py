@@ -36,6 +36,7 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 ATTRIBUTE_NUMBER = 0x3FFF  # the other bits are NLA_F_NESTED and NLA_F_NET_BYTEORDER
+IFINFOMSG = struct.Struct("=BxHiII")  # begins each message about a link
 
 AF_BRIDGE = 7  # not in Python's socket module
 

@@ -10,9 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .netlink import HEADER, inside
-
-IFINFOMSG = 16  # bytes of struct ifinfomsg, behind the header
+from .netlink import HEADER, IFINFOMSG, inside
 
 # IFLA_LINKINFO with IFLA_INFO_KIND, IFLA_INFO_DATA and IFLA_INFO_SLAVE_DATA; IFLA_AF_SPEC with AF_INET6.
 DATA, PORT_DATA, INET6 = (18, 2), (18, 5), (26, 10)
@@ -62,7 +60,7 @@ OF_KIND = {
 
 def attributes(message: Any, *, kind: str | None, port: bool) -> list[str]:
     """Names of those that are something else in a message about an interface; @port: of a bridge."""
-    data = bytes(message.data)[HEADER.size + IFINFOMSG :]
+    data = bytes(message.data)[HEADER.size + IFINFOMSG.size :]
     wanted = (
         (INET6, OF_ALL),
         (DATA, OF_KIND.get(kind or "", ())),

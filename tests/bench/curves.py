@@ -10,14 +10,13 @@ proportion, a rising one a step that looks at everything again for each.
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
+from tests.bench.laboratory import new_laboratory  # noqa: E402
 from tests.bench.run import measure  # noqa: E402
 from tests.integration.container import Laboratory, container  # noqa: E402
 
@@ -49,9 +48,7 @@ def fastest(laboratory: Laboratory, program: Path, name: str, arguments: list[st
 def costs(counts: tuple[int, ...], runs: int, objects: tuple[str, ...]) -> Costs:
     """What one of each costs when there are so many."""
     found: Costs = {}
-    with tempfile.TemporaryDirectory(prefix="lxc-cr-bench-") as path:
-        laboratory = Laboratory(path=Path(path), session=f"crc{os.getpid()}")
-        laboratory.prepare()
+    with new_laboratory("crc") as laboratory:
         program = laboratory.compile(HERE / "load.c")
         empty = fastest(laboratory, program, f"{laboratory.session}-idle", ["idle"], runs)
         for what in objects:
@@ -61,7 +58,6 @@ def costs(counts: tuple[int, ...], runs: int, objects: tuple[str, ...]) -> Costs
                 took = fastest(laboratory, program, name, [what, str(count)], runs)
                 each = {phase: max(took[phase] - empty[phase], 0) / count for phase in PHASES}
                 found.setdefault(what, {})[count] = each
-        laboratory.remove()
     return found
 
 

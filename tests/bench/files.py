@@ -11,12 +11,12 @@ import argparse
 import os
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
+from tests.bench.laboratory import new_laboratory  # noqa: E402
 from tests.integration.container import Container, Laboratory, container  # noqa: E402
 from tests.integration.filesystems import (  # noqa: E402
     loop_filesystem,
@@ -75,12 +75,8 @@ def main() -> None:
     options = parser.parse_args()
     print("| storage | the files, under the stop | downtime | first checkpoint: the files |")
     print("|---|---|---|---|")
-    with tempfile.TemporaryDirectory(prefix="lxc-cr-bench-") as path:
-        laboratory = Laboratory(path=Path(path), session=f"crf{os.getpid()}")
-        laboratory.prepare()
-        pools = {
-            "btrfs": Path(path) / "btrfs", "xfs": Path(path) / "xfs", "ext4": Path(path) / "ext4",
-        }  # fmt: skip
+    with new_laboratory("crf") as laboratory:
+        pools = {name: laboratory.path / name for name in ("btrfs", "xfs", "ext4")}
         pools["ext4"].mkdir()
         with (
             loop_filesystem("btrfs", pools["btrfs"], megabytes=6000),
@@ -92,7 +88,6 @@ def main() -> None:
                 home = pools[case.partition("@")[2]] / "home"
                 results = measure_case(laboratory, case, home, pools["btrfs"], options.runs)
                 print(results, flush=True)
-        laboratory.remove()
 
 
 def measure_case(laboratory: Laboratory, case: str, home: Path, pool: Path, runs: int) -> str:

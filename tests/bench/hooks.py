@@ -12,7 +12,6 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +19,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
+from tests.bench.laboratory import new_laboratory  # noqa: E402
 from tests.integration.container import (  # noqa: E402
     LXC_CR,
     Container,
-    Laboratory,
     container,
     run,
 )
@@ -74,11 +73,9 @@ def main() -> None:
     options = parser.parse_args()
     print("| milliseconds | without | with the stanza | more |")
     print("|---|---|---|---|")
-    with tempfile.TemporaryDirectory(prefix="lxc-cr-bench-") as path:
-        laboratory = Laboratory(path=Path(path), session=f"crh{os.getpid()}")
-        laboratory.prepare()
+    with new_laboratory("crh") as laboratory:
         stanza = run(LXC_CR, "--config", laboratory.config, "stanza").stdout
-        file = Path(path) / "lxc-cr.conf"
+        file = laboratory.path / "lxc-cr.conf"
         file.write_text(stanza)
         with (
             container(laboratory, f"{laboratory.session}-plain") as plain,
@@ -94,7 +91,6 @@ def main() -> None:
                 lambda: run_lines(plain, [EMPTY_LINE] * len(lines)),
                 lambda: run_lines(hooked, lines),
             )
-        laboratory.remove()
     print(row("start", our_start, start))
     print(row("stop", our_stop, stop))
     print(row("the lines of both, in LXC's shells", ours, empty))

@@ -12,7 +12,6 @@ time from the release to the checkpoint.
 import argparse
 import statistics
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
-from tests.integration.container import Container, Laboratory, container  # noqa: E402
+from tests.bench.laboratory import new_laboratory  # noqa: E402
+from tests.integration.container import Container, container  # noqa: E402
 
 LEASE_BREAK_TIME = Path("/proc/sys/fs/lease-break-time")
 LONG = 1200  # seconds: none may end meanwhile
@@ -80,15 +80,12 @@ def measure(wanted: int) -> list[float]:
     before = LEASE_BREAK_TIME.read_text()
     LEASE_BREAK_TIME.write_text(str(LONG))
     try:
-        with tempfile.TemporaryDirectory(prefix="lxc-cr-bench-") as path:
-            laboratory = Laboratory(path=Path(path), session="crbl")
-            laboratory.prepare()
-            with container(laboratory, "leases") as box:
-                victim = box.add_victim("lease_break")
-                box.start()
-                victim.ready()
-                source = errors(box)
-                return [next(source) for _ in range(wanted)]
+        with new_laboratory("crl") as laboratory, container(laboratory, "leases") as box:
+            victim = box.add_victim("lease_break")
+            box.start()
+            victim.ready()
+            source = errors(box)
+            return [next(source) for _ in range(wanted)]
     finally:
         LEASE_BREAK_TIME.write_text(before)
 

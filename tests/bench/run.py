@@ -14,7 +14,6 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +22,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 from tests.bench import criu  # noqa: E402
-from tests.integration.container import Container, Laboratory, Victim, container  # noqa: E402
+from tests.bench.laboratory import new_laboratory  # noqa: E402
+from tests.integration.container import Container, Victim, container  # noqa: E402
 
 CASES = {
     "small container": ["idle"],
@@ -155,9 +155,7 @@ def main() -> None:
         "criu": criu.find(),
         "criu_cases": {},
     }
-    with tempfile.TemporaryDirectory(prefix="lxc-cr-bench-") as path:
-        laboratory = Laboratory(path=Path(path), session=f"crb{os.getpid()}")
-        laboratory.prepare()
+    with new_laboratory("crb") as laboratory:
         program = laboratory.compile(HERE / "load.c")
         for number, (case, arguments) in enumerate(CASES.items()):
             if options.only not in case:
@@ -169,9 +167,8 @@ def main() -> None:
                 report["cases"][case] = measure(box, victim, options.runs, files=files)
             if report["criu"]:
                 report["criu_cases"][case] = criu.measure(
-                    program, arguments, Path(path), options.runs
+                    program, arguments, laboratory.path, options.runs
                 )
-        laboratory.remove()
     options.report.mkdir(exist_ok=True)
     (options.report / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     (options.report / "report.md").write_text(markdown(report))

@@ -276,7 +276,7 @@ def vlans(name, *numbers):
         for place, number in enumerate(numbers)
     ]
     text = attribute(bridges.IFNAME, name.encode() + b"\0")
-    return bytes(bridges.IFINFOMSG.size) + text + attribute(bridges.AF_SPEC | 0x8000, *table)
+    return bytes(netlink.IFINFOMSG.size) + text + attribute(bridges.AF_SPEC | 0x8000, *table)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def message(kind, *data, place=unsaved.DATA):
     """As the kernel tells of an interface."""
     outer, inner = place
     body = attribute(outer, attribute(inner, *data))
-    head = bytes(netlink.HEADER.size + unsaved.IFINFOMSG)
+    head = bytes(netlink.HEADER.size + netlink.IFINFOMSG.size)
 
     class Message:
         data = head + body

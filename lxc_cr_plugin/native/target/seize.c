@@ -24,12 +24,6 @@ static bool has_died(pid_t tid, const struct cr_error *error)
 	return error->code == CR_GONE || task_is_dead(tid);
 }
 
-static struct cr_error *forgive(struct cr_error *error)
-{
-	cr_error_free(error);
-	return NULL;
-}
-
 static pid_t tracer_of(struct stop_set *set, pid_t tid)
 {
 	struct proc_status status = {0};
@@ -60,7 +54,7 @@ static struct cr_error *interrupt(struct stop_set *set, pid_t tid)
 
 	TRY(seize_add(set, tid));
 	error = task_interrupt(tid);
-	return error && !has_died(tid, error) ? error : forgive(error);
+	return error && !has_died(tid, error) ? error : error_forgive(error);
 }
 
 /*
@@ -83,7 +77,7 @@ struct cr_error *seize_one(struct stop_set *set, struct reaper *reaper, pid_t ti
 			return interrupt(set, tid);
 		*dead = has_died(tid, error);
 		if (*dead)
-			return forgive(error);
+			return error_forgive(error);
 		tracer = tracer_of(set, tid);
 	}
 	if (tracer != gettid())

@@ -28,12 +28,6 @@ enum {
 	DEAD_ROUNDS = 3, /* in which there are none but some who have died */
 };
 
-static struct cr_error *forgive(struct cr_error *error)
-{
-	cr_error_free(error);
-	return NULL;
-}
-
 struct stopped_task *stop_find(struct stop_set *set, pid_t tid)
 {
 	return set->tasks.count ? bsearch(&tid, set->tasks.items, set->tasks.count,
@@ -163,7 +157,7 @@ static struct cr_error *wait_or_forget(struct stop_set *set, size_t index, uint6
 		return error;
 	set->some_ended = true;
 	((struct stopped_task *)set->tasks.items)[index].tid = 0;
-	return forgive(error);
+	return error_forgive(error);
 }
 
 /* ---- vfork in progress: uninterruptible, until the child has executed a program or ended ---- */
@@ -379,7 +373,7 @@ static struct cr_error *help_execution(struct stop_set *set, pid_t tid)
 	set->some_ended = true;
 	reaper_reap(tid);
 	error = task_interrupt(tid);
-	return error && error->code != CR_GONE ? error : forgive(error);
+	return error && error->code != CR_GONE ? error : error_forgive(error);
 }
 
 /* Not for one alone: it may wait for others. */
